@@ -1,0 +1,2 @@
+//! Measures the promises of speed beside their limits.
+fn main() {}

@@ -1,0 +1,1 @@
+//! The Kafka sink: exactly once, or at least once.

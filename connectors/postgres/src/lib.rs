@@ -1,0 +1,1 @@
+//! The PostgreSQL source: logical replication, pages, checks.

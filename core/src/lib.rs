@@ -1,0 +1,1 @@
+//! The functional core: attributes, mapping and directory rules, with no I/O.

@@ -1,0 +1,1 @@
+//! The one durable place: SQLite, one writer, pooled readers.
