@@ -1,0 +1,72 @@
+//! What might have been lost.
+
+use crate::TableName;
+
+/// Everything that could have lost data is one of these. It is closed only by a completed
+/// scan of the named tables.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Gap {
+    /// The tables concerned; empty means all tables of the source.
+    pub tables: Vec<TableName>,
+    /// Why continuity cannot be proved.
+    pub reason: GapReason,
+    /// Readable position up to which everything is known to be applied.
+    pub from: Option<String>,
+    /// Readable position from which the log is whole again.
+    pub to: Option<String>,
+    /// One sentence for the operator: what was found, and what follows.
+    pub detail: String,
+}
+
+/// The closed list of reasons. `as_str` is what metrics, the store and events carry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GapReason {
+    /// The first load: nothing of this source has been read yet.
+    InitialLoad,
+    /// The server is another one than the one that the cursor belongs to.
+    OtherServer,
+    /// A fail-over lost transactions that were already applied.
+    TimelineDiverged,
+    /// The slot, or the log at the cursor, no longer exists.
+    PositionLost,
+    /// The slot exists and was invalidated by the server.
+    SlotInvalidated,
+    /// Someone else moved or recreated the slot past the cursor.
+    SlotAdvanced,
+    /// The server's log ends before the cursor: it was restored to an earlier point.
+    Restored,
+    /// The publication was dropped, recreated, or no longer lists the table.
+    PublicationChanged,
+    /// The table was dropped and created again.
+    TableRecreated,
+    /// Partitions were attached or detached.
+    PartitionsChanged,
+    /// Columns changed in a way that the log does not carry to old rows.
+    SchemaChanged,
+    /// The mapping in the configuration is another one than the one that was applied.
+    MappingChanged,
+    /// The store was restored and a sink is ahead of it.
+    StoreRestored,
+}
+
+impl GapReason {
+    /// The stable name used in metrics, events and the store.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            GapReason::InitialLoad => "initial_load",
+            GapReason::OtherServer => "other_server",
+            GapReason::TimelineDiverged => "timeline_diverged",
+            GapReason::PositionLost => "position_lost",
+            GapReason::SlotInvalidated => "slot_invalidated",
+            GapReason::SlotAdvanced => "slot_advanced",
+            GapReason::Restored => "restored",
+            GapReason::PublicationChanged => "publication_changed",
+            GapReason::TableRecreated => "table_recreated",
+            GapReason::PartitionsChanged => "partitions_changed",
+            GapReason::SchemaChanged => "schema_changed",
+            GapReason::MappingChanged => "mapping_changed",
+            GapReason::StoreRestored => "store_restored",
+        }
+    }
+}
