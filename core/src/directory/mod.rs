@@ -1,0 +1,1 @@
+//! Users: correlation, conflicts, leavers.

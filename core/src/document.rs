@@ -1,0 +1,1 @@
+//! The user document (written by the directory, read by everybody).
