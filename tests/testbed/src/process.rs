@@ -114,9 +114,7 @@ impl Process {
         // with a slash is checked here, where it can be said plainly.
         let program = Path::new(command.get_program());
         if program.components().count() > 1 && !program.exists() {
-            return Err(TestbedError::io(starting())(
-                io::ErrorKind::NotFound.into(),
-            ));
+            return Err(TestbedError::io(starting())(io::ErrorKind::NotFound.into()));
         }
         let child = spawn_from_lasting_thread(wrapped).map_err(TestbedError::io(starting()))?;
         let pid = Pid::from_child(&child);
@@ -413,7 +411,9 @@ mod tests {
 
     #[test]
     fn only_the_end_of_a_long_log_is_shown() {
-        let log = (0..5_000).map(|n| format!("line {n}\n")).collect::<String>();
+        let log = (0..5_000)
+            .map(|n| format!("line {n}\n"))
+            .collect::<String>();
         let shown = tail(&log);
         assert!(shown.len() <= 8_000 && shown.starts_with("line ") && shown.ends_with("4999\n"));
     }

@@ -45,8 +45,12 @@ impl Tls {
 
         let ca_key = KeyPair::generate()?;
         let mut ca = CertificateParams::new(Vec::new())?;
-        ca.distinguished_name
-            .push(DnType::CommonName, "rollcall testbed authority");
+        // The folder's name is unique, and two authorities of one name would be
+        // taken for one with a broken signature.
+        ca.distinguished_name.push(
+            DnType::CommonName,
+            format!("testbed authority {}", tls.dir().display()),
+        );
         ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         ca.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         tls.write("ca.pem", &ca.self_signed(&ca_key)?.pem())?;

@@ -16,6 +16,7 @@ use std::ffi::OsStr;
 use std::fmt;
 use std::fs::{self, File};
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -348,6 +349,9 @@ impl Postgres {
         File::create(&log).map_err(TestbedError::io("making the log file"))?;
         let data = scratch.path().join("data");
         fs::create_dir(&data).map_err(TestbedError::io("making the data folder"))?;
+        // pg_basebackup keeps the mode of a folder it finds; the server wants 0700.
+        fs::set_permissions(&data, fs::Permissions::from_mode(0o700))
+            .map_err(TestbedError::io("setting the mode of the data folder"))?;
         account::give(&data, account)?;
         let postgres = Postgres {
             version,
@@ -443,9 +447,7 @@ impl Postgres {
     }
 
     fn write_hba(&self, lines: &[&str]) -> Result<()> {
-        let mut text = String::from(
-            "local all postgres trust\nlocal replication postgres trust\n",
-        );
+        let mut text = String::from("local all postgres trust\nlocal replication postgres trust\n");
         for line in lines {
             text.push_str(line);
             text.push('\n');

@@ -92,9 +92,8 @@ impl Postgres {
             timeout,
             format_args!("the standby on port {} to replay {lsn}", self.port),
             || {
-                let sql = format!(
-                    "SELECT pg_last_wal_replay_lsn() >= '{lsn}', pg_last_wal_replay_lsn()"
-                );
+                let sql =
+                    format!("SELECT pg_last_wal_replay_lsn() >= '{lsn}', pg_last_wal_replay_lsn()");
                 match self.psql("postgres", &sql) {
                     Ok(answer) if answer.starts_with("t|") => Ok(()),
                     Ok(answer) => Err(answer),
