@@ -12,6 +12,7 @@
 
 mod account;
 mod error;
+mod kafka;
 mod locate;
 mod ports;
 mod postgres;
@@ -23,6 +24,7 @@ mod tls;
 mod wait;
 
 pub use error::{Result, TestbedError};
+pub use kafka::{Kafka, KafkaBuilder, SaslMechanism};
 pub use locate::PgVersion;
 pub use ports::free_port;
 pub use postgres::{DataCopy, Postgres, PostgresBuilder, StandbyOptions, StopMode};

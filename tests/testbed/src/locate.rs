@@ -18,7 +18,7 @@ const DEBIAN_ROOT: &str = "/usr/lib/postgresql";
 pub enum PgVersion {
     /// The system's own package: 15 on Debian 12.
     Debian,
-    /// PostgreSQL 18, from a Python wheel.
+    /// PostgreSQL 18, from a Python wheel. That build has no TLS.
     V18,
 }
 

@@ -32,10 +32,8 @@ pub fn free_port() -> Result<u16> {
     let mut guard = HANDED_OUT.lock().unwrap_or_else(PoisonError::into_inner);
     let handed_out = guard.get_or_insert_with(HashSet::new);
     for _ in 0..TRIES {
-        // RandomState is seeded by the system: two processes start elsewhere.
-        let random = RandomState::new().build_hasher().finish();
         let span = u64::from(LAST - FIRST) + 1;
-        let port = FIRST + u16::try_from(random % span).unwrap_or_default();
+        let port = FIRST + u16::try_from(random() % span).unwrap_or_default();
         if handed_out.contains(&port) || TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_err() {
             continue;
         }
@@ -45,4 +43,10 @@ pub fn free_port() -> Result<u16> {
     Err(TestbedError::State(format!(
         "no free port between {FIRST} and {LAST} on 127.0.0.1 in {TRIES} tries"
     )))
+}
+
+/// A number that differs between calls and between processes: `RandomState` is
+/// seeded by the system. Good for names and ports, not for secrets.
+pub(crate) fn random() -> u64 {
+    RandomState::new().build_hasher().finish()
 }

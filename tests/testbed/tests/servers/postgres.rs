@@ -181,7 +181,6 @@ fn tls_is_trusted_only_from_the_right_authority_and_under_the_right_name() {
 fn a_client_certificate_is_asked_for_and_compared_with_the_role() {
     let tls = Tls::for_localhost("postgres").unwrap();
     let db = Postgres::builder()
-        .version(PgVersion::V18)
         .tls_with(&tls)
         .unwrap()
         .hba("hostssl all all 127.0.0.1/32 cert")
