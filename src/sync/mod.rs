@@ -19,11 +19,16 @@
 //!   the scan's end closes it ([`scan`]).
 
 pub mod backoff;
+pub mod apply;
 pub mod clock;
 pub mod driver;
 pub mod engine;
 pub mod mapper;
+pub mod pending;
+pub mod runs;
 pub mod scan;
+pub mod scanning;
 pub mod shared;
+pub mod track;
 pub mod window;
 pub mod work;

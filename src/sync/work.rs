@@ -177,3 +177,15 @@ pub struct ScanResult {
     /// believed.
     pub leavers_held_back: u64,
 }
+
+impl Work {
+    /// The source of work that joins a lot; none for work that stands alone.
+    pub fn joins(&self) -> Option<SourceId> {
+        match self {
+            Work::Changes(c) => Some(c.source),
+            Work::Page(p) => Some(p.source),
+            Work::Progress { source, .. } => Some(*source),
+            _ => None,
+        }
+    }
+}
