@@ -3,11 +3,15 @@
 //! A test that cannot start its server fails with this text, so it has to say
 //! what was tried, what the server itself said (its log), and what to do.
 
+use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
 /// Why a private server could not do what was asked.
-#[derive(Debug, thiserror::Error)]
+///
+/// `Debug` gives the same sentence as `Display`: it is what `unwrap` in a test
+/// shows.
+#[derive(thiserror::Error)]
 pub enum TestbedError {
     /// A server, tool or account that the tests need is not installed.
     #[error("{what} is missing ({looked}); install it with `make testbed`")]
@@ -63,6 +67,12 @@ pub enum TestbedError {
     /// A certificate could not be made.
     #[error("a certificate could not be made: {0}")]
     Certificate(#[from] rcgen::Error),
+}
+
+impl fmt::Debug for TestbedError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
 }
 
 impl TestbedError {
