@@ -1,1 +1,5 @@
 //! The daemon.
+
+pub mod cli;
+pub mod config;
+pub mod vault;
