@@ -1,0 +1,1 @@
+//! The life of the replication slot, and what its state proves.
