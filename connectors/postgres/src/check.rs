@@ -1,0 +1,1 @@
+//! What following a table needs, looked at without changing anything.

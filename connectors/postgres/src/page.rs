@@ -1,0 +1,1 @@
+//! Pages of a scan, and the window that orders them against the log.
