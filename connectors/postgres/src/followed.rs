@@ -49,21 +49,22 @@ pub(crate) async fn look<C: GenericClient>(
     table: &TableName,
 ) -> Result<(Followed, Option<Publication>), ConnectorError> {
     const DOING: &str = "reading the publication";
-    let table_oid: u32 = client
+    let relation = client
         .query_opt(
-            "SELECT c.oid FROM pg_catalog.pg_class c \
+            "SELECT c.oid, c.relkind = 'p' FROM pg_catalog.pg_class c \
              JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
              WHERE n.nspname = $1 AND c.relname = $2",
             &[&table.schema, &table.name],
         )
         .await
-        .map_err(|e| query::failed(&e, DOING))?
-        .map_or(0, |row| row.get(0));
+        .map_err(|e| query::failed(&e, DOING))?;
+    let (table_oid, partitioned): (u32, bool) =
+        relation.map_or((0, false), |row| (row.get(0), row.get(1)));
     let mut followed = Followed {
         table: table_oid,
         ..Followed::default()
     };
-    if table_oid != 0 {
+    if partitioned {
         let partitions = client
             .query(
                 "WITH RECURSIVE below(oid) AS ( \

@@ -15,10 +15,21 @@ pub mod stream;
 pub mod types;
 pub mod wire;
 
-pub mod check;
-pub mod discover;
-pub mod page;
-pub mod query;
-pub mod slot;
-pub mod source;
-pub mod watch;
+mod check;
+mod copy_text;
+mod discover;
+mod followed;
+mod lineage;
+mod page;
+mod query;
+mod schema;
+mod script;
+mod slot;
+mod snapshot;
+mod source;
+mod status;
+mod type_map;
+mod watch;
+
+pub use source::PostgresSource;
+pub use type_map::TypeMap;

@@ -14,7 +14,8 @@ use rollcall_contract::{Class, Column, ConnectorError, RelationKind, TableName, 
 use tokio_postgres::GenericClient;
 
 use crate::query;
-use crate::types::TypeMap;
+use crate::type_map::TypeMap;
+use crate::types::{Form, TypeResolver};
 
 /// How the table tells the log which row was changed (`pg_class.relreplident`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,10 +59,12 @@ pub(crate) struct Table {
     pub(crate) schema: Arc<TableSchema>,
     /// How to print and read back each column of the key, in key order.
     pub(crate) key_order: Vec<KeyColumn>,
-    /// What the types of all columns come down to.
-    pub(crate) types: TypeMap,
     /// For each column of `schema`, the OID of its type.
     pub(crate) type_oids: Vec<u32>,
+    /// For each column of `schema`, how its text is read.
+    pub(crate) forms: Vec<Form>,
+    /// The publication's row filter, as SQL.
+    pub(crate) row_filter: Option<String>,
     /// Why the configured key cannot be used.
     pub(crate) key_fault: Option<String>,
 }
@@ -95,6 +98,7 @@ pub(crate) async fn load<C: GenericClient>(
     name: &TableName,
     publication: &str,
     configured_key: Option<&[String]>,
+    types: &TypeMap,
 ) -> Result<Option<Table>, ConnectorError> {
     const DOING: &str = "reading the table's definition";
     let Some(relation) = client
@@ -118,10 +122,13 @@ pub(crate) async fn load<C: GenericClient>(
     let version: i32 = relation.get(5);
 
     let attributes = attributes(client, oid).await?;
-    let types = TypeMap::load(client, oid).await?;
-    let sent = published_columns(client, name, publication, version).await?;
+    let foreign = |a: &Attribute| a.type_oid >= 16384 && types.resolve(a.type_oid).is_none();
+    if attributes.iter().any(foreign) {
+        types.refresh(client).await?;
+    }
+    let sent = published_part(client, name, publication, version).await?;
     let sends = |a: &Attribute| match &sent {
-        Some(names) => names.contains(&a.name),
+        Some(sent) => sent.columns.contains(&a.name),
         None => !a.generated,
     };
     let all_names = || attributes.iter().map(|a| a.name.clone()).collect::<Vec<_>>();
@@ -159,6 +166,12 @@ pub(crate) async fn load<C: GenericClient>(
             key_order.clear();
             break;
         };
+        if columns[at].class == Class::List {
+            key_fault = Some(format!("The key column \"{}\" is an array.", part.name));
+            key.clear();
+            key_order.clear();
+            break;
+        }
         key.push(at);
         key_order.push(KeyColumn {
             name: part.name.clone(),
@@ -188,8 +201,9 @@ pub(crate) async fn load<C: GenericClient>(
             key,
         }),
         key_order,
-        types,
         key_fault,
+        forms: published.iter().map(|a| types.form(a.type_oid)).collect(),
+        row_filter: sent.and_then(|s| s.row_filter),
     }))
 }
 
@@ -235,26 +249,37 @@ async fn attributes<C: GenericClient>(
         .collect())
 }
 
-/// The columns that the publication sends; `None` when it does not list the table, or the
-/// server (below 15) has no column lists and so sends all that are not generated.
-async fn published_columns<C: GenericClient>(
+/// The part of a table that a publication sends.
+struct Sent {
+    columns: Vec<String>,
+    row_filter: Option<String>,
+}
+
+/// What the publication sends of the table; `None` when it does not list it, or the server
+/// (below 15) has no column lists and row filters and so sends all that is not generated.
+async fn published_part<C: GenericClient>(
     client: &C,
     name: &TableName,
     publication: &str,
     version: i32,
-) -> Result<Option<Vec<String>>, ConnectorError> {
+) -> Result<Option<Sent>, ConnectorError> {
     if version < 150_000 {
         return Ok(None);
     }
     let row = client
         .query_opt(
-            "SELECT attnames::text[] FROM pg_catalog.pg_publication_tables \
+            "SELECT attnames::text[], rowfilter FROM pg_catalog.pg_publication_tables \
              WHERE pubname = $1 AND schemaname = $2 AND tablename = $3",
             &[&publication, &name.schema, &name.name],
         )
         .await
         .map_err(|e| query::failed(&e, "reading the publication's columns"))?;
-    Ok(row.and_then(|r| r.get::<_, Option<Vec<String>>>(0)))
+    Ok(row.and_then(|row| {
+        Some(Sent {
+            columns: row.get::<_, Option<Vec<String>>>(0)?,
+            row_filter: row.get(1),
+        })
+    }))
 }
 
 struct Index {
