@@ -1,0 +1,1 @@
+//! The source as the daemon sees it.

@@ -1,0 +1,1 @@
+//! The open log: one task reads and decodes, another one answers the server.

@@ -1,0 +1,1 @@
+//! Types of the server and the canonical text of their values.

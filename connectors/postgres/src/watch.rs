@@ -1,0 +1,1 @@
+//! What can change silently while the log flows.
