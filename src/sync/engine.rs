@@ -19,7 +19,6 @@ use tokio::sync::mpsc;
 use super::apply::Directory;
 use super::clock::now_us;
 use super::pending::Pending;
-use super::scanning;
 use super::track::SourceTrack;
 use super::work::{ResumePoint, Work};
 use crate::delivery::hub::Hub;
@@ -143,7 +142,7 @@ impl Engine {
             }
             Work::Page(page) => self.apply_page(page, pending)?,
             Work::ScanMissing { source, reply } => {
-                let keys = scanning::missing(&mut self.writer, source)?;
+                let keys = self.scan_missing(source)?;
                 let _ = reply.send(keys);
             }
             Work::ScanEnd { source, reply } => {

@@ -44,6 +44,8 @@ pub struct SourceTrack {
     pub scan: Option<ScanTrack>,
     /// The limit on leavers found by a scan.
     pub guard: RescanGuard,
+    /// Where the source stands.
+    pub state: &'static str,
     /// Position of the last change applied.
     pub position: String,
     /// Whether raw changes are published.
