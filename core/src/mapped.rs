@@ -87,6 +87,7 @@ struct RowRecord {
     shadow: u32,
     shadow_len: u32,
     hash: u64,
+    incomplete: bool,
 }
 
 /// Many mapped rows.
@@ -196,7 +197,16 @@ impl MappedRows {
             shadow: shadow.start as u32,
             shadow_len: shadow.len() as u32,
             hash,
+            incomplete: false,
         });
+    }
+
+    /// Says of the row that was finished last that a value which its rules need was
+    /// nowhere to be found; see [`MappedRow::incomplete`].
+    pub fn mark_incomplete(&mut self) {
+        if let Some(row) = self.rows.last_mut() {
+            row.incomplete = true;
+        }
     }
 
     /// Forgets the fields added since a mark (a row that failed half-way).
@@ -227,6 +237,13 @@ impl<'a> MappedRow<'a> {
     /// Hash of the whole row, redacted columns included.
     pub fn hash(&self) -> u64 {
         self.record.hash
+    }
+
+    /// Whether a value that a rule or the scope needs was neither in the image nor in the
+    /// stored shadow. The fields concerned are [`Assigned::Keep`]; the record should be
+    /// read again from its source.
+    pub fn incomplete(&self) -> bool {
+        self.record.incomplete
     }
 
     /// The fields in ascending order of attributes.

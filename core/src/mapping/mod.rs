@@ -1,1 +1,5 @@
 //! Rows to attributes.
+
+mod text;
+
+pub use text::{fold, push_nfc};
