@@ -270,9 +270,17 @@ pub struct ListValue;
 impl ListValue {
     /// Appends the form of the given texts.
     pub fn encode(texts: &mut Vec<&str>, out: &mut Vec<u8>) {
-        texts.sort_unstable();
+        ListValue::encode_slice(texts, out);
         texts.dedup();
-        for t in texts.iter() {
+    }
+
+    /// As [`ListValue::encode`], of texts in any buffer. They are left sorted.
+    pub fn encode_slice(texts: &mut [&str], out: &mut Vec<u8>) {
+        texts.sort_unstable();
+        for (i, t) in texts.iter().enumerate() {
+            if i > 0 && texts[i - 1] == *t {
+                continue;
+            }
             let mut n = t.len();
             while n >= 0x80 {
                 out.push((n as u8 & 0x7f) | 0x80);
