@@ -51,6 +51,11 @@ impl Target {
         }
     }
 
+    /// Whether some texts are values of the attribute.
+    pub(crate) fn reads_text(&self) -> bool {
+        self.kind != AttrType::List || self.split.is_some()
+    }
+
     /// Whether a column of this class can be copied into the attribute. The error is what
     /// would do instead.
     pub(crate) fn accepts(&self, class: Class) -> Result<(), &'static str> {
