@@ -12,7 +12,7 @@ use rollcall_contract::{ConnectorError, Definite, Finding, RelationKind, Report,
 use tokio_postgres::Client;
 
 use crate::config::PostgresConfig;
-use crate::followed::{self, Followed, Publication};
+use crate::followed::{self, Identities, Publication};
 use crate::schema::{self, ReplicaIdentity, Table};
 use crate::type_map::TypeMap;
 use crate::wire::{self, ReplicationClient};
@@ -39,7 +39,7 @@ pub(crate) struct Preflight {
     looks: Vec<Look>,
     pub(crate) version: i32,
     pub(crate) table: Option<Table>,
-    pub(crate) followed: Followed,
+    pub(crate) followed: Identities,
     pub(crate) publication: Option<Publication>,
 }
 
@@ -72,7 +72,7 @@ impl Preflight {
     ///
     /// # Errors
     /// The first finding that is an error, with how many there are besides.
-    pub(crate) fn usable(self) -> Result<(Table, Followed, i32), ConnectorError> {
+    pub(crate) fn usable(self) -> Result<(Table, Identities, i32), ConnectorError> {
         let mut errors = self.looks.iter().filter(|l| l.severity == Severity::Error);
         if let Some(first) = errors.next() {
             let more = match errors.count() {
@@ -192,7 +192,7 @@ pub(crate) async fn preflight(
         looks: Vec::new(),
         version: 0,
         table: None,
-        followed: Followed::default(),
+        followed: Identities::default(),
         publication: None,
     };
     server(client, config, &mut found).await?;
