@@ -8,7 +8,9 @@
 
 use std::time::Duration;
 
-use rollcall_contract::{ConnectorError, Definite, Finding, RelationKind, Report, Severity, Transient};
+use rollcall_contract::{
+    ConnectorError, Definite, Finding, RelationKind, Report, Severity, Transient,
+};
 use tokio_postgres::Client;
 
 use crate::config::PostgresConfig;
@@ -576,9 +578,7 @@ pub(crate) fn obstacle_of_kind(kind: RelationKind, logged: bool) -> Option<&'sta
 
 /// Why the replica identity and the key do not serve; `None` when they do. The code comes
 /// first, the sentence second, the fix last.
-pub(crate) fn obstacle_of_identity(
-    table: &Table,
-) -> Option<(&'static str, String, &'static str)> {
+pub(crate) fn obstacle_of_identity(table: &Table) -> Option<(&'static str, String, &'static str)> {
     let name = &table.schema.table;
     if table.identity_columns.is_empty() {
         let found = match table.identity {

@@ -227,8 +227,7 @@ pub(crate) fn compare(
     }
     if now.table != 0
         && before.table == now.table
-        && (before.partitions, before.partitions_digest)
-            != (now.partitions, now.partitions_digest)
+        && (before.partitions, before.partitions_digest) != (now.partitions, now.partitions_digest)
     {
         add(
             GapReason::PartitionsChanged,

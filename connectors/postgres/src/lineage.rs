@@ -219,7 +219,6 @@ mod tests {
 
     #[test]
     fn a_new_timeline_goes_on_only_when_it_left_ours_behind_the_cursor() {
-        
         let promoted = |history: &[TimelineSwitch]| {
             reason(Present {
                 timeline: 3,
@@ -230,7 +229,10 @@ mod tests {
         };
         let diverged = Some(GapReason::TimelineDiverged);
         assert_eq!(promoted(&[left(1, 0x300_0000), left(2, 0x500_0000)]), None);
-        assert_eq!(promoted(&[left(1, 0x2FF_FFF8), left(2, 0x500_0000)]), diverged);
+        assert_eq!(
+            promoted(&[left(1, 0x2FF_FFF8), left(2, 0x500_0000)]),
+            diverged
+        );
         assert_eq!(promoted(&[left(2, 0x500_0000)]), diverged);
         let unknown = Present {
             timeline: 3,

@@ -25,8 +25,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use rollcall_contract::{
-    ConnectorError, Cursor, DiscoveredTable, Gap, GapReason, Key, Lineage, Opened, Page,
-    PageRequest, Report, Source, SourceStatus, TableSchema,
+    ChangeStream, ConnectorError, Cursor, DiscoveredTable, Gap, GapReason, Key, Lineage, Opened,
+    Page, PageRequest, Report, Source, SourceStatus, TableSchema,
 };
 use tokio::sync::{Mutex, MutexGuard};
 use tokio_postgres::Client;
@@ -39,6 +39,7 @@ use crate::lsn::{Lsn, Xid};
 use crate::page::{self, Pages};
 use crate::position::PgCursor;
 use crate::schema::{self, Table};
+use crate::stream::StreamOptions;
 use crate::type_map::TypeMap;
 use crate::watch::WatchedStream;
 use crate::wire::{self, ReplicationClient, SlotOptions, SlotSnapshot, SystemIdentity};
@@ -141,11 +142,23 @@ impl PostgresSource {
             xid_reference: next_xid(&client).await?,
             caps: config.caps,
         };
-        let (stream, acknowledge) = replication.follow(config, decoder).await?;
-        let stream = Box::new(stream) as Box<dyn rollcall_contract::ChangeStream>;
+        let options = StreamOptions {
+            skip_replicated: config.skip_replicated,
+            wal_sender_timeout: replication.wal_sender_timeout().await?,
+            ..StreamOptions::default()
+        };
+        let (stream, acknowledge) = replication
+            .start(&config.slot, &config.publication, decoder, options)
+            .await?;
+        let stream = Box::new(stream) as Box<dyn ChangeStream>;
 
         let row = slot::read(&client, &config.slot).await?;
-        let moved = slot::judge(&config.slot, &config.database, row.as_ref(), begin.commit_end)?;
+        let moved = slot::judge(
+            &config.slot,
+            &config.database,
+            row.as_ref(),
+            begin.commit_end,
+        )?;
         let (now, _) = followed::look(&client, &config.publication, &config.table).await?;
         if moved.is_some() || now != identities {
             tracing::warn!("the slot or what it follows changed while the log was opened");
@@ -158,8 +171,7 @@ impl PostgresSource {
             database: config.database.clone(),
             followed: identities.clone(),
         };
-        let watched =
-            WatchedStream::start(stream, config.clone(), self.types.clone(), identities);
+        let watched = WatchedStream::start(stream, config.clone(), self.types.clone(), identities);
         Ok(Some(Opened {
             start: begin.encode(),
             lineage: origin.encode(),
@@ -396,9 +408,7 @@ impl Source for PostgresSource {
     async fn open(&self, resume: Option<(Cursor, Lineage)>) -> Result<Opened, ConnectorError> {
         let resume = match &resume {
             None => None,
-            Some((cursor, lineage)) => {
-                Some((PgCursor::decode(cursor)?, Origin::decode(lineage)?))
-            }
+            Some((cursor, lineage)) => Some((PgCursor::decode(cursor)?, Origin::decode(lineage)?)),
         };
         for _ in 0..OPEN_TRIES {
             if let Some(opened) = self.try_open(resume.as_ref()).await? {
