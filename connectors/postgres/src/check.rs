@@ -8,11 +8,13 @@
 
 use std::time::Duration;
 
-use rollcall_contract::{ConnectorError, Definite, Finding, RelationKind, Report, Severity, Transient};
+use rollcall_contract::{
+    ConnectorError, Definite, Finding, RelationKind, Report, Severity, Transient,
+};
 use tokio_postgres::Client;
 
 use crate::config::PostgresConfig;
-use crate::followed::{self, Followed, Publication};
+use crate::followed::{self, Identities, Publication};
 use crate::schema::{self, ReplicaIdentity, Table};
 use crate::type_map::TypeMap;
 use crate::wire::{self, ReplicationClient};
@@ -39,7 +41,7 @@ pub(crate) struct Preflight {
     looks: Vec<Look>,
     pub(crate) version: i32,
     pub(crate) table: Option<Table>,
-    pub(crate) followed: Followed,
+    pub(crate) followed: Identities,
     pub(crate) publication: Option<Publication>,
 }
 
@@ -72,7 +74,7 @@ impl Preflight {
     ///
     /// # Errors
     /// The first finding that is an error, with how many there are besides.
-    pub(crate) fn usable(self) -> Result<(Table, Followed, i32), ConnectorError> {
+    pub(crate) fn usable(self) -> Result<(Table, Identities, i32), ConnectorError> {
         let mut errors = self.looks.iter().filter(|l| l.severity == Severity::Error);
         if let Some(first) = errors.next() {
             let more = match errors.count() {
@@ -192,7 +194,7 @@ pub(crate) async fn preflight(
         looks: Vec::new(),
         version: 0,
         table: None,
-        followed: Followed::default(),
+        followed: Identities::default(),
         publication: None,
     };
     server(client, config, &mut found).await?;
@@ -576,9 +578,7 @@ pub(crate) fn obstacle_of_kind(kind: RelationKind, logged: bool) -> Option<&'sta
 
 /// Why the replica identity and the key do not serve; `None` when they do. The code comes
 /// first, the sentence second, the fix last.
-pub(crate) fn obstacle_of_identity(
-    table: &Table,
-) -> Option<(&'static str, String, &'static str)> {
+pub(crate) fn obstacle_of_identity(table: &Table) -> Option<(&'static str, String, &'static str)> {
     let name = &table.schema.table;
     if table.identity_columns.is_empty() {
         let found = match table.identity {

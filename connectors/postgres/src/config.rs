@@ -44,6 +44,9 @@ pub struct PostgresConfig {
     pub skip_replicated: bool,
     /// When a batch is handed over at the latest.
     pub caps: BatchCaps,
+    /// How often the slot, the publication and the table are looked at while the log is
+    /// read.
+    pub watch_interval: Duration,
 }
 
 impl PostgresConfig {
@@ -67,6 +70,7 @@ impl PostgresConfig {
             heartbeat: None,
             skip_replicated: false,
             caps: BatchCaps::default(),
+            watch_interval: Duration::from_secs(15),
         }
     }
 

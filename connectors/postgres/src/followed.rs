@@ -15,7 +15,7 @@ use crate::query;
 
 /// Identities of what is followed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Followed {
+pub(crate) struct Identities {
     /// `pg_publication.oid`; 0 when there is none of that name.
     pub(crate) publication: u32,
     /// The version of that row: its options.
@@ -47,7 +47,7 @@ pub(crate) async fn look<C: GenericClient>(
     client: &C,
     publication: &str,
     table: &TableName,
-) -> Result<(Followed, Option<Publication>), ConnectorError> {
+) -> Result<(Identities, Option<Publication>), ConnectorError> {
     const DOING: &str = "reading the publication";
     let relation = client
         .query_opt(
@@ -60,9 +60,9 @@ pub(crate) async fn look<C: GenericClient>(
         .map_err(|e| query::failed(&e, DOING))?;
     let (table_oid, partitioned): (u32, bool) =
         relation.map_or((0, false), |row| (row.get(0), row.get(1)));
-    let mut followed = Followed {
+    let mut followed = Identities {
         table: table_oid,
-        ..Followed::default()
+        ..Identities::default()
     };
     if partitioned {
         let partitions = client
@@ -169,8 +169,8 @@ fn digest(oids: impl Iterator<Item = u32>) -> u64 {
 
 /// What may have been lost between two looks. `from` and `to` of the gaps are left open.
 pub(crate) fn compare(
-    before: &Followed,
-    now: &Followed,
+    before: &Identities,
+    now: &Identities,
     publication: &str,
     table: &TableName,
 ) -> Vec<Gap> {
@@ -227,8 +227,7 @@ pub(crate) fn compare(
     }
     if now.table != 0
         && before.table == now.table
-        && (before.partitions, before.partitions_digest)
-            != (now.partitions, now.partitions_digest)
+        && (before.partitions, before.partitions_digest) != (now.partitions, now.partitions_digest)
     {
         add(
             GapReason::PartitionsChanged,
@@ -246,8 +245,8 @@ pub(crate) fn compare(
 mod tests {
     use super::*;
 
-    fn base() -> Followed {
-        Followed {
+    fn base() -> Identities {
+        Identities {
             publication: 1,
             options: "700".to_owned(),
             membership: "table 5 701".to_owned(),
@@ -257,7 +256,7 @@ mod tests {
         }
     }
 
-    fn reasons(now: Followed) -> Vec<GapReason> {
+    fn reasons(now: Identities) -> Vec<GapReason> {
         compare(&base(), &now, "rollcall", &TableName::new("hr", "people"))
             .iter()
             .map(|gap| gap.reason)
@@ -271,7 +270,7 @@ mod tests {
 
     #[test]
     fn every_replaced_object_is_a_gap() {
-        let changed = |change: fn(&mut Followed)| {
+        let changed = |change: fn(&mut Identities)| {
             let mut now = base();
             change(&mut now);
             reasons(now)

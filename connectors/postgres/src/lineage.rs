@@ -16,9 +16,10 @@
 use rollcall_contract::{ConnectorError, Gap, GapReason, Lineage};
 use serde::{Deserialize, Serialize};
 
-use crate::followed::Followed;
+use crate::followed::Identities;
 use crate::lsn::Lsn;
 use crate::position::PgCursor;
+use crate::wire::TimelineSwitch;
 
 /// What the store keeps as the [`Lineage`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,7 +28,7 @@ pub(crate) struct Origin {
     pub(crate) system: u64,
     pub(crate) timeline: u32,
     pub(crate) database: String,
-    pub(crate) followed: Followed,
+    pub(crate) followed: Identities,
 }
 
 impl Origin {
@@ -58,8 +59,8 @@ pub(crate) struct Present<'a> {
     pub(crate) database: &'a str,
     /// How far the server's own log is on disk.
     pub(crate) flushed: Lsn,
-    /// The timeline's history file, when it is another timeline than the cursor's.
-    pub(crate) history: Option<&'a str>,
+    /// Where the earlier timelines of this history ended.
+    pub(crate) history: &'a [TimelineSwitch],
 }
 
 /// Compares a stored position with the server as it is. `None`: the server's history
@@ -96,20 +97,27 @@ pub(crate) fn judge(
             ),
         )));
     }
+    // What was applied here reaches into the transaction that the cursor stands in.
+    let applied = match &cursor.inside {
+        Some(inside) => Lsn(inside.final_lsn.0 + 1),
+        None => cursor.commit_end,
+    };
     if cursor.timeline != now.timeline {
         let left = now
             .history
-            .and_then(|text| switch_point(text, cursor.timeline));
+            .iter()
+            .find(|switch| switch.timeline == cursor.timeline)
+            .map(|switch| switch.at);
         return Ok(match left {
-            Some(left) if left >= cursor.commit_end => None,
+            Some(left) if left >= applied => None,
             Some(left) => Some(gap(
                 GapReason::TimelineDiverged,
                 cursor,
                 format!(
                     "The server is on timeline {}, which left timeline {} at {left}, before the \
-                     stored position {}: transactions that were applied here no longer exist \
-                     there.",
-                    now.timeline, cursor.timeline, cursor.commit_end
+                     stored position {cursor}: transactions that were applied here no longer \
+                     exist there.",
+                    now.timeline, cursor.timeline
                 ),
             )),
             None => Some(gap(
@@ -117,20 +125,20 @@ pub(crate) fn judge(
                 cursor,
                 format!(
                     "The server is on timeline {}, whose history does not contain timeline {} of \
-                     the stored position {}.",
-                    now.timeline, cursor.timeline, cursor.commit_end
+                     the stored position {cursor}.",
+                    now.timeline, cursor.timeline
                 ),
             )),
         });
     }
-    if cursor.commit_end > now.flushed {
+    if applied > now.flushed {
         return Ok(Some(gap(
             GapReason::Restored,
             cursor,
             format!(
-                "The server's log ends at {}, before the stored position {}: it was restored to \
-                 an earlier point.",
-                now.flushed, cursor.commit_end
+                "The server's log ends at {}, before the stored position {cursor}: it was \
+                 restored to an earlier point.",
+                now.flushed
             ),
         )));
     }
@@ -148,35 +156,25 @@ pub(crate) fn gap(reason: GapReason, cursor: &PgCursor, detail: String) -> Gap {
     }
 }
 
-/// Where a history file says that `timeline` was left: lines of timeline, position, reason
-/// (`readTimeLineHistory` in the server's timeline.c).
-pub(crate) fn switch_point(history: &str, timeline: u32) -> Option<Lsn> {
-    history
-        .lines()
-        .map(str::trim)
-        .filter(|line| !line.is_empty() && !line.starts_with('#'))
-        .find_map(|line| {
-            let mut fields = line.split_whitespace();
-            let id: u32 = fields.next()?.parse().ok()?;
-            let at: Lsn = fields.next()?.parse().ok()?;
-            (id == timeline).then_some(at)
-        })
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
     use super::*;
 
-    const HISTORY: &str = "1\t0/3000000\tno recovery target specified\n\n2\t0/5000000\tbefore x\n";
+    fn left(timeline: u32, at: u64) -> TimelineSwitch {
+        TimelineSwitch {
+            timeline,
+            at: Lsn(at),
+        }
+    }
 
     fn stored() -> (Origin, PgCursor) {
         let origin = Origin {
             system: 7,
             timeline: 1,
             database: "hr".to_owned(),
-            followed: Followed::default(),
+            followed: Identities::default(),
         };
         let cursor = PgCursor {
             system_id: 7,
@@ -200,7 +198,7 @@ mod tests {
             timeline: 1,
             database: "hr",
             flushed: Lsn(0x300_0000),
-            history: None,
+            history: &[],
         }
     }
 
@@ -221,26 +219,46 @@ mod tests {
 
     #[test]
     fn a_new_timeline_goes_on_only_when_it_left_ours_behind_the_cursor() {
-        let promoted = |history| Present {
-            timeline: 3,
-            history: Some(history),
-            flushed: Lsn(0x600_0000),
-            ..same()
+        let promoted = |history: &[TimelineSwitch]| {
+            reason(Present {
+                timeline: 3,
+                history,
+                flushed: Lsn(0x600_0000),
+                ..same()
+            })
         };
-        assert_eq!(reason(promoted(HISTORY)), None);
+        let diverged = Some(GapReason::TimelineDiverged);
+        assert_eq!(promoted(&[left(1, 0x300_0000), left(2, 0x500_0000)]), None);
         assert_eq!(
-            reason(promoted("1\t0/2FFFFF8\tx\n")),
-            Some(GapReason::TimelineDiverged)
+            promoted(&[left(1, 0x2FF_FFF8), left(2, 0x500_0000)]),
+            diverged
         );
-        assert_eq!(
-            reason(promoted("2\t0/5000000\tx\n")),
-            Some(GapReason::TimelineDiverged)
-        );
+        assert_eq!(promoted(&[left(2, 0x500_0000)]), diverged);
         let unknown = Present {
             timeline: 3,
             ..same()
         };
         assert_eq!(reason(unknown), Some(GapReason::TimelineDiverged));
+    }
+
+    #[test]
+    fn a_transaction_that_was_half_applied_must_be_whole_on_the_new_timeline() {
+        let (origin, mut cursor) = stored();
+        cursor.inside = Some(crate::position::Inside {
+            final_lsn: Lsn(0x400_0000),
+            rows: 5,
+        });
+        let judged = |at| {
+            let now = Present {
+                timeline: 2,
+                history: &[left(1, at)],
+                flushed: Lsn(0x600_0000),
+                ..same()
+            };
+            judge(&origin, &cursor, &now).unwrap().map(|gap| gap.reason)
+        };
+        assert_eq!(judged(0x400_0000), Some(GapReason::TimelineDiverged));
+        assert_eq!(judged(0x400_0030), None);
     }
 
     #[test]

@@ -20,7 +20,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures::TryStreamExt;
 use rollcall_contract::{
-    BatchBuilder, Class, ConnectorError, Key, Op, Page, PageRequest, TxId, Tx,
+    BatchBuilder, Class, ConnectorError, Key, Op, Page, PageRequest, Tx, TxId,
 };
 use smallvec::SmallVec;
 use tokio_postgres::{Client, IsolationLevel, Transaction};
@@ -211,8 +211,16 @@ async fn read(
     }
     let (window, taken_us) = open_window(&transaction, server).await?;
     let sql = select(&definition, &which, limit_rows)?;
-    let read = copy_rows(&transaction, &definition, &sql, limit_bytes, taken_us, server, window)
-        .await?;
+    let read = copy_rows(
+        &transaction,
+        &definition,
+        &sql,
+        limit_bytes,
+        taken_us,
+        server,
+        window,
+    )
+    .await?;
     transaction.commit().await.map_err(|e| failed(&e, DOING))?;
     Ok(read)
 }

@@ -131,7 +131,12 @@ pub(crate) async fn load<C: GenericClient>(
         Some(sent) => sent.columns.contains(&a.name),
         None => !a.generated,
     };
-    let all_names = || attributes.iter().map(|a| a.name.clone()).collect::<Vec<_>>();
+    let all_names = || {
+        attributes
+            .iter()
+            .map(|a| a.name.clone())
+            .collect::<Vec<_>>()
+    };
     let published: Vec<&Attribute> = attributes.iter().filter(|a| sends(a)).collect();
     let columns: Vec<Column> = published
         .iter()
@@ -377,7 +382,9 @@ fn choose_key<'a>(
         if !attributes.iter().any(|a| a.name == *name) {
             return (
                 None,
-                Some(format!("The configured key column \"{name}\" does not exist.")),
+                Some(format!(
+                    "The configured key column \"{name}\" does not exist."
+                )),
             );
         }
     }

@@ -149,7 +149,9 @@ pub(crate) fn judge(
 /// Refuses a slot of another kind or database.
 pub(crate) fn ours(name: &str, database: &str, row: &SlotRow) -> Result<(), ConnectorError> {
     let plugin = row.plugin.as_deref().unwrap_or("none");
-    if row.slot_type == "logical" && plugin == "pgoutput" && row.database.as_deref() == Some(database)
+    if row.slot_type == "logical"
+        && plugin == "pgoutput"
+        && row.database.as_deref() == Some(database)
     {
         return Ok(());
     }
