@@ -20,6 +20,8 @@ mod relation;
 mod tuple;
 
 #[cfg(test)]
+pub(crate) mod sample;
+#[cfg(test)]
 mod tests;
 
 use std::collections::VecDeque;
@@ -269,12 +271,17 @@ impl Decoder {
         }
     }
 
+    /// At a transaction's end half of the cap is enough, so that a transaction which fits
+    /// into the other half is never split.
     #[inline]
     fn is_full(&mut self) -> bool {
+        if self.builder.is_empty() {
+            return false;
+        }
+        let share = if self.tx.is_none() { 2 } else { 1 };
         let unparsed = self.builder.data().len() - self.parsed;
-        !self.builder.is_empty()
-            && (self.builder.len() >= self.caps.changes
-                || self.builder.size_bytes() - unparsed >= self.caps.bytes)
+        self.builder.len() >= self.caps.changes / share
+            || self.builder.size_bytes() - unparsed >= self.caps.bytes / share
     }
 
     /// Takes everything out of the buffer unread, up to the end of the log. For closing.
