@@ -348,7 +348,7 @@ impl Prepared {
             keep_us: i64::try_from(config.store.outbox_retention.as_micros()).unwrap_or(i64::MAX),
             max_bytes: config.store.outbox_max_bytes,
         };
-        let engine = Engine::new(writer, self.directory, tracks, Arc::clone(&self.hub), retention, positions);
+        let engine = Engine::new(writer, self.readers.clone(), self.directory, tracks, Arc::clone(&self.hub), retention, positions);
         let shared = Arc::new(Shared {
             organization: config.organization.clone(),
             sources: entries,
@@ -371,7 +371,7 @@ fn track(
     id: SourceId,
 ) -> SourceTrack {
     let open_gaps = readers
-        .open_gaps()
+        .gaps(false, 100_000)
         .unwrap_or_default()
         .into_iter()
         .filter(|g| g.source == id)

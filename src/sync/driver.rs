@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use rollcall_contract::{
-    Acknowledge, Batch, ConnectorError, Cursor, Key, Page, Source, StreamItem, TableSchema,
+    Acknowledge, Batch, ConnectorError, Cursor, Gap, GapReason, Key, Op, Page, Source, StreamItem, TableSchema,
 };
 use rollcall_core::attribute::Attributes;
 use rollcall_core::id::SourceId;
@@ -244,7 +244,11 @@ impl Session<'_> {
                 self.cursor = batch.cursor().clone();
                 let (mapped, mappers) = self.map(&batch).await?;
                 self.driver.live.queued_bytes.fetch_add(batch.size_bytes() as u64, Ordering::Relaxed);
+                let emptied = batch.changes().find(|c| c.op() == Op::Truncate).map(|c| c.tx().position().to_owned());
                 self.driver.engine.send(Work::Changes(Changes { source, batch, mapped, mappers })).await?;
+                if let Some(position) = emptied {
+                    self.table_emptied(position).await?;
+                }
             }
             StreamItem::Progress(cursor) => {
                 self.cursor = cursor.clone();
@@ -254,13 +258,29 @@ impl Session<'_> {
                 tracing::info!(source = self.driver.name, table = %schema.table, columns = schema.columns.len(), "the table's columns changed");
                 self.mapper(&schema).await?;
             }
-            StreamItem::Gap(gap) => {
-                tracing::warn!(source = self.driver.name, reason = gap.reason.as_str(), "gap: {}", gap.detail);
-                self.driver.engine.send(Work::Gap { source, gap }).await?;
-                self.begin_scan().await?;
-            }
+            StreamItem::Gap(gap) => self.gap(gap).await?,
         }
         Ok(())
+    }
+
+    async fn gap(&mut self, gap: Gap) -> Result<(), Ended> {
+        tracing::warn!(source = self.driver.name, reason = gap.reason.as_str(), "gap: {}", gap.detail);
+        self.driver.engine.send(Work::Gap { source: self.driver.id, gap }).await?;
+        self.begin_scan().await
+    }
+
+    /// TRUNCATE is the absence of everybody at once. It is never believed from the log
+    /// alone: a scan finds out who is there, and its guard has the last word.
+    async fn table_emptied(&mut self, position: String) -> Result<(), Ended> {
+        let detail = "The table was truncated. It is read again; people who are gone from it are deactivated only as far as the limit for leavers allows.";
+        self.gap(Gap {
+            tables: Vec::new(),
+            reason: GapReason::Truncated,
+            from: Some(position.clone()),
+            to: Some(position),
+            detail: detail.to_owned(),
+        })
+        .await
     }
 
     /// A scan begins from the beginning of the table, or goes on after a crash. One that is

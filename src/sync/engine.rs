@@ -13,7 +13,7 @@ use std::time::Instant;
 use hashbrown::HashMap;
 use rollcall_contract::Key;
 use rollcall_core::id::SourceId;
-use rollcall_store::{Commit, StoreError, Writer};
+use rollcall_store::{Commit, Readers, StoreError, Writer};
 use tokio::sync::mpsc;
 
 use super::apply::Directory;
@@ -41,6 +41,7 @@ pub struct Retention {
 /// The engine.
 pub struct Engine {
     pub(super) writer: Writer,
+    pub(super) readers: Readers,
     pub(super) directory: Directory,
     pub(super) sources: HashMap<SourceId, SourceTrack>,
     hub: Arc<Hub>,
@@ -53,13 +54,14 @@ impl Engine {
     /// An engine over an open store.
     pub fn new(
         writer: Writer,
+        readers: Readers,
         directory: Directory,
         sources: HashMap<SourceId, SourceTrack>,
         hub: Arc<Hub>,
         retention: Retention,
         sinks: HashMap<String, u64>,
     ) -> Engine {
-        Engine { writer, directory, sources, hub, retention, sinks }
+        Engine { writer, readers, directory, sources, hub, retention, sinks }
     }
 
     /// Works until told to stop, or until the store fails.
@@ -118,8 +120,8 @@ impl Engine {
     fn handle(&mut self, work: Work, pending: &mut Pending) -> Result<(), StoreError> {
         match work {
             Work::Resume { source, reply } => {
-                let row = self.writer.source_position(source)?;
-                let repairs = self.writer.repairs(source)?;
+                let row = self.readers.sources()?.into_iter().find(|s| s.id == source).and_then(|s| s.resume);
+                let repairs = self.readers.repairs(source)?;
                 // A driver that is gone asks again when it is back.
                 let _ = reply.send(ResumePoint { cursor: row, repairs });
             }

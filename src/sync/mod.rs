@@ -24,6 +24,7 @@ pub mod clock;
 pub mod driver;
 pub mod engine;
 pub mod mapper;
+pub mod envelope;
 pub mod gaps;
 pub mod pending;
 pub mod runs;

@@ -40,7 +40,10 @@ impl Engine {
         // what it has read proves nothing about the time behind the gap.
         let interrupted = match self.sources.get_mut(&source).and_then(|t| t.scan.take()) {
             Some(scan) => Some((scan.row, scan.run.row, scan.closes)),
-            None => self.writer.interrupted_scan(source)?.map(|(row, run)| (row, run, gaps.clone())),
+            None => match self.readers.scan(source)? {
+                Some(row) => self.readers.run(row.run)?.map(|run| (row, run, gaps.clone())),
+                None => None,
+            },
         };
         let (row, run, place) = match interrupted {
             Some((row, run, closes)) if closes == gaps => {
@@ -52,7 +55,7 @@ impl Engine {
                     self.end_run(run, "superseded", Some("Another gap opened.".to_owned()), pending, now);
                     pending.commit.scans_ended.push(source);
                 }
-                let kind = if self.writer.has_links(source)? { "scan" } else { "load" };
+                let kind = if !self.readers.links_after(source, None, 1)?.is_empty() { "scan" } else { "load" };
                 let run = self.new_run(source, kind, "gap", now)?;
                 let row = ScanRow {
                     source,
@@ -96,9 +99,16 @@ impl Engine {
 
     /// Records that no page had.
     pub(super) fn scan_missing(&mut self, source: SourceId) -> Result<Vec<Key>, StoreError> {
-        let seen: HashSet<u64> = self.writer.seen(source)?.into_iter().collect();
+        let mut seen: HashSet<u64> = HashSet::new();
+        let mut page = 0;
+        loop {
+            let pages = self.readers.scan_seen(source, page, 64)?;
+            let Some((last, _)) = pages.last() else { break };
+            page = last + 1;
+            seen.extend(pages.into_iter().flat_map(|(_, hashes)| hashes));
+        }
         let mut missing = Vec::new();
-        self.writer.each_present_key(source, |key| {
+        self.present_keys(source, |key, _| {
             if !seen.contains(&seen_hash(key))
                 && let Some(key) = Key::from_bytes(key)
             {
@@ -147,7 +157,7 @@ impl Engine {
         }
         if !scan.duplicates.is_empty() {
             self.directory.set_known_duplicates(&HashSet::new());
-            self.retry(source, &scan.duplicates, run.id, now, pending)?;
+            self.retry(&scan.duplicates, run.id, now, pending)?;
         }
         for gap in &scan.closes {
             pending.commit.gaps_closed.push(GapClosed { gap: *gap, by: run.id });
