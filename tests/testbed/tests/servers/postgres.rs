@@ -39,10 +39,10 @@ fn both_versions_start_side_by_side_and_follow_logically() {
 
 #[test]
 fn many_servers_start_at_once_on_ports_of_their_own() {
-    let servers: Vec<_> = (0..4)
+    let threads: Vec<_> = (0..4)
         .map(|_| std::thread::spawn(|| Postgres::builder().start().unwrap()))
-        .map(|thread| thread.join().unwrap())
         .collect();
+    let servers: Vec<_> = threads.into_iter().map(|t| t.join().unwrap()).collect();
     let mut ports: Vec<_> = servers.iter().map(Postgres::port).collect();
     ports.sort_unstable();
     ports.dedup();
