@@ -10,9 +10,9 @@ help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: cargo ## the whole way on a private PostgreSQL; KAFKA=1 adds a real Apache Kafka
-	@$(INSTALL) build postgres $(if $(KAFKA),kafka)
+	@$(INSTALL) build postgres $(if $(filter-out 0,$(KAFKA)),kafka)
 	cargo build --release --bin rollcall
-	@KAFKA=$(KAFKA) tests/demo/run
+	@KAFKA=$(filter-out 0,$(KAFKA)) tests/demo/run
 
 test: cargo ## every test, against real servers
 	@$(INSTALL) build postgres postgres18 kafka
@@ -21,7 +21,7 @@ test: cargo ## every test, against real servers
 bench: cargo ## the figures; ONLY=<prefix> for one group, HUGE=1 for the 10 GB transaction
 	@$(INSTALL) build postgres kafka
 	cargo build --release
-	cargo run --release -p rollcall-bench -- $(if $(ONLY),--only $(ONLY)) $(if $(HUGE),--huge)
+	cargo run --release -p rollcall-bench -- $(if $(ONLY),--only $(ONLY)) $(if $(filter-out 0,$(HUGE)),--huge)
 
 lint: cargo ## formatting and clippy, warnings are errors
 	@$(INSTALL) build

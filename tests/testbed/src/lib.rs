@@ -7,6 +7,24 @@
 //! order, and leave nothing behind. All calls block; under an async runtime call
 //! them from `spawn_blocking` or before the runtime's work begins.
 //!
+//! ```no_run
+//! use rollcall_testbed::{PgVersion, Postgres, Proxy, StopMode};
+//!
+//! # fn main() -> rollcall_testbed::Result<()> {
+//! let db = Postgres::builder()
+//!     .version(PgVersion::V18)
+//!     .setting("wal_sender_timeout", "5s")
+//!     .start()?;
+//! db.psql("postgres", "CREATE TABLE t (id int PRIMARY KEY)")?;
+//! let proxy = Proxy::start(&format!("127.0.0.1:{}", db.port()))?;
+//! // … a client follows the database at proxy.port() …
+//! proxy.cut();
+//! db.stop(StopMode::Immediate)?;
+//! db.start_again()?;
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! What is not installed is an error that says so and names the command
 //! (`make testbed`); no test is skipped for it.
 

@@ -246,6 +246,34 @@ impl Process {
         }
     }
 
+    /// Waits until stdout or stderr holds `text`, as a daemon's "ready" line.
+    ///
+    /// # Errors
+    /// When it has not printed that within `timeout`, or has ended without; the
+    /// text has the end of its output.
+    pub fn wait_for_output(&self, text: &str, timeout: Duration) -> Result<()> {
+        let start = Instant::now();
+        loop {
+            // Asked before the look, so that the last words of the ended are seen.
+            let ended = self.status();
+            if self.stdout().contains(text) || self.stderr().contains(text) {
+                return Ok(());
+            }
+            if ended.is_some() || start.elapsed() >= timeout {
+                return Err(TestbedError::TimedOut {
+                    what: format!("{} (pid {}) to print {text:?}", self.name, self.pid()),
+                    seconds: start.elapsed().as_secs_f64(),
+                    last: format!(
+                        "{}; its output ends with\n{}",
+                        ended.map_or(String::new(), |status| format!(", it ended with {status}")),
+                        tail(&self.log())
+                    ),
+                });
+            }
+            thread::sleep(POLL);
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Child> {
         self.child.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -397,10 +425,9 @@ mod tests {
     #[test]
     fn a_process_that_does_not_end_is_a_sentence_with_its_output() {
         let process = sh("echo ready; exec sleep 60");
-        crate::wait_until(Duration::from_secs(10), "ready", || {
-            process.stdout() == "ready\n"
-        })
-        .unwrap();
+        process
+            .wait_for_output("ready", Duration::from_secs(10))
+            .unwrap();
         let error = process.wait_timeout(Duration::from_millis(50)).unwrap_err();
         let text = error.to_string();
         assert!(
@@ -424,6 +451,19 @@ mod tests {
         assert!(proc.exists());
         drop(process);
         assert!(!proc.exists());
+    }
+
+    #[test]
+    fn a_process_that_ends_before_it_is_ready_is_not_waited_for() {
+        let process = sh("echo broken >&2; exit 3");
+        let error = process
+            .wait_for_output("ready", Duration::from_secs(60))
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("ended with exit status: 3") && error.contains("broken"),
+            "{error}"
+        );
     }
 
     #[test]

@@ -83,6 +83,16 @@ pub(crate) fn descendants(pid: u32) -> Vec<u32> {
     found
 }
 
+/// Whether a process has ended; one that nobody has waited for yet counts too, as
+/// it holds nothing any more.
+pub(crate) fn has_ended(pid: u32) -> bool {
+    let state = read(pid, "stat").ok().and_then(|stat| {
+        stat.rsplit_once(')')
+            .map(|(_, rest)| rest.trim().to_owned())
+    });
+    state.is_none_or(|state| state.starts_with(['Z', 'X']))
+}
+
 fn read(pid: u32, file: &str) -> Result<String> {
     let path = format!("/proc/{pid}/{file}");
     fs::read(&path)

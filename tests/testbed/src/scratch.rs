@@ -94,3 +94,51 @@ fn sweep(base: &Path) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(
+        clippy::unwrap_used,
+        reason = "a test ends at the first thing that is not as expected"
+    )]
+
+    use std::time::SystemTime;
+
+    use super::*;
+
+    #[test]
+    fn only_old_folders_that_nobody_holds_are_swept() {
+        let base = tempfile::tempdir().unwrap();
+        let folder = |name: &str, age: Duration| {
+            let dir = base.path().join(name);
+            fs::create_dir(&dir).unwrap();
+            let lock = File::create(dir.join(LOCK)).unwrap();
+            lock.set_modified(SystemTime::now() - age).unwrap();
+            (dir, lock)
+        };
+        let old = Duration::from_secs(3_600);
+        let (left, lock) = folder("rc-left", old);
+        drop(lock);
+        let (held, lock) = folder("rc-held", old);
+        flock(&lock, FlockOperation::NonBlockingLockExclusive).unwrap();
+        let (young, _) = folder("rc-young", Duration::ZERO);
+        let (strange, _) = folder("strange", old);
+        let no_lock = base.path().join("rc-nolock");
+        fs::create_dir(&no_lock).unwrap();
+
+        sweep(base.path());
+        assert!(!left.exists());
+        for kept in [held, young, strange, no_lock] {
+            assert!(kept.exists(), "{}", kept.display());
+        }
+    }
+
+    #[test]
+    fn a_dropped_folder_is_gone() {
+        let scratch = Scratch::new().unwrap();
+        let path = scratch.path().to_owned();
+        assert!(path.as_os_str().len() < 80 && path.is_dir());
+        drop(scratch);
+        assert!(!path.exists());
+    }
+}

@@ -32,9 +32,9 @@ use crate::error::{Result, TestbedError};
 use crate::locate::{self, PgVersion};
 use crate::ports::free_port;
 use crate::process::{LastSignal, Process, Signal, read_lossy, run, tail, wrap};
-use crate::procstat::descendants;
+use crate::procstat::{descendants, has_ended};
 use crate::scratch::Scratch;
-use crate::wait::wait_for;
+use crate::wait::{wait_for, wait_until};
 
 const START_TIMEOUT: Duration = Duration::from_secs(90);
 const STOP_TIMEOUT: Duration = Duration::from_secs(60);
@@ -215,6 +215,11 @@ impl Postgres {
                 }
             }
             process.kill9();
+            // The next start fails while one of them holds the shared memory; a
+            // process that got SIGKILL goes, so a time-out here is not an error.
+            let _ = wait_until(Duration::from_secs(10), "killed processes to end", || {
+                children.iter().copied().all(has_ended)
+            });
         }
     }
 

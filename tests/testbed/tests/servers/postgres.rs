@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use rollcall_testbed::{PgVersion, Postgres, StandbyOptions, StopMode, TestbedError, Tls};
+use rollcall_testbed::{
+    PgVersion, Postgres, ProcStat, StandbyOptions, StopMode, TestbedError, Tls, wait_until,
+};
 
 fn pair(db: &Postgres) -> (String, String) {
     (
@@ -37,10 +39,10 @@ fn both_versions_start_side_by_side_and_follow_logically() {
 
 #[test]
 fn many_servers_start_at_once_on_ports_of_their_own() {
-    let servers: Vec<_> = (0..4)
+    let threads: Vec<_> = (0..4)
         .map(|_| std::thread::spawn(|| Postgres::builder().start().unwrap()))
-        .map(|thread| thread.join().unwrap())
         .collect();
+    let servers: Vec<_> = threads.into_iter().map(|t| t.join().unwrap()).collect();
     let mut ports: Vec<_> = servers.iter().map(Postgres::port).collect();
     ports.sort_unstable();
     ports.dedup();
@@ -76,6 +78,10 @@ fn a_killed_server_starts_again_with_its_data_and_address() {
     db.start_again().unwrap();
     assert_eq!(db.port(), port);
     assert_eq!(db.psql("postgres", "SELECT n FROM t").unwrap(), "7");
+    for _ in 0..5 {
+        db.kill9();
+        db.start_again().unwrap();
+    }
     for mode in [StopMode::Smart, StopMode::Fast, StopMode::Immediate] {
         db.stop(mode).unwrap();
         db.start_again().unwrap();
@@ -131,6 +137,30 @@ fn with_password_authentication_a_role_needs_its_password() {
         db.psql_as("reader", Some("right"), "postgres", sql)
             .is_err()
     );
+}
+
+#[test]
+fn the_work_of_a_server_is_in_its_whole_tree() {
+    let db = Postgres::builder().start().unwrap();
+    let pid = db.pid().unwrap();
+    let before = ProcStat::of_tree(pid).unwrap();
+    // The backend works and is still there while its work is read.
+    let client = std::process::Command::new(db.bin("psql"))
+        .args(["-X", "-q", "-d"])
+        .arg(db.socket_conninfo("postgres", "postgres"))
+        .args(["-c", "SELECT count(*) FROM generate_series(1, 3000000)"])
+        .args(["-c", "SELECT pg_sleep(60)"])
+        .stdout(std::process::Stdio::null())
+        .spawn();
+    let mut client = client.unwrap();
+    wait_until(Duration::from_secs(30), "the backend's CPU time", || {
+        let now = ProcStat::of_tree(pid).unwrap();
+        now.cpu_seconds > before.cpu_seconds + 0.1 && now.peak_rss_kib > before.peak_rss_kib
+    })
+    .unwrap();
+    assert!(ProcStat::of(pid).unwrap().cpu_seconds < ProcStat::of_tree(pid).unwrap().cpu_seconds);
+    client.kill().unwrap();
+    client.wait().unwrap();
 }
 
 /// Runs `SELECT ssl` through libpq over TCP with these connection parameters.
@@ -247,7 +277,7 @@ fn a_synchronized_failover_slot_is_on_the_standby() {
     let make = "SELECT pg_create_logical_replication_slot('f', 'pgoutput', false, false, true)";
     primary.psql("postgres", make).unwrap();
     let synced = "SELECT slot_name FROM pg_replication_slots WHERE synced";
-    rollcall_testbed::wait_until(
+    wait_until(
         Duration::from_secs(60),
         "the slot to be synchronized",
         || standby.psql("postgres", synced).is_ok_and(|s| s == "f"),
