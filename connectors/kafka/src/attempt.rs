@@ -4,8 +4,10 @@
 //! aborted, so nothing of it becomes visible, and the block is tried again without that
 //! record. The broker judges whole batches, so a refusal may name innocent neighbours: then
 //! the suspects are sent alone, one batch each, in the next try, and only a record that was
-//! refused while it was alone is taken for guilty. Every try refuses or isolates at least
-//! one more record, so the tries end.
+//! refused while it was alone is taken for guilty. A refused batch also leaves a hole in the
+//! broker's count of a partition's batches; librdkafka notices at the next batch, gives that
+//! transaction up as well, and counts anew after its abort, so that try is simply repeated.
+//! All tries of a block together have a limit in time.
 //!
 //! Any other failure throws the producer away. That is always right, because the next
 //! `start` fences what is left of it and reads what the topic holds; a commit whose answer
@@ -35,6 +37,8 @@ use crate::position::Position;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// For all tries of one block.
 const BLOCK_PATIENCE: Duration = Duration::from_secs(50);
+/// How often a try is repeated that failed without a culprit.
+const REPEATS: u32 = 3;
 /// The tag of the position record; records of the block are tagged with their place.
 const POSITION_TAG: usize = usize::MAX;
 /// What a batch adds to its records, and a record to its key, value and headers, at most
@@ -66,6 +70,8 @@ enum Outcome {
     Delivered,
     /// Places and reasons of records that were reported as refused.
     Suspects(Vec<(usize, Code)>),
+    /// librdkafka gave the transaction up and says of no record that it is at fault.
+    GivenUp,
 }
 
 /// What became of a record that was handed over.
@@ -150,6 +156,7 @@ impl Engine {
         let mut refused = Vec::new();
         let mut fates = self.measure(block, &mut refused);
         let began = Instant::now();
+        let mut repeats = 0;
         loop {
             let position = Position::after(last.sequence, &refused);
             let suspects = match self.attempt(block, &fates, &position)? {
@@ -158,7 +165,21 @@ impl Engine {
                     return Ok(refused);
                 }
                 Outcome::Suspects(suspects) => suspects,
+                Outcome::GivenUp if repeats < REPEATS => {
+                    repeats += 1;
+                    continue;
+                }
+                Outcome::GivenUp => {
+                    return Err(ConnectorError::transient(
+                        "transaction_given_up",
+                        format!(
+                            "Kafka sink {}: the transaction of a block did not come to its end.",
+                            self.config.sink
+                        ),
+                    ));
+                }
             };
+            repeats = 0;
             if began.elapsed() > BLOCK_PATIENCE {
                 return Err(ConnectorError::transient(
                     "too_many_refused",
@@ -326,7 +347,9 @@ impl Engine {
         block: &[Outgoing],
         began: (Instant, SystemTime),
     ) -> Result<Outcome, ConnectorError> {
-        let mut failures = self.reports().take_failures();
+        let reported = self.reports().take_failures();
+        let given_up = !reported.is_empty();
+        let mut failures = reported;
         failures.retain(|(_, code)| !is_echo(*code));
         if let Some((place, code)) = failures
             .iter()
@@ -339,14 +362,18 @@ impl Engine {
             return Err(self.during(began, self.coded("sending records", topic, *code)));
         }
         let transactional = self.is_transactional();
-        if !failures.is_empty() {
+        if given_up {
             if transactional {
                 self.await_handover();
                 self.producer
                     .abort_transaction(PATIENCE)
                     .map_err(|e| self.failed("aborting a transaction", &self.config.topic, &e))?;
             }
-            return Ok(Outcome::Suspects(failures));
+            return Ok(if failures.is_empty() {
+                Outcome::GivenUp
+            } else {
+                Outcome::Suspects(failures)
+            });
         }
         if transactional {
             self.await_handover();
