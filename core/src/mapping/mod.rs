@@ -9,14 +9,17 @@
 //! The parts: [`MappingSpec`] is what an operator asks; `compile` checks it; `mapper`
 //! applies it; `canonical` gives values their one form; `expression` with `operand`,
 //! `predicate`, `function` and `dry_run` is everything about CEL; [`Shadow`] is the stored
-//! row; [`fold`] is how match keys are compared;
+//! row; [`fold`] is how match keys are compared; [`guess`] proposes a mapping for a table;
+//! [`fixture`] runs an operator's own tests of one.
 
 mod canonical;
 mod compile;
 mod dry_run;
 mod error;
 mod expression;
+pub mod fixture;
 mod function;
+pub mod guess;
 mod mapper;
 mod operand;
 mod predicate;
