@@ -31,6 +31,12 @@ use super::predicate::Predicate;
 /// The longest expression, in bytes.
 pub const MAX_EXPRESSION_BYTES: usize = 4096;
 
+/// How many operations may stand in one another: the interpreter recurses for each.
+const MAX_DEPTH: usize = 32;
+
+/// Address space, of which a usual expression touches a few pages.
+const PARSER_STACK_BYTES: usize = 64 << 20;
+
 /// How deep comprehensions may stand in one another: each level multiplies the cost.
 const MAX_COMPREHENSION_DEPTH: usize = 2;
 
@@ -88,35 +94,22 @@ impl Expression {
                 suggestion: Some("compute the value in a view of the source".into()),
             }]);
         }
-        let source: String = source.nfc().collect();
-        let mut expr = function::environment()
-            .parser()
-            .parse(&source)
-            .map_err(|errors| {
-                let flaws = errors.errors.iter().map(|e| Flaw {
-                    found: format!(
-                        "an expression that cannot be read at line {}, column {} ({})",
-                        e.pos.0,
-                        e.pos.1,
-                        e.msg.lines().next().unwrap_or_default()
-                    ),
-                    expected: "a CEL expression over columns".into(),
+        // The parser's own recursion takes much stack for each bracket; on a thread of its own
+        // even the deepest source that fits the limit above is refused instead of fatal.
+        let (expr, columns) = std::thread::scope(|threads| {
+            let parser = std::thread::Builder::new()
+                .name("expression-parser".into())
+                .stack_size(PARSER_STACK_BYTES)
+                .spawn_scoped(threads, || parse(source, schema));
+            match parser.map(|thread| thread.join()) {
+                Ok(Ok(parsed)) => parsed,
+                _ => Err(vec![Flaw {
+                    found: "an expression that the parser could not be run on".into(),
+                    expected: "memory for a thread".into(),
                     suggestion: None,
-                });
-                flaws.collect::<Vec<_>>()
-            })?;
-        let mut names = Names {
-            schema,
-            bound: Vec::new(),
-            columns: Vec::new(),
-            depth: 0,
-            flaws: Vec::new(),
-        };
-        names.visit(&mut expr);
-        if !names.flaws.is_empty() {
-            return Err(names.flaws);
-        }
-        let columns = names.columns;
+                }]),
+            }
+        })?;
         let variables: Vec<(String, Class)> = columns
             .iter()
             .map(|&i| (schema.columns[i].name.clone(), schema.columns[i].class))
@@ -199,6 +192,52 @@ impl Expression {
     }
 }
 
+/// Reads an expression, and resolves its names to the indexes of columns.
+fn parse(source: &str, schema: &TableSchema) -> Result<(IdedExpr, Vec<usize>), Vec<Flaw>> {
+    let source: String = source.nfc().collect();
+    let mut expr = function::environment()
+        .parser()
+        .parse(&source)
+        .map_err(|errors| {
+            let flaws = errors.errors.iter().map(|e| Flaw {
+                found: format!(
+                    "an expression that cannot be read at line {}, column {} ({})",
+                    e.pos.0,
+                    e.pos.1,
+                    e.msg.lines().next().unwrap_or_default()
+                ),
+                expected: "a CEL expression over columns".into(),
+                suggestion: None,
+            });
+            flaws.collect::<Vec<_>>()
+        })?;
+    let mut names = Names {
+        schema,
+        bound: Vec::new(),
+        columns: Vec::new(),
+        comprehensions: 0,
+        depth: 0,
+        deepest: 0,
+        flaws: Vec::new(),
+    };
+    names.visit(&mut expr);
+    if names.deepest > MAX_DEPTH {
+        names.flaws.push(Flaw {
+            found: format!(
+                "an expression of {} operations in one another",
+                names.deepest
+            ),
+            expected: format!("at most {MAX_DEPTH}"),
+            suggestion: Some("use `concat`, `join` or `in` instead of a long chain".into()),
+        });
+    }
+    if names.flaws.is_empty() {
+        Ok((expr, names.columns))
+    } else {
+        Err(names.flaws)
+    }
+}
+
 struct RowScope<'s, 'a> {
     variables: &'s [(String, Class)],
     operands: &'s [Operand<'a>],
@@ -217,7 +256,10 @@ struct Names<'s> {
     /// Variables of the comprehensions around.
     bound: Vec<String>,
     columns: Vec<usize>,
+    /// Comprehensions around.
+    comprehensions: usize,
     depth: usize,
+    deepest: usize,
     flaws: Vec<Flaw>,
 }
 
@@ -226,7 +268,14 @@ impl Names<'_> {
         if let Some(name) = self.row_access(&e.expr) {
             e.expr = Expr::Ident(name);
         }
-        match &mut e.expr {
+        self.depth += 1;
+        self.deepest = self.deepest.max(self.depth);
+        self.parts(&mut e.expr);
+        self.depth -= 1;
+    }
+
+    fn parts(&mut self, expr: &mut Expr) {
+        match expr {
             Expr::Unspecified | Expr::Literal(_) => {}
             Expr::Ident(name) => {
                 let name = name.clone();
@@ -270,8 +319,8 @@ impl Names<'_> {
                 self.bound.push(c.iter_var.clone());
                 self.bound.push(c.accu_var.clone());
                 self.bound.extend(c.iter_var2.clone());
-                self.depth += 1;
-                if self.depth == MAX_COMPREHENSION_DEPTH + 1 {
+                self.comprehensions += 1;
+                if self.comprehensions == MAX_COMPREHENSION_DEPTH + 1 {
                     self.flaws.push(Flaw {
                         found: "comprehensions nested too deep".into(),
                         expected: format!("at most {MAX_COMPREHENSION_DEPTH} within one another"),
@@ -281,7 +330,7 @@ impl Names<'_> {
                 self.visit(&mut c.loop_cond);
                 self.visit(&mut c.loop_step);
                 self.visit(&mut c.result);
-                self.depth -= 1;
+                self.comprehensions -= 1;
                 self.bound.truncate(before);
             }
         }
