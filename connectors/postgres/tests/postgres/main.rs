@@ -1,0 +1,15 @@
+//! What the PostgreSQL source promises, against real servers.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test ends at the first thing that is not as expected"
+)]
+
+mod bed;
+mod checks;
+mod connecting;
+mod gaps;
+mod pages;
+mod values;
