@@ -1,11 +1,18 @@
-//! The PostgreSQL source against real servers.
+//! What the PostgreSQL source promises, against real servers.
+
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
-    reason = "tests"
+    reason = "a test ends at the first thing that is not as expected"
 )]
 
+mod bed;
+mod checks;
+mod connecting;
+mod forms;
+mod gaps;
+mod pages;
 mod server;
 mod startup;
 mod stream;
