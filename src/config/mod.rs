@@ -26,7 +26,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use toml::de::DeTable;
+use toml::de::{DeTable, DeValue};
 
 pub use error::{ConfigError, ConfigErrors, Place};
 pub use explain::{explain, markdown};
@@ -496,7 +496,7 @@ fn authority(section: &Section<'_>, sources: &[String]) -> Option<BTreeMap<Strin
     let mut items = Vec::new();
     for (name, item) in section.entries() {
         match item.value() {
-            toml::de::DeValue::Table(_) => {
+            DeValue::Table(_) if mapping::GROUPS.contains(&name.as_str()) => {
                 let inner = item.section()?.entries_of(section.pattern());
                 items.extend(
                     inner
