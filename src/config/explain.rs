@@ -157,8 +157,11 @@ fn row(key: &Key) -> String {
         _ => key.presence_in_words(),
     };
     let label = key.kind.label().replace('|', "\\|");
-    let example = format!("`{name} = {}`", key.example).replace('|', "\\|");
+    let example = match key.kind {
+        Kind::Table => String::new(),
+        _ => format!(" Example: `{}`.", key.example.replace('|', "\\|")),
+    };
     let meaning = key.meaning.replace('<', "&lt;");
     let presence = presence.replace('|', "\\|");
-    format!("| `{name}` | {label} | {presence} | {meaning}{only} Example: {example} |\n")
+    format!("| `{name}` | {label} | {presence} | {meaning}{only}{example} |\n")
 }

@@ -43,7 +43,7 @@ fn every_key_that_the_parser_accepts_is_explained_and_no_other() {
     let document = Document::new(Path::new("rollcall.toml"), EVERY_BRANCH);
     let table = DeTable::parse(EVERY_BRANCH).unwrap();
     let environment = BTreeMap::from([("P".to_owned(), "p".to_owned())]);
-    let config = super::super::top(&document.root(table.get_ref()), Some(&environment));
+    let config = super::super::top::config(&document.root(table.get_ref()), Some(&environment));
     let asked = RefCell::take(&document.asked);
     let (errors, _) = document.finish();
     assert!(config.is_some(), "{errors:?}");
