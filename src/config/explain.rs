@@ -1,7 +1,7 @@
 //! The table of keys, for people: what `rollcall config --explain` prints and what
 //! `docs/configuration.md` holds.
 
-use super::keys::{KEYS, Key, Presence};
+use super::keys::{KEYS, Key, Kind, Presence};
 use super::reader::suggest;
 
 /// The keys that a question is about: all of them for none, else those that the question
@@ -16,9 +16,14 @@ pub fn explain(question: Option<&str>) -> Result<Vec<&'static Key>, Option<&'sta
     };
     let question = question.trim_matches(['[', ']']);
     let parts: Vec<&str> = question.split('.').collect();
-    let below: Vec<&Key> = KEYS.iter().filter(|key| begins(key, &parts)).collect();
-    if !below.is_empty() {
-        return Ok(below);
+    for dotted in [false, true] {
+        let below: Vec<&Key> = KEYS
+            .iter()
+            .filter(|key| begins(key, &parts, dotted))
+            .collect();
+        if !below.is_empty() {
+            return Ok(below);
+        }
     }
     let ending: Vec<&Key> = KEYS
         .iter()
@@ -36,25 +41,29 @@ pub fn explain(question: Option<&str>) -> Result<Vec<&'static Key>, Option<&'sta
     Err(near)
 }
 
-/// Whether the question is this key or a table above it.
-fn begins(key: &Key, question: &[&str]) -> bool {
+/// Whether the question is this key or a table above it. A name with dots, such as
+/// `name.givenName`, is one part of the key then.
+fn begins(key: &Key, question: &[&str], dotted: bool) -> bool {
     let mut pattern = key.pattern.split('.');
-    let mut parts = question.iter().peekable();
-    loop {
-        let Some(part) = parts.next() else {
-            return true;
-        };
+    for part in question {
         match pattern.next() {
-            // Attributes and properties have dots of their own: name.givenName.
-            Some("*") if pattern.clone().next().is_none() => return true,
+            Some("*") if dotted && key.has_dotted_names() && pattern.clone().next().is_none() => {
+                return true;
+            }
             Some("*") => {}
             Some(expected) if expected == *part => {}
             _ => return false,
         }
     }
+    true
 }
 
 impl Key {
+    /// Whether the names that the operator chooses may have dots.
+    fn has_dotted_names(&self) -> bool {
+        matches!(self.kind, Kind::Rule | Kind::Property) || self.table() == "authority"
+    }
+
     /// Whether it has to be there, or what counts when it is not, in words.
     pub fn presence_in_words(&self) -> String {
         match self.presence {
@@ -117,37 +126,42 @@ pub(super) const EXAMPLE: &str = include_str!("example.toml");
 /// `docs/configuration.md`.
 pub fn markdown() -> String {
     let mut page = format!("{INTRODUCTION}{EXAMPLE}```\n");
-    let mut table = "";
+    page.push_str("\n## Keys\n");
+    let mut tables: Vec<&str> = Vec::new();
     for key in KEYS {
-        let (above, name) = key.pattern.rsplit_once('.').unwrap_or(("", key.pattern));
-        let is_first = page.matches("\n## Keys").count() == 0;
-        if above != table || is_first {
-            table = above;
-            let title = if above.is_empty() {
-                "## Keys".to_owned()
-            } else {
-                format!("### `[{above}]`")
-            };
-            // A table that was interrupted by one below it goes on under its own title.
-            page.push_str(&format!(
-                "\n{title}\n\n| key | type | default | meaning |\n|---|---|---|---|\n"
-            ));
+        if !tables.contains(&key.table()) {
+            tables.push(key.table());
         }
-        let only = key
-            .only
-            .map(|kind| format!(" (only `{kind}`)"))
-            .unwrap_or_default();
-        page.push_str(&format!(
-            "| `{name}` | {} | {} | {}{only} Example: `{name} = {}` |\n",
-            key.kind.label().replace('|', "\\|"),
-            match key.presence {
-                Presence::Default(text) => format!("`{text}`"),
-                Presence::Optional => String::new(),
-                _ => key.presence_in_words().replace('|', "\\|"),
-            },
-            key.meaning,
-            key.example,
-        ));
+    }
+    for table in tables {
+        if !table.is_empty() {
+            page.push_str(&format!("\n### `[{table}]`\n"));
+        }
+        page.push_str("\n| key | type | default | meaning |\n|---|---|---|---|\n");
+        for key in KEYS.iter().filter(|key| key.table() == table) {
+            page.push_str(&row(key));
+        }
     }
     page
+}
+
+fn row(key: &Key) -> String {
+    let name = key.leaf();
+    let only = key
+        .only
+        .map(|kind| format!(" Only `type = \"{kind}\"`."))
+        .unwrap_or_default();
+    let presence = match key.presence {
+        Presence::Default(text) => format!("`{text}`"),
+        Presence::Optional => String::new(),
+        _ => key.presence_in_words(),
+    };
+    let label = key.kind.label().replace('|', "\\|");
+    let example = match key.kind {
+        Kind::Table => String::new(),
+        _ => format!(" Example: `{}`.", key.example.replace('|', "\\|")),
+    };
+    let meaning = key.meaning.replace('<', "&lt;");
+    let presence = presence.replace('|', "\\|");
+    format!("| `{name}` | {label} | {presence} | {meaning}{only}{example} |\n")
 }

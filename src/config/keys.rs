@@ -143,6 +143,11 @@ pub struct Key {
 }
 
 impl Key {
+    /// The table that it is in; empty for the top of the file.
+    pub fn table(&self) -> &'static str {
+        self.pattern.rsplit_once('.').map_or("", |(above, _)| above)
+    }
+
     /// The part behind the last dot.
     pub fn leaf(&self) -> &'static str {
         self.pattern.rsplit('.').next().unwrap_or(self.pattern)

@@ -114,7 +114,7 @@ pub struct MappingConfig {
 }
 
 /// Attributes that have parts: `name.givenName` may stand there with its dot.
-const GROUPS: [&str; 2] = ["name", "custom"];
+pub(super) const GROUPS: [&str; 2] = ["name", "custom"];
 
 pub(super) fn rules(section: Section<'_>, context: &Context<'_>) -> Option<Vec<RuleConfig>> {
     let mut read = Vec::new();

@@ -7,6 +7,7 @@
 use serde_json::{Map, Value, json};
 
 use super::keys::{KEYS, Key, Kind, Presence};
+use super::mapping::GROUPS;
 
 /// A schema of draft 2020-12.
 pub fn json_schema() -> Value {
@@ -45,16 +46,17 @@ fn reference(key: &str) -> Value {
 fn table(pattern: &str) -> Map<String, Value> {
     let mut schema = Map::new();
     schema.insert("type".into(), "object".into());
-    let children: Vec<&Key> = KEYS.iter().filter(|key| above(key) == pattern).collect();
+    let children: Vec<&Key> = KEYS.iter().filter(|key| key.table() == pattern).collect();
     if let [any] = children.as_slice()
         && any.leaf() == "*"
     {
-        schema.insert("additionalProperties".into(), named(any));
+        schema.insert("properties".into(), Value::Object(groups(any)));
+        schema.insert("additionalProperties".into(), Value::Object(entry(any)));
         return schema;
     }
     let properties: Map<String, Value> = children
         .iter()
-        .map(|key| (key.leaf().to_owned(), entry(key)))
+        .map(|key| (key.leaf().to_owned(), Value::Object(entry(key))))
         .collect();
     schema.insert("properties".into(), Value::Object(properties));
     schema.insert("additionalProperties".into(), false.into());
@@ -90,25 +92,21 @@ fn table(pattern: &str) -> Map<String, Value> {
     schema
 }
 
-/// A table whose keys the operator chooses.
-fn named(any: &Key) -> Value {
-    match above(any) {
-        // `name.givenName` without quotes is a table in a table.
-        "source.*.map" | "sink.*.properties" | "authority" => {
-            let one = entry(any);
-            let mut group = Map::new();
-            group.insert("type".into(), "object".into());
-            group.insert("additionalProperties".into(), one.clone());
-            if any.pattern.starts_with("sink") {
-                group.insert("additionalProperties".into(), true.into());
-            }
-            json!({ "anyOf": [one, group] })
-        }
-        _ => entry(any),
+/// Parts of names that stand there as tables: `name.givenName` without quotes is one.
+fn groups(any: &Key) -> Map<String, Value> {
+    if !matches!(any.kind, Kind::Rule) && any.table() != "authority" {
+        return Map::new();
     }
+    GROUPS
+        .iter()
+        .map(|group| {
+            let parts = json!({ "type": "object", "additionalProperties": entry(any) });
+            ((*group).to_owned(), parts)
+        })
+        .collect()
 }
 
-fn entry(key: &Key) -> Value {
+fn entry(key: &Key) -> Map<String, Value> {
     let mut schema = match key.kind {
         Kind::Table => table(key.pattern),
         Kind::Rule => object(json!({ "anyOf": [
@@ -126,7 +124,7 @@ fn entry(key: &Key) -> Value {
     if let Some(value) = from_toml(key.example) {
         schema.insert("examples".into(), json!([value]));
     }
-    Value::Object(schema)
+    schema
 }
 
 fn scalar(kind: Kind) -> Value {
@@ -152,10 +150,8 @@ fn scalar(kind: Kind) -> Value {
         Kind::Secret => json!({ "$ref": "#/$defs/secret" }),
         Kind::OneOf(words) => json!({ "enum": words }),
         Kind::Constant => json!({ "$ref": "#/$defs/constant" }),
-        Kind::Property => json!({ "anyOf": [
-            { "type": ["string", "number", "boolean"] },
-            { "$ref": "#/$defs/secret" },
-        ] }),
+        // An object: a reference to a credential, or a part of a name with dots.
+        Kind::Property => json!({ "type": ["string", "number", "boolean", "object"] }),
     }
 }
 
@@ -169,8 +165,4 @@ fn object(value: Value) -> Map<String, Value> {
 fn from_toml(text: &str) -> Option<Value> {
     let table: toml::Table = toml::from_str(&format!("value = {text}")).ok()?;
     serde_json::to_value(table.get("value")?).ok()
-}
-
-fn above(key: &Key) -> &'static str {
-    key.pattern.rsplit_once('.').map_or("", |(above, _)| above)
 }

@@ -27,7 +27,7 @@ use secrecy::{ExposeSecret, SecretString};
 use zeroize::Zeroizing;
 
 pub use key::{Key, KeyId};
-pub use rotate::{Rotation, find_sealed, rotate, write_sealed};
+pub use rotate::{Rotation, Sealed, find_sealed, rotate, write_sealed};
 
 /// The name of the environment variable with the current key.
 pub const KEY_VARIABLE: &str = "ROLLCALL_KEY";
