@@ -21,7 +21,9 @@ use crate::delivery::ndjson::{NdjsonSink, Target};
 /// The connector of a source.
 pub fn source(config: &SourceConfig) -> Arc<dyn Source> {
     match &config.connection {
-        SourceConnection::Postgres(postgres) => Arc::new(PostgresSource::new(postgres_config(config, postgres))),
+        SourceConnection::Postgres(postgres) => {
+            Arc::new(PostgresSource::new(postgres_config(config, postgres)))
+        }
     }
 }
 
@@ -30,7 +32,12 @@ fn postgres_config(source: &SourceConfig, postgres: &config::PostgresConfig) -> 
         config::Host::Tcp(name) => name.clone(),
         config::Host::Socket(path) => path.display().to_string(),
     };
-    let mut out = PostgresConfig::new(&host, &postgres.database, &postgres.user, postgres.table.clone());
+    let mut out = PostgresConfig::new(
+        &host,
+        &postgres.database,
+        &postgres.user,
+        postgres.table.clone(),
+    );
     out.port = postgres.port;
     out.password.clone_from(&postgres.password);
     out.tls = postgres_tls(&postgres.tls);
@@ -65,31 +72,47 @@ fn postgres_tls(tls: &config::PostgresTls) -> TlsSettings {
 /// The connector of a sink.
 pub fn sink(organization: &str, config: &SinkConfig) -> Box<dyn Sink> {
     match &config.destination {
-        Destination::Kafka(kafka) => {
-            Box::new(rollcall_kafka::KafkaSink::new(kafka_config(organization, &config.name, kafka)))
+        Destination::Kafka(kafka) => Box::new(rollcall_kafka::KafkaSink::new(kafka_config(
+            organization,
+            &config.name,
+            kafka,
+        ))),
+        Destination::Ndjson(config::NdjsonConfig::Stdout) => {
+            Box::new(NdjsonSink::new(Target::Stdout))
         }
-        Destination::Ndjson(config::NdjsonConfig::Stdout) => Box::new(NdjsonSink::new(Target::Stdout)),
-        Destination::Ndjson(config::NdjsonConfig::File { path, rotate_size_bytes, rotate_keep }) => {
-            Box::new(NdjsonSink::new(Target::File {
-                path: path.clone(),
-                rotate_bytes: *rotate_size_bytes,
-                keep: *rotate_keep,
-            }))
-        }
+        Destination::Ndjson(config::NdjsonConfig::File {
+            path,
+            rotate_size_bytes,
+            rotate_keep,
+        }) => Box::new(NdjsonSink::new(Target::File {
+            path: path.clone(),
+            rotate_bytes: *rotate_size_bytes,
+            keep: *rotate_keep,
+        })),
     }
 }
 
 /// Looks at a sink without writing to it.
 pub async fn check_sink(organization: &str, config: &SinkConfig) -> Report {
     match &config.destination {
-        Destination::Kafka(kafka) => rollcall_kafka::check(&kafka_config(organization, &config.name, kafka)).await,
+        Destination::Kafka(kafka) => {
+            rollcall_kafka::check(&kafka_config(organization, &config.name, kafka)).await
+        }
         Destination::Ndjson(_) => Report::default(),
     }
 }
 
-fn kafka_config(organization: &str, name: &str, kafka: &config::KafkaConfig) -> rollcall_kafka::KafkaConfig {
-    let mut out =
-        rollcall_kafka::KafkaConfig::new(organization, name, kafka.brokers.clone(), kafka.topic.clone());
+fn kafka_config(
+    organization: &str,
+    name: &str,
+    kafka: &config::KafkaConfig,
+) -> rollcall_kafka::KafkaConfig {
+    let mut out = rollcall_kafka::KafkaConfig::new(
+        organization,
+        name,
+        kafka.brokers.clone(),
+        kafka.topic.clone(),
+    );
     out.cursors_topic.clone_from(&kafka.cursors_topic);
     out.delivery = match kafka.delivery {
         config::Delivery::ExactlyOnce => rollcall_kafka::Delivery::ExactlyOnce,
@@ -100,7 +123,10 @@ fn kafka_config(organization: &str, name: &str, kafka: &config::KafkaConfig) -> 
     out.partitions = kafka.partitions.and_then(|n| u16::try_from(n).ok());
     out.replication = kafka.replication;
     out.tls = kafka.tls.as_ref().map_or_else(
-        || rollcall_kafka::Tls { mode: rollcall_kafka::TlsMode::Disable, ..Default::default() },
+        || rollcall_kafka::Tls {
+            mode: rollcall_kafka::TlsMode::Disable,
+            ..Default::default()
+        },
         kafka_tls,
     );
     out.sasl = kafka.sasl.as_ref().map(kafka_sasl);
@@ -123,7 +149,11 @@ fn properties(from: &BTreeMap<String, config::PropertyValue>) -> BTreeMap<String
 fn kafka_tls(tls: &config::KafkaTls) -> rollcall_kafka::Tls {
     use rollcall_kafka::Material;
     rollcall_kafka::Tls {
-        mode: if tls.verify.host_name { rollcall_kafka::TlsMode::VerifyFull } else { rollcall_kafka::TlsMode::VerifyCa },
+        mode: if tls.verify.host_name {
+            rollcall_kafka::TlsMode::VerifyFull
+        } else {
+            rollcall_kafka::TlsMode::VerifyCa
+        },
         ca: tls.verify.ca.clone().map(Material::File),
         cert: tls.client.as_ref().map(|c| Material::File(c.cert.clone())),
         key: tls.client.as_ref().map(|c| Material::File(c.key.clone())),
@@ -134,12 +164,24 @@ fn kafka_sasl(sasl: &config::Sasl) -> rollcall_kafka::Sasl {
     use config::PasswordMechanism as Mechanism;
     use rollcall_kafka::ScramHash;
     match sasl {
-        config::Sasl::Password { mechanism, username, password } => {
+        config::Sasl::Password {
+            mechanism,
+            username,
+            password,
+        } => {
             let (user, password) = (username.clone(), password.clone());
             match mechanism {
                 Mechanism::Plain => rollcall_kafka::Sasl::Plain { user, password },
-                Mechanism::ScramSha256 => rollcall_kafka::Sasl::Scram { hash: ScramHash::Sha256, user, password },
-                Mechanism::ScramSha512 => rollcall_kafka::Sasl::Scram { hash: ScramHash::Sha512, user, password },
+                Mechanism::ScramSha256 => rollcall_kafka::Sasl::Scram {
+                    hash: ScramHash::Sha256,
+                    user,
+                    password,
+                },
+                Mechanism::ScramSha512 => rollcall_kafka::Sasl::Scram {
+                    hash: ScramHash::Sha512,
+                    user,
+                    password,
+                },
             }
         }
         config::Sasl::OAuthBearer { token_file } => {
@@ -199,7 +241,9 @@ fn rule(rule: &config::RuleConfig) -> RuleSpec {
 
 fn constant(value: &config::Constant) -> ConstValue {
     match value {
-        config::Constant::Text(text) | config::Constant::Decimal(text) => ConstValue::Text(text.clone()),
+        config::Constant::Text(text) | config::Constant::Decimal(text) => {
+            ConstValue::Text(text.clone())
+        }
         config::Constant::Boolean(b) => ConstValue::Boolean(*b),
         config::Constant::Integer(n) => ConstValue::Integer(*n),
         config::Constant::List(texts) => ConstValue::List(texts.clone()),

@@ -75,9 +75,14 @@ impl SourceEntry {
     /// Seconds since the commit of the last change taken in, while the server has more for
     /// us; 0 when there is nothing to take in.
     pub fn lag_seconds(&self, live: &SourceSnapshot) -> f64 {
-        let behind = live.queued_bytes > 0 || live.server.lag_bytes.is_some_and(|b| b > LAG_NOISE_BYTES);
+        let behind =
+            live.queued_bytes > 0 || live.server.lag_bytes.is_some_and(|b| b > LAG_NOISE_BYTES);
         let last = self.live.last_commit_us.load(Ordering::Relaxed);
-        if behind && last > 0 { (now_us() - last).max(0) as f64 / 1e6 } else { 0.0 }
+        if behind && last > 0 {
+            (now_us() - last).max(0) as f64 / 1e6
+        } else {
+            0.0
+        }
     }
 }
 
@@ -104,7 +109,12 @@ pub async fn run(config: Config, metrics: PrometheusHandle) -> Result<(), Failur
     let (engine_tx, engine_rx) = mpsc::channel(ENGINE_QUEUE);
     let (fatal_tx, mut fatal) = mpsc::channel::<String>(1);
 
-    let World { shared, engine, mut drivers, lanes } = world.assemble(&config, writer, &engine_tx, &fatal_tx);
+    let World {
+        shared,
+        engine,
+        mut drivers,
+        lanes,
+    } = world.assemble(&config, writer, &engine_tx, &fatal_tx);
     let (engine_ended_tx, mut engine_ended) = oneshot::channel();
     std::thread::Builder::new()
         .name("engine".to_owned())
@@ -115,10 +125,23 @@ pub async fn run(config: Config, metrics: PrometheusHandle) -> Result<(), Failur
         .map_err(Failure::from)?;
 
     let interfaces = CancellationToken::new();
-    let socket = api::serve_unix(&config.store.socket(), api::router(Arc::clone(&shared)), interfaces.clone())?;
+    let socket = api::serve_unix(
+        &config.store.socket(),
+        api::router(Arc::clone(&shared)),
+        interfaces.clone(),
+    )?;
     if let Some(address) = config.api.listen {
-        api::serve_tcp(address, api::public(Arc::clone(&shared)), interfaces.clone()).await.map_err(|e| {
-            Failure::new(Exit::Failed, format!("api.listen = \"{address}\" cannot be listened on: {e}"))
+        api::serve_tcp(
+            address,
+            api::public(Arc::clone(&shared)),
+            interfaces.clone(),
+        )
+        .await
+        .map_err(|e| {
+            Failure::new(
+                Exit::Failed,
+                format!("api.listen = \"{address}\" cannot be listened on: {e}"),
+            )
         })?;
     }
     let (lanes_stop, mut lane_tasks) = (CancellationToken::new(), JoinSet::new());
@@ -128,7 +151,13 @@ pub async fn run(config: Config, metrics: PrometheusHandle) -> Result<(), Failur
     }
     let mut driver_tasks = JoinSet::new();
     for driver in drivers.drain(..) {
-        driver_tasks.spawn(Driver { cancel: stop.clone(), ..driver }.run());
+        driver_tasks.spawn(
+            Driver {
+                cancel: stop.clone(),
+                ..driver
+            }
+            .run(),
+        );
     }
     let upkeep = tokio::spawn(upkeep(engine_tx.clone()));
     tracing::info!(
@@ -179,7 +208,9 @@ pub async fn run(config: Config, metrics: PrometheusHandle) -> Result<(), Failur
 fn engine_failure(ended: Result<Result<(), StoreError>, oneshot::error::RecvError>) -> Failure {
     match ended {
         Ok(Err(e)) => Failure::from(e),
-        Ok(Ok(())) | Err(_) => Failure::new(Exit::Failed, "the engine ended unexpectedly; see the log"),
+        Ok(Ok(())) | Err(_) => {
+            Failure::new(Exit::Failed, "the engine ended unexpectedly; see the log")
+        }
     }
 }
 
@@ -209,14 +240,19 @@ async fn delivered(shared: &Shared) {
 
 async fn within(deadline: tokio::time::Instant, what: &str, work: impl Future<Output = ()>) {
     if tokio::time::timeout_at(deadline, work).await.is_err() {
-        tracing::warn!(what, "the grace period is over; what is left goes on at the next start");
+        tracing::warn!(
+            what,
+            "the grace period is over; what is left goes on at the next start"
+        );
     }
 }
 
 async fn stop_signal() -> &'static str {
     use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-    else {
+    let (Ok(mut terminate), Ok(mut interrupt)) = (
+        signal(SignalKind::terminate()),
+        signal(SignalKind::interrupt()),
+    ) else {
         return std::future::pending().await;
     };
     tokio::select! {
@@ -270,9 +306,21 @@ impl World {
             .collect();
         let attributes = Arc::new(Attributes::new(writer.custom_attributes(&custom)?));
         let mappers = Mappers::default();
-        let directory = Directory::new(rules(config, &ids, &attributes, mappers.clone()), mappers.clone());
+        let directory = Directory::new(
+            rules(config, &ids, &attributes, mappers.clone()),
+            mappers.clone(),
+        );
         let stored_head = writer.counts().next_position.before().0;
-        Ok(Prepared { attributes, mappers, directory, ids, hub: Hub::new(stored_head), readers, metrics, stored_head })
+        Ok(Prepared {
+            attributes,
+            mappers,
+            directory,
+            ids,
+            hub: Hub::new(stored_head),
+            readers,
+            metrics,
+            stored_head,
+        })
     }
 }
 
@@ -289,7 +337,9 @@ impl Prepared {
         let mut tracks = HashMap::new();
         let mut drivers = Vec::new();
         for source in &config.sources {
-            let Some(&id) = self.ids.get(&source.name) else { continue };
+            let Some(&id) = self.ids.get(&source.name) else {
+                continue;
+            };
             let live = Arc::new(SourceLive::default());
             let (repairs, asked) = mpsc::unbounded_channel();
             tracks.insert(id, track(source, &live, repairs, &self.readers, id));
@@ -306,9 +356,14 @@ impl Prepared {
                 repairs: asked,
                 cancel: CancellationToken::new(),
             });
-            entries.push(SourceEntry { id, name: source.name.clone(), live });
+            entries.push(SourceEntry {
+                id,
+                name: source.name.clone(),
+                live,
+            });
         }
-        let names: Vec<(SourceId, String)> = entries.iter().map(|e| (e.id, e.name.clone())).collect();
+        let names: Vec<(SourceId, String)> =
+            entries.iter().map(|e| (e.id, e.name.clone())).collect();
         let stored: HashMap<String, u64> = self
             .readers
             .sinks()
@@ -337,7 +392,10 @@ impl Prepared {
                 fatal: fatal.clone(),
                 cancel: CancellationToken::new(),
             });
-            sinks.push(SinkEntry { name: sink.name.clone(), live });
+            sinks.push(SinkEntry {
+                name: sink.name.clone(),
+                live,
+            });
         }
         let positions = config
             .sinks
@@ -348,7 +406,15 @@ impl Prepared {
             keep_us: i64::try_from(config.store.outbox_retention.as_micros()).unwrap_or(i64::MAX),
             max_bytes: config.store.outbox_max_bytes,
         };
-        let engine = Engine::new(writer, self.readers.clone(), self.directory, tracks, Arc::clone(&self.hub), retention, positions);
+        let engine = Engine::new(
+            writer,
+            self.readers.clone(),
+            self.directory,
+            tracks,
+            Arc::clone(&self.hub),
+            retention,
+            positions,
+        );
         let shared = Arc::new(Shared {
             organization: config.organization.clone(),
             sources: entries,
@@ -359,7 +425,12 @@ impl Prepared {
             metrics: self.metrics,
             started_us: now_us(),
         });
-        World { shared, engine, drivers, lanes }
+        World {
+            shared,
+            engine,
+            drivers,
+            lanes,
+        }
     }
 }
 

@@ -13,7 +13,11 @@ use tokio_util::sync::CancellationToken;
 ///
 /// # Errors
 /// When the socket cannot be made.
-pub fn serve_unix(path: &Path, router: Router, stop: CancellationToken) -> io::Result<tokio::task::JoinHandle<()>> {
+pub fn serve_unix(
+    path: &Path,
+    router: Router,
+    stop: CancellationToken,
+) -> io::Result<tokio::task::JoinHandle<()>> {
     match std::fs::remove_file(path) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
         _ => {}
@@ -22,7 +26,9 @@ pub fn serve_unix(path: &Path, router: Router, stop: CancellationToken) -> io::R
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
     let path = path.to_owned();
     Ok(tokio::spawn(async move {
-        let served = axum::serve(listener, router).with_graceful_shutdown(async move { stop.cancelled().await }).await;
+        let served = axum::serve(listener, router)
+            .with_graceful_shutdown(async move { stop.cancelled().await })
+            .await;
         if let Err(e) = served {
             tracing::error!("the socket stopped answering: {e}");
         }
@@ -42,7 +48,9 @@ pub async fn serve_tcp(
 ) -> io::Result<tokio::task::JoinHandle<()>> {
     let listener = TcpListener::bind(address).await?;
     Ok(tokio::spawn(async move {
-        let served = axum::serve(listener, router).with_graceful_shutdown(async move { stop.cancelled().await }).await;
+        let served = axum::serve(listener, router)
+            .with_graceful_shutdown(async move { stop.cancelled().await })
+            .await;
         if let Err(e) = served {
             tracing::error!("{address} stopped answering: {e}");
         }

@@ -58,7 +58,10 @@ async fn status(State(shared): State<Arc<Shared>>) -> Response {
     answer(move || Ok(Some(views::status_live(&shared)?))).await
 }
 
-async fn users(State(shared): State<Arc<Shared>>, Query(query): Query<views::UserQuery>) -> Response {
+async fn users(
+    State(shared): State<Arc<Shared>>,
+    Query(query): Query<views::UserQuery>,
+) -> Response {
     answer(move || Ok(Some(views::users(&shared.readers, &query)?))).await
 }
 
@@ -74,7 +77,10 @@ async fn runs(State(shared): State<Arc<Shared>>) -> Response {
     answer(move || Ok(Some(views::runs(&shared.readers, 50)?))).await
 }
 
-async fn events(State(shared): State<Arc<Shared>>, Query(query): Query<views::EventQuery>) -> Response {
+async fn events(
+    State(shared): State<Arc<Shared>>,
+    Query(query): Query<views::EventQuery>,
+) -> Response {
     answer(move || Ok(Some(views::events(&shared.readers, &query)?))).await
 }
 
@@ -86,7 +92,11 @@ async fn answer<T: serde::Serialize + Send + 'static>(
         Ok(Ok(None)) => StatusCode::NOT_FOUND.into_response(),
         Ok(Err(e)) => {
             tracing::error!("a request could not be answered: {e}");
-            (StatusCode::INTERNAL_SERVER_ERROR, axum::Json(serde_json::json!({ "error": e.to_string() }))).into_response()
+            (
+                StatusCode::INTERNAL_SERVER_ERROR,
+                axum::Json(serde_json::json!({ "error": e.to_string() })),
+            )
+                .into_response()
         }
         Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
     }

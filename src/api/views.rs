@@ -12,7 +12,9 @@ use rollcall_core::event::Event;
 use rollcall_core::id::{MatchHash, SourceId, UserId, UserRow};
 use rollcall_core::mapping::fold;
 use rollcall_core::plan::Counters;
-use rollcall_store::{ConflictFilter, Readers, RunRow, Sequence, StoreError, UserFilter, UserRowView};
+use rollcall_store::{
+    ConflictFilter, Readers, RunRow, Sequence, StoreError, UserFilter, UserRowView,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::daemon::Shared;
@@ -86,7 +88,9 @@ pub struct SinkView {
 
 /// Microseconds since the Unix epoch as RFC 3339 in UTC.
 pub fn rfc3339(us: i64) -> String {
-    jiff::Timestamp::from_microsecond(us).unwrap_or(jiff::Timestamp::UNIX_EPOCH).to_string()
+    jiff::Timestamp::from_microsecond(us)
+        .unwrap_or(jiff::Timestamp::UNIX_EPOCH)
+        .to_string()
 }
 
 /// The state as the store has it.
@@ -96,7 +100,8 @@ pub fn rfc3339(us: i64) -> String {
 pub fn status(readers: &Readers) -> Result<Status, StoreError> {
     let counts = readers.counts()?;
     let gaps = readers.gaps(false, 1000)?;
-    let parked: std::collections::BTreeMap<String, u64> = readers.parked_counts()?.into_iter().collect();
+    let parked: std::collections::BTreeMap<String, u64> =
+        readers.parked_counts()?.into_iter().collect();
     let sources = readers
         .sources()?
         .into_iter()
@@ -133,7 +138,11 @@ pub fn status(readers: &Readers) -> Result<Status, StoreError> {
         running: false,
         users: counts.users,
         active: counts.active,
-        held: counts.held.iter().map(|(r, n)| (r.as_str().to_owned(), *n)).collect(),
+        held: counts
+            .held
+            .iter()
+            .map(|(r, n)| (r.as_str().to_owned(), *n))
+            .collect(),
         conflicts: readers
             .open_conflict_counts()?
             .into_iter()
@@ -152,7 +161,9 @@ pub fn status(readers: &Readers) -> Result<Status, StoreError> {
 pub fn status_live(shared: &Shared) -> Result<Status, StoreError> {
     let mut status = status(&shared.readers)?;
     status.running = true;
-    status.sources.retain(|view| shared.sources.iter().any(|s| s.name == view.name));
+    status
+        .sources
+        .retain(|view| shared.sources.iter().any(|s| s.name == view.name));
     for view in &mut status.sources {
         if let Some(entry) = shared.sources.iter().find(|s| s.name == view.name) {
             let live = entry.live.snapshot();
@@ -161,14 +172,22 @@ pub fn status_live(shared: &Shared) -> Result<Status, StoreError> {
             view.live = Some(live);
         }
     }
-    status.sinks.retain(|view| shared.sinks.iter().any(|s| s.name == view.name));
+    status
+        .sinks
+        .retain(|view| shared.sinks.iter().any(|s| s.name == view.name));
     for entry in &shared.sinks {
         let (state, reason) = entry.live.state();
         let position = entry.live.position.load(Ordering::Relaxed);
         let reason = Some(reason).filter(|r| !r.is_empty());
         match status.sinks.iter_mut().find(|v| v.name == entry.name) {
             Some(view) => (view.state, view.reason, view.position) = (state, reason, position),
-            None => status.sinks.push(SinkView { name: entry.name.clone(), state, reason, position, parked: 0 }),
+            None => status.sinks.push(SinkView {
+                name: entry.name.clone(),
+                state,
+                reason,
+                position,
+                parked: 0,
+            }),
         }
     }
     Ok(status)
@@ -212,14 +231,22 @@ pub struct UserLine {
 /// # Errors
 /// When the store cannot be read.
 pub fn users(readers: &Readers, query: &UserQuery) -> Result<Vec<UserLine>, StoreError> {
-    let mut filter = UserFilter { active: query.active, text: query.search.clone(), source: None };
+    let mut filter = UserFilter {
+        active: query.active,
+        text: query.search.clone(),
+        source: None,
+    };
     if let Some(name) = &query.source {
         match readers.source(name)? {
             Some(row) => filter.source = Some(row.id),
             None => return Ok(Vec::new()),
         }
     }
-    let rows = readers.users(&filter, query.after.map(UserRow), query.limit.unwrap_or(100).min(10_000))?;
+    let rows = readers.users(
+        &filter,
+        query.after.map(UserRow),
+        query.limit.unwrap_or(100).min(10_000),
+    )?;
     Ok(rows
         .into_iter()
         .map(|row| UserLine {
@@ -327,12 +354,24 @@ impl From<Given> for GivenLine {
 /// When the store cannot be read.
 pub fn user(readers: &Readers, name: &str) -> Result<Option<UserView>, StoreError> {
     let attributes = Attributes::new(readers.custom_attributes()?);
-    let Some(row) = find(readers, name)? else { return Ok(None) };
-    let sources: Vec<(SourceId, String)> = readers.sources()?.into_iter().map(|s| (s.id, s.name)).collect();
-    let source_name =
-        |id: SourceId| sources.iter().find(|(s, _)| *s == id).map_or_else(|| format!("#{}", id.0), |(_, n)| n.clone());
-    let view = View::of(&row.document, &attributes, source_name)
-        .map_err(|e| StoreError::Damaged { detail: e.to_string() })?;
+    let Some(row) = find(readers, name)? else {
+        return Ok(None);
+    };
+    let sources: Vec<(SourceId, String)> = readers
+        .sources()?
+        .into_iter()
+        .map(|s| (s.id, s.name))
+        .collect();
+    let source_name = |id: SourceId| {
+        sources
+            .iter()
+            .find(|(s, _)| *s == id)
+            .map_or_else(|| format!("#{}", id.0), |(_, n)| n.clone())
+    };
+    let view =
+        View::of(&row.document, &attributes, source_name).map_err(|e| StoreError::Damaged {
+            detail: e.to_string(),
+        })?;
     let (state, reason) = match view.state {
         UserState::Active => ("active", None),
         UserState::Deactivated(reason) => ("deactivated", Some(reason.as_str().to_owned())),
@@ -381,18 +420,24 @@ fn find(readers: &Readers, name: &str) -> Result<Option<UserRowView>, StoreError
     }
     for attribute in [USER_NAME, EMAIL] {
         let mut folded = Vec::new();
-        fold(attribute, name.as_bytes(), &mut folded);
+        fold(name.as_bytes(), &mut folded);
         for row in readers.users_by_match(MatchHash::of(attribute, &folded))? {
-            let Ok(document) = Document::decode(&row.document) else { continue };
+            let Ok(document) = Document::decode(&row.document) else {
+                continue;
+            };
             let mut own = Vec::new();
-            fold(attribute, document.value(attribute).unwrap_or_default(), &mut own);
+            fold(document.value(attribute).unwrap_or_default(), &mut own);
             if own == folded {
                 return Ok(Some(row));
             }
         }
     }
-    let Some((source, parts)) = name.split_once(':') else { return Ok(None) };
-    let Some(source) = readers.source(source)? else { return Ok(None) };
+    let Some((source, parts)) = name.split_once(':') else {
+        return Ok(None);
+    };
+    let Some(source) = readers.source(source)? else {
+        return Ok(None);
+    };
     let mut key = Key::new();
     for part in parts.split(',') {
         key.push(part.as_bytes());
@@ -427,9 +472,23 @@ pub struct ConflictView {
 /// When the store cannot be read.
 pub fn conflicts(readers: &Readers, with_closed: bool) -> Result<Vec<ConflictView>, StoreError> {
     let sources = readers.sources()?;
-    let name = |id: SourceId| sources.iter().find(|s| s.id == id).map_or_else(String::new, |s| s.name.clone());
-    let rows = readers.conflicts(ConflictFilter { with_closed, source: None }, 1000)?;
-    Ok(rows.into_iter().map(|row| conflict_view(&row, name(row.source))).collect())
+    let name = |id: SourceId| {
+        sources
+            .iter()
+            .find(|s| s.id == id)
+            .map_or_else(String::new, |s| s.name.clone())
+    };
+    let rows = readers.conflicts(
+        ConflictFilter {
+            with_closed,
+            source: None,
+        },
+        1000,
+    )?;
+    Ok(rows
+        .into_iter()
+        .map(|row| conflict_view(&row, name(row.source)))
+        .collect())
 }
 
 fn conflict_view(row: &ConflictRow, source: String) -> ConflictView {
@@ -437,7 +496,12 @@ fn conflict_view(row: &ConflictRow, source: String) -> ConflictView {
         fingerprint: format!("{:016x}", row.fingerprint.0),
         kind: row.kind.as_str().to_owned(),
         source,
-        records: row.records.iter().filter_map(|k| Key::from_bytes(k)).map(|k| k.display()).collect(),
+        records: row
+            .records
+            .iter()
+            .filter_map(|k| Key::from_bytes(k))
+            .map(|k| k.display())
+            .collect(),
         users: row.users.iter().map(ToString::to_string).collect(),
         attribute: row.attribute.clone(),
         opened: rfc3339(row.opened_us),
@@ -478,8 +542,17 @@ pub struct RunView {
 /// When the store cannot be read.
 pub fn runs(readers: &Readers, limit: usize) -> Result<Vec<RunView>, StoreError> {
     let sources = readers.sources()?;
-    let name = |id: SourceId| sources.iter().find(|s| s.id == id).map_or_else(String::new, |s| s.name.clone());
-    Ok(readers.runs(None, None, limit)?.into_iter().map(|row| run_view(name(row.source), row)).collect())
+    let name = |id: SourceId| {
+        sources
+            .iter()
+            .find(|s| s.id == id)
+            .map_or_else(String::new, |s| s.name.clone())
+    };
+    Ok(readers
+        .runs(None, None, limit)?
+        .into_iter()
+        .map(|row| run_view(name(row.source), row))
+        .collect())
 }
 
 fn run_view(source: String, row: RunRow) -> RunView {
@@ -550,7 +623,11 @@ pub struct EventView {
 /// When the store cannot be read.
 pub fn events(readers: &Readers, query: &EventQuery) -> Result<Vec<EventView>, StoreError> {
     let organization = readers.identity()?.organization;
-    let sources: Vec<(SourceId, String)> = readers.sources()?.into_iter().map(|s| (s.id, s.name)).collect();
+    let sources: Vec<(SourceId, String)> = readers
+        .sources()?
+        .into_iter()
+        .map(|s| (s.id, s.name))
+        .collect();
     let limit = query.limit.unwrap_or(1000).min(10_000);
     let mut out = Vec::new();
     let mut after = Sequence(query.after);
@@ -559,8 +636,12 @@ pub fn events(readers: &Readers, query: &EventQuery) -> Result<Vec<EventView>, S
         let before = after;
         for block in &blocks {
             for placed in block.events() {
-                let placed = placed.map_err(|e| StoreError::Damaged { detail: e.to_string() })?;
-                let Some(sequence) = placed.sequence.filter(|s| *s > after) else { continue };
+                let placed = placed.map_err(|e| StoreError::Damaged {
+                    detail: e.to_string(),
+                })?;
+                let Some(sequence) = placed.sequence.filter(|s| *s > after) else {
+                    continue;
+                };
                 if out.len() < limit {
                     after = sequence;
                     out.push(event_view(&placed.event, sequence, &organization, &sources));
@@ -574,7 +655,12 @@ pub fn events(readers: &Readers, query: &EventQuery) -> Result<Vec<EventView>, S
     Ok(out)
 }
 
-fn event_view(event: &Event<'_>, sequence: Sequence, organization: &str, sources: &[(SourceId, String)]) -> EventView {
+fn event_view(
+    event: &Event<'_>,
+    sequence: Sequence,
+    organization: &str,
+    sources: &[(SourceId, String)],
+) -> EventView {
     EventView {
         specversion: "1.0".to_owned(),
         id: event.id.iter().map(|b| format!("{b:02x}")).collect(),

@@ -31,7 +31,10 @@ pub(super) fn run(cli: &Cli, args: &Args) -> Result<Exit, Failure> {
     let config = cli.load()?;
     for name in &args.names {
         if config.source(name).is_none() && config.sink(name).is_none() {
-            return Err(Failure::new(Exit::NotFound, format!("there is no source or sink named {name:?}")));
+            return Err(Failure::new(
+                Exit::NotFound,
+                format!("there is no source or sink named {name:?}"),
+            ));
         }
     }
     let wanted = |name: &str| args.names.is_empty() || args.names.iter().any(|n| n == name);
@@ -39,11 +42,21 @@ pub(super) fn run(cli: &Cli, args: &Args) -> Result<Exit, Failure> {
         let mut all = Vec::new();
         for source in config.sources.iter().filter(|s| wanted(&s.name)) {
             let report = check_source(&config, source).await;
-            all.push(Checked { name: source.name.clone(), kind: "source", usable: report.is_usable(), report });
+            all.push(Checked {
+                name: source.name.clone(),
+                kind: "source",
+                usable: report.is_usable(),
+                report,
+            });
         }
         for sink in config.sinks.iter().filter(|s| wanted(&s.name)) {
             let report = connect::check_sink(&config.organization, sink).await;
-            all.push(Checked { name: sink.name.clone(), kind: "sink", usable: report.is_usable(), report });
+            all.push(Checked {
+                name: sink.name.clone(),
+                kind: "sink",
+                usable: report.is_usable(),
+                report,
+            });
         }
         all
     });
@@ -56,11 +69,18 @@ pub(super) fn run(cli: &Cli, args: &Args) -> Result<Exit, Failure> {
     } else {
         print(&config, &checked)?;
     }
-    Ok(if checked.iter().all(|c| c.usable) { Exit::Ok } else { Exit::CheckFailed })
+    Ok(if checked.iter().all(|c| c.usable) {
+        Exit::Ok
+    } else {
+        Exit::CheckFailed
+    })
 }
 
 fn print(config: &Config, checked: &[Checked]) -> Result<(), Failure> {
-    output::line(format_args!("{}: the configuration is valid", config.file.display()))?;
+    output::line(format_args!(
+        "{}: the configuration is valid",
+        config.file.display()
+    ))?;
     for one in checked {
         output::line(format_args!("\n{} {}", one.kind, one.name))?;
         for finding in &one.report.findings {
@@ -70,8 +90,15 @@ fn print(config: &Config, checked: &[Checked]) -> Result<(), Failure> {
                 Severity::Warning => "warning",
                 Severity::Error => "ERROR  ",
             };
-            let fix = if finding.fix.is_empty() { String::new() } else { format!(" → {}", finding.fix) };
-            output::line(format_args!("  {mark} {}: {}{fix}", finding.code, finding.found))?;
+            let fix = if finding.fix.is_empty() {
+                String::new()
+            } else {
+                format!(" → {}", finding.fix)
+            };
+            output::line(format_args!(
+                "  {mark} {}: {}{fix}",
+                finding.code, finding.found
+            ))?;
         }
         if one.report.findings.is_empty() {
             output::line("  ok      nothing to remark")?;
@@ -90,21 +117,36 @@ fn print(config: &Config, checked: &[Checked]) -> Result<(), Failure> {
 async fn check_source(config: &Config, source: &SourceConfig) -> Report {
     let connector = connect::source(source);
     let mut report = connector.check().await;
-    let Ok(schema) = connector.schema().await else { return report };
+    let Ok(schema) = connector.schema().await else {
+        return report;
+    };
     let attributes = declared_attributes(config);
     let spec = connect::mapping_spec(source);
     match sync::mapper::compile(&spec, &[(1, (*schema).clone())], &attributes) {
         Ok(mapper) => {
             for warning in mapper.warnings() {
-                report.findings.push(Finding::new(Severity::Note, "mapping", warning.to_string(), ""));
+                report.findings.push(Finding::new(
+                    Severity::Note,
+                    "mapping",
+                    warning.to_string(),
+                    "",
+                ));
             }
-            let found = format!("The mapping of {} fields fits the table {}.", spec.rules.len(), schema.table);
-            report.findings.push(Finding::new(Severity::Ok, "mapping", found, ""));
+            let found = format!(
+                "The mapping of {} fields fits the table {}.",
+                spec.rules.len(),
+                schema.table
+            );
+            report
+                .findings
+                .push(Finding::new(Severity::Ok, "mapping", found, ""));
         }
         Err(e) => {
             let place = config.locate(&format!("source.{}.map", source.name));
             let fix = format!("{}:{}", config.file.display(), place.line);
-            report.findings.push(Finding::new(Severity::Error, "mapping", e.to_string(), fix));
+            report
+                .findings
+                .push(Finding::new(Severity::Error, "mapping", e.to_string(), fix));
         }
     }
     report

@@ -32,6 +32,17 @@ pub(super) fn run(cli: &Cli, args: &Args) -> Result<Exit, Failure> {
             ]
         })
         .collect();
-    output::table(&["CONFLICT", "KIND", "SOURCE", "RECORDS", "ATTRIBUTE", "OPENED", "CLOSED"], &rows)?;
+    output::table(
+        &[
+            "CONFLICT",
+            "KIND",
+            "SOURCE",
+            "RECORDS",
+            "ATTRIBUTE",
+            "OPENED",
+            "CLOSED",
+        ],
+        &rows,
+    )?;
     Ok(Exit::Ok)
 }

@@ -28,7 +28,13 @@ pub(super) fn run(cli: &Cli, args: &Args) -> Result<Exit, Failure> {
     let mut after = args.after;
     let mut left = args.limit.unwrap_or(usize::MAX);
     loop {
-        let events = views::events(&readers, &EventQuery { after, limit: Some(left.min(1000)) })?;
+        let events = views::events(
+            &readers,
+            &EventQuery {
+                after,
+                limit: Some(left.min(1000)),
+            },
+        )?;
         for event in &events {
             let text = serde_json::to_string(event).map_err(std::io::Error::from)?;
             output::line(text)?;

@@ -47,7 +47,10 @@ pub struct Failure {
 impl Failure {
     /// A failure from its parts.
     pub fn new(exit: Exit, sentence: impl Into<String>) -> Failure {
-        Failure { exit, sentence: sentence.into() }
+        Failure {
+            exit,
+            sentence: sentence.into(),
+        }
     }
 }
 

@@ -34,7 +34,14 @@ use exit::{Exit, Failure};
 #[command(name = "rollcall", version, max_term_width = 100, after_help = EXIT_CODES)]
 pub struct Cli {
     /// The configuration.
-    #[arg(short, long, global = true, default_value = "rollcall.toml", env = "ROLLCALL_CONFIG", value_name = "FILE")]
+    #[arg(
+        short,
+        long,
+        global = true,
+        default_value = "rollcall.toml",
+        env = "ROLLCALL_CONFIG",
+        value_name = "FILE"
+    )]
     pub config: PathBuf,
     /// Print one JSON document instead of text.
     #[arg(long, global = true)]
@@ -55,25 +62,35 @@ pub enum Command {
     #[command(after_help = "Example:\n  rollcall -c /etc/rollcall/rollcall.toml run")]
     Run,
     /// Check the configuration and every source and sink; print what the operator has to run.
-    #[command(after_help = "Examples:\n  rollcall check\n  rollcall check hr --script > setup.sql\n  rollcall check --json | jq '.[].findings'")]
+    #[command(
+        after_help = "Examples:\n  rollcall check\n  rollcall check hr --script > setup.sql\n  rollcall check --json | jq '.[].findings'"
+    )]
     Check(check::Args),
     /// List tables, columns, types, keys and row estimates of a source's database.
-    #[command(after_help = "Examples:\n  rollcall discover hr\n  rollcall discover --url postgres://rollcall@db.example.com/hr --write-config rollcall.toml --table public.employees")]
+    #[command(
+        after_help = "Examples:\n  rollcall discover hr\n  rollcall discover --url postgres://rollcall@db.example.com/hr --write-config rollcall.toml --table public.employees"
+    )]
     Discover(discover::Args),
     /// Show real rows, the attributes that they become, and the rule that made each.
     #[command(after_help = "Example:\n  rollcall preview hr --limit 5")]
     Preview(preview::Args),
     /// Show sources with state, lag and position, sinks, users and conflicts.
-    #[command(after_help = "Examples:\n  rollcall status\n  rollcall status --json | jq '.sources[].state'")]
+    #[command(
+        after_help = "Examples:\n  rollcall status\n  rollcall status --json | jq '.sources[].state'"
+    )]
     Status,
     /// List, search and show users, with the reason of each value.
-    #[command(after_help = "Examples:\n  rollcall users list --active false\n  rollcall users search garcia\n  rollcall users show ana@example.com\n  rollcall users show hr:4711")]
+    #[command(
+        after_help = "Examples:\n  rollcall users list --active false\n  rollcall users search garcia\n  rollcall users show ana@example.com\n  rollcall users show hr:4711"
+    )]
     Users(users::Args),
     /// List conflicts: what a person must correct at the source.
     #[command(after_help = "Example:\n  rollcall conflicts --all")]
     Conflicts(conflicts::Args),
     /// Read events behind a sequence, and follow.
-    #[command(after_help = "Examples:\n  rollcall events --after 0\n  rollcall events --after 1200 --follow")]
+    #[command(
+        after_help = "Examples:\n  rollcall events --after 0\n  rollcall events --after 1200 --follow"
+    )]
     Events(events::Args),
     /// List runs: loads, scans and stream windows with their counts.
     #[command(after_help = "Example:\n  rollcall runs --limit 10")]
@@ -85,9 +102,9 @@ pub enum Command {
     #[command(after_help = "Example:\n  rollcall mapping test tests/hr.toml")]
     Mapping(mapping::Args),
     /// Make keys, and seal credentials for the configuration.
-    Secret(secret::Args),
+    Secret(secret::SecretArgs),
     /// Explain the configuration, or print its JSON Schema.
-    Config(config::Args),
+    Config(config::ConfigArgs),
 }
 
 /// Runs a command line.
@@ -115,8 +132,22 @@ fn dispatch(cli: &Cli) -> Result<Exit, Failure> {
         Command::Runs(args) => runs::run(cli, args),
         Command::Verify(args) => verify::run(cli, args),
         Command::Mapping(args) => mapping::run(cli, args),
-        Command::Secret(args) => secret::run(cli, args),
-        Command::Config(args) => config::run(cli, args),
+        Command::Secret(args) => {
+            secret::run(
+                args,
+                &cli.config,
+                &crate::config::ProcessEnvironment,
+                cli.json,
+                &mut std::io::stdout().lock(),
+            )
+            .map_err(|e| Failure::new(Exit::Failed, e.to_string()))?;
+            Ok(Exit::Ok)
+        }
+        Command::Config(args) => {
+            config::run(args, cli.json, &mut std::io::stdout().lock())
+                .map_err(|e| Failure::new(Exit::NotFound, e.to_string()))?;
+            Ok(Exit::Ok)
+        }
     }
 }
 
@@ -133,7 +164,9 @@ impl Cli {
 
     /// The store, to read beside a daemon that may be running.
     pub(crate) fn readers(&self) -> Result<rollcall_store::Readers, Failure> {
-        Ok(rollcall_store::Readers::open_readonly(self.outline()?.store.path)?)
+        Ok(rollcall_store::Readers::open_readonly(
+            self.outline()?.store.path,
+        )?)
     }
 }
 
@@ -141,5 +174,9 @@ impl Cli {
 pub(crate) fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
     // Two providers may be compiled in; the first one that is installed stays.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().map_err(Failure::from)
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(Failure::from)
 }

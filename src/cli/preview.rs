@@ -42,7 +42,11 @@ pub(super) fn run(cli: &Cli, args: &Args) -> Result<Exit, Failure> {
     let page = super::runtime()?.block_on(async {
         let schema = connector.schema().await?;
         let mapper = sync::mapper::compile(&spec, &[(1, (*schema).clone())], &attributes)?;
-        let request = PageRequest { after: None, limit_rows: args.limit as usize, limit_bytes: 16 << 20 };
+        let request = PageRequest {
+            after: None,
+            limit_rows: args.limit as usize,
+            limit_bytes: 16 << 20,
+        };
         Ok::<_, rollcall_contract::ConnectorError>((mapper, connector.page(request).await?))
     });
     let (mapper, page) = page?;
@@ -62,20 +66,31 @@ pub(super) fn run(cli: &Cli, args: &Args) -> Result<Exit, Failure> {
             output::line(format_args!("{} ({})", row.record, row.outcome))?;
             for field in &row.fields {
                 let value = field.value.as_deref().unwrap_or("–");
-                output::line(format_args!("  {:<20} {value:<32} {}", field.attribute, field.rule))?;
+                output::line(format_args!(
+                    "  {:<20} {value:<32} {}",
+                    field.attribute, field.rule
+                ))?;
             }
         }
     }
     Ok(Exit::Ok)
 }
 
-fn preview(record: String, row: MappedRow<'_>, mapper: &Mapper, attributes: &Attributes) -> Previewed {
+fn preview(
+    record: String,
+    row: MappedRow<'_>,
+    mapper: &Mapper,
+    attributes: &Attributes,
+) -> Previewed {
     let rule = |n: u16| mapper.rule_text(n).unwrap_or("?").to_owned();
     let outcome = match row.outcome() {
         Outcome::Mapped => "mapped".to_owned(),
         Outcome::OutOfScope => "out of scope".to_owned(),
         Outcome::Deferred => "incomplete".to_owned(),
-        Outcome::Failed { reason, rule: Some(n) } => format!("skipped: {} in {}", reason.as_str(), rule(n)),
+        Outcome::Failed {
+            reason,
+            rule: Some(n),
+        } => format!("skipped: {} in {}", reason.as_str(), rule(n)),
         Outcome::Failed { reason, rule: None } => format!("skipped: {}", reason.as_str()),
     };
     let fields = row
@@ -83,13 +98,23 @@ fn preview(record: String, row: MappedRow<'_>, mapper: &Mapper, attributes: &Att
         .map(|f| {
             let known = attributes.get(f.attribute);
             let value = match f.assigned {
-                Assigned::Value(bytes) => Some(text_of(bytes, known.map_or(AttrType::Text, |a| a.kind))),
+                Assigned::Value(bytes) => {
+                    Some(text_of(bytes, known.map_or(AttrType::Text, |a| a.kind)))
+                }
                 Assigned::Clear | Assigned::Keep => None,
             };
-            Field { attribute: known.map_or_else(String::new, |a| a.name.clone()), value, rule: rule(f.rule) }
+            Field {
+                attribute: known.map_or_else(String::new, |a| a.name.clone()),
+                value,
+                rule: rule(f.rule),
+            }
         })
         .collect();
-    Previewed { record, outcome, fields }
+    Previewed {
+        record,
+        outcome,
+        fields,
+    }
 }
 
 /// A stored value as people read it.

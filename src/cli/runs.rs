@@ -24,13 +24,32 @@ pub(super) fn run(cli: &Cli, args: &Args) -> Result<Exit, Failure> {
             let c = r.counters;
             let mut row = vec![r.run.to_string(), r.source, r.kind, r.outcome, r.started];
             row.extend(
-                [c.processed, c.created, c.updated, c.deactivated, c.skipped, c.errored].map(|n| n.to_string()),
+                [
+                    c.processed,
+                    c.created,
+                    c.updated,
+                    c.deactivated,
+                    c.skipped,
+                    c.errored,
+                ]
+                .map(|n| n.to_string()),
             );
             row
         })
         .collect();
-    let head =
-        ["RUN", "SOURCE", "KIND", "OUTCOME", "STARTED", "PROCESSED", "CREATED", "UPDATED", "LEFT", "SKIPPED", "ERRORED"];
+    let head = [
+        "RUN",
+        "SOURCE",
+        "KIND",
+        "OUTCOME",
+        "STARTED",
+        "PROCESSED",
+        "CREATED",
+        "UPDATED",
+        "LEFT",
+        "SKIPPED",
+        "ERRORED",
+    ];
     output::table(&head, &rows)?;
     Ok(Exit::Ok)
 }

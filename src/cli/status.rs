@@ -8,14 +8,23 @@ pub(super) fn run(cli: &Cli) -> Result<Exit, Failure> {
     let outline = cli.outline()?;
     let status: Status = match socket::get(&outline.store.socket(), "/v1/status")? {
         Some(status) => status,
-        None => views::status(&rollcall_store::Readers::open_readonly(&outline.store.path)?)?,
+        None => views::status(&rollcall_store::Readers::open_readonly(
+            &outline.store.path,
+        )?)?,
     };
     if cli.json {
         output::json(&status)?;
         return Ok(Exit::Ok);
     }
-    let daemon = if status.running { "running" } else { "not running (this is what it left)" };
-    output::line(format_args!("organization {} · daemon {daemon}", status.organization))?;
+    let daemon = if status.running {
+        "running"
+    } else {
+        "not running (this is what it left)"
+    };
+    output::line(format_args!(
+        "organization {} · daemon {daemon}",
+        status.organization
+    ))?;
     output::line(format_args!(
         "users {} ({} active) · conflicts {} · records without a user {} · outbox at {}",
         status.users,
@@ -28,7 +37,11 @@ pub(super) fn run(cli: &Cli) -> Result<Exit, Failure> {
         .sources
         .iter()
         .map(|s| {
-            let lag = s.live.as_ref().and_then(|l| l.server.lag_bytes).map_or("–".to_owned(), |b| b.to_string());
+            let lag = s
+                .live
+                .as_ref()
+                .and_then(|l| l.server.lag_bytes)
+                .map_or("–".to_owned(), |b| b.to_string());
             vec![
                 s.name.clone(),
                 s.state.clone(),
@@ -39,10 +52,16 @@ pub(super) fn run(cli: &Cli) -> Result<Exit, Failure> {
         })
         .collect();
     output::line("")?;
-    output::table(&["SOURCE", "STATE", "POSITION", "LAG BYTES", "REASON"], &rows)?;
+    output::table(
+        &["SOURCE", "STATE", "POSITION", "LAG BYTES", "REASON"],
+        &rows,
+    )?;
     for source in &status.sources {
         for gap in &source.gaps {
-            output::line(format_args!("  gap since {}: {} ({})", gap.detected, gap.detail, gap.reason))?;
+            output::line(format_args!(
+                "  gap since {}: {} ({})",
+                gap.detected, gap.detail, gap.reason
+            ))?;
         }
         for warning in source.live.iter().flat_map(|l| &l.server.warnings) {
             output::line(format_args!("  warning: {warning}"))?;

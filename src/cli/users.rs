@@ -79,17 +79,43 @@ pub(super) fn run(cli: &Cli, args: &Args) -> Result<Exit, Failure> {
         .map(|u| {
             let state = if u.active { "active" } else { "inactive" };
             let text = Option::unwrap_or_default;
-            vec![u.place.to_string(), u.id, state.to_owned(), text(u.user_name), text(u.display_name), u.updated]
+            vec![
+                u.place.to_string(),
+                u.id,
+                state.to_owned(),
+                text(u.user_name),
+                text(u.display_name),
+                u.updated,
+            ]
         })
         .collect();
-    output::table(&["PLACE", "ID", "STATE", "USERNAME", "DISPLAY NAME", "UPDATED"], &rows)?;
+    output::table(
+        &[
+            "PLACE",
+            "ID",
+            "STATE",
+            "USERNAME",
+            "DISPLAY NAME",
+            "UPDATED",
+        ],
+        &rows,
+    )?;
     Ok(Exit::Ok)
 }
 
 fn show(user: &UserView) -> Result<(), Failure> {
-    let reason = user.reason.as_deref().map_or_else(String::new, |r| format!(" ({r})"));
-    output::line(format_args!("user {} · {}{reason} · version {}", user.id, user.state, user.version))?;
-    output::line(format_args!("created {} · updated {}", user.created, user.updated))?;
+    let reason = user
+        .reason
+        .as_deref()
+        .map_or_else(String::new, |r| format!(" ({r})"));
+    output::line(format_args!(
+        "user {} · {}{reason} · version {}",
+        user.id, user.state, user.version
+    ))?;
+    output::line(format_args!(
+        "created {} · updated {}",
+        user.created, user.updated
+    ))?;
     for link in &user.links {
         output::line(format_args!(
             "record {}:{} · {} · position {} · committed {}",
@@ -101,7 +127,11 @@ fn show(user: &UserView) -> Result<(), Failure> {
         output::line(format_args!("{} = {}", field.attribute, field.value))?;
         output::line(format_args!("    from {}", provenance(&field.winner)))?;
         for other in &field.others {
-            output::line(format_args!("    instead of {:?} from {}", other.value, provenance(other)))?;
+            output::line(format_args!(
+                "    instead of {:?} from {}",
+                other.value,
+                provenance(other)
+            ))?;
         }
     }
     Ok(())
@@ -112,5 +142,8 @@ fn provenance(given: &GivenLine) -> String {
         (Some(source), Some(record)) => format!("{source}:{record}"),
         _ => "rollcall".to_owned(),
     };
-    format!("{origin}, rule {}, position {}, committed {}, run {}", given.rule, given.position, given.committed, given.run)
+    format!(
+        "{origin}, rule {}, position {}, committed {}, run {}",
+        given.rule, given.position, given.committed, given.run
+    )
 }

@@ -70,13 +70,19 @@ struct FieldDrift {
 }
 
 /// The named source, or the only one.
-pub(super) fn one_source<'c>(config: &'c Config, name: Option<&str>) -> Result<&'c SourceConfig, Failure> {
+pub(super) fn one_source<'c>(
+    config: &'c Config,
+    name: Option<&str>,
+) -> Result<&'c SourceConfig, Failure> {
     match (name, config.sources.as_slice()) {
-        (Some(name), _) => config
-            .source(name)
-            .ok_or_else(|| Failure::new(Exit::NotFound, format!("there is no source named {name:?}"))),
+        (Some(name), _) => config.source(name).ok_or_else(|| {
+            Failure::new(Exit::NotFound, format!("there is no source named {name:?}"))
+        }),
         (None, [only]) => Ok(only),
-        (None, _) => Err(Failure::new(Exit::Usage, "there are several sources: name one of them")),
+        (None, _) => Err(Failure::new(
+            Exit::Usage,
+            "there are several sources: name one of them",
+        )),
     }
 }
 
@@ -99,9 +105,16 @@ fn print(proof: &Proof) -> Result<(), Failure> {
         proof.records, proof.applied, proof.out_of_scope, proof.held, proof.failed
     );
     if proof.equal {
-        return output::line(format_args!("directory = source as of position {} ({counts})", proof.position));
+        return output::line(format_args!(
+            "directory = source as of position {} ({counts})",
+            proof.position
+        ));
     }
-    output::line(format_args!("{} records differ as of position {} ({counts})", proof.drifted.len(), proof.position))?;
+    output::line(format_args!(
+        "{} records differ as of position {} ({counts})",
+        proof.drifted.len(),
+        proof.position
+    ))?;
     for drift in &proof.drifted {
         output::line(format_args!("  {}: {}", drift.record, drift.what))?;
         for field in &drift.fields {
@@ -140,19 +153,29 @@ enum Verdict {
 
 async fn prove(source: &SourceConfig, readers: &Readers, args: &Args) -> Result<Proof, Failure> {
     let Some(row) = readers.source(&source.name)? else {
-        return Err(Failure::new(Exit::NotFound, format!("the store knows nothing of {:?} yet", source.name)));
+        return Err(Failure::new(
+            Exit::NotFound,
+            format!("the store knows nothing of {:?} yet", source.name),
+        ));
     };
     let connector = connect::source(source);
     let attributes = Attributes::new(readers.custom_attributes()?);
     let schema = connector.schema().await?;
-    let mapper = sync::mapper::compile(&connect::mapping_spec(source), &[(1, (*schema).clone())], &attributes)?;
+    let mapper = sync::mapper::compile(
+        &connect::mapping_spec(source),
+        &[(1, (*schema).clone())],
+        &attributes,
+    )?;
     let mut prover = Prover {
         readers,
         source: row.id,
         mapper,
         attributes,
         show_values: args.show_values,
-        proof: Proof { source: source.name.clone(), ..Proof::default() },
+        proof: Proof {
+            source: source.name.clone(),
+            ..Proof::default()
+        },
         mapped: MappedRows::default(),
     };
     let (seen, mut doubtful) = prover.read_all(&*connector, source).await?;
@@ -195,7 +218,10 @@ impl Prover<'_> {
                     doubtful.push(key);
                 }
             }
-            page.rows.cursor().text().clone_into(&mut self.proof.position);
+            page.rows
+                .cursor()
+                .text()
+                .clone_into(&mut self.proof.position);
             after = page.last;
             if after.is_none() {
                 return Ok((seen, doubtful));
@@ -219,7 +245,9 @@ impl Prover<'_> {
         let mut verdicts = Vec::with_capacity(page.rows.len());
         for change in page.rows.changes() {
             let Some(row) = change.after() else { continue };
-            let Some(key) = Key::of_row(change.table(), &row) else { continue };
+            let Some(key) = Key::of_row(change.table(), &row) else {
+                continue;
+            };
             self.mapped.clear();
             self.mapper.map(&row, Some(&[]), &mut self.mapped);
             let verdict = self.compare(&key, self.mapped.row(0))?;
@@ -229,8 +257,13 @@ impl Prover<'_> {
     }
 
     fn compare(&self, key: &Key, row: MappedRow<'_>) -> Result<Verdict, StoreError> {
-        let differs =
-            |what, fields| Ok(Verdict::Differs(Drift { record: key.display(), what, fields }));
+        let differs = |what, fields| {
+            Ok(Verdict::Differs(Drift {
+                record: key.display(),
+                what,
+                fields,
+            }))
+        };
         let outcome = row.outcome();
         let user = match self.readers.user_by_record(self.source, key.as_bytes())? {
             None if outcome == Outcome::OutOfScope => return Ok(Verdict::OutOfScope),
@@ -238,38 +271,69 @@ impl Prover<'_> {
             Some(None) => return self.compare_record(key, row),
             Some(Some(user)) => user,
         };
-        let document = Document::decode(&user.document)
-            .map_err(|e| StoreError::Damaged { detail: e.to_string() })?;
+        let document = Document::decode(&user.document).map_err(|e| StoreError::Damaged {
+            detail: e.to_string(),
+        })?;
         let Some(at) = document.find_link(self.source, key.as_bytes()) else {
             return differs("linked to a user that does not know it", Vec::new());
         };
         match (document.links[at].state, outcome) {
             (LinkState::Held(reason), _) if reason.is_error() => Ok(Verdict::Failed),
             (LinkState::Held(_), _) => Ok(Verdict::Held),
-            (LinkState::Gone(LeaverReason::OutOfScope), Outcome::OutOfScope) => Ok(Verdict::OutOfScope),
+            (LinkState::Gone(LeaverReason::OutOfScope), Outcome::OutOfScope) => {
+                Ok(Verdict::OutOfScope)
+            }
             (LinkState::Live, Outcome::Mapped) => {
                 let fields = self.differing(&document, at, &row);
-                if fields.is_empty() { Ok(Verdict::Applied) } else { differs("values differ", fields) }
+                if fields.is_empty() {
+                    Ok(Verdict::Applied)
+                } else {
+                    differs("values differ", fields)
+                }
             }
-            (LinkState::Live, Outcome::OutOfScope) => differs("out of scope, and still applied", Vec::new()),
+            (LinkState::Live, Outcome::OutOfScope) => {
+                differs("out of scope, and still applied", Vec::new())
+            }
             (LinkState::Live, _) => differs("cannot be mapped, and still applied", Vec::new()),
             (LinkState::Gone(_), _) => differs("taken for gone", Vec::new()),
         }
     }
 
     fn compare_record(&self, key: &Key, row: MappedRow<'_>) -> Result<Verdict, StoreError> {
-        let stored = self.readers.record(self.source, key.as_bytes())?.unwrap_or_default();
-        let record = Record::decode(&stored).map_err(|e| StoreError::Damaged { detail: e.to_string() })?;
+        let stored = self
+            .readers
+            .record(self.source, key.as_bytes())?
+            .unwrap_or_default();
+        let record = Record::decode(&stored).map_err(|e| StoreError::Damaged {
+            detail: e.to_string(),
+        })?;
         if record.reason == SkipReason::OutOfScope {
-            let differs = Drift { record: key.display(), what: "taken for out of scope", fields: Vec::new() };
+            let differs = Drift {
+                record: key.display(),
+                what: "taken for out of scope",
+                fields: Vec::new(),
+            };
             let fits = row.outcome() == Outcome::OutOfScope;
-            return Ok(if fits { Verdict::OutOfScope } else { Verdict::Differs(differs) });
+            return Ok(if fits {
+                Verdict::OutOfScope
+            } else {
+                Verdict::Differs(differs)
+            });
         }
-        Ok(if record.reason.is_error() { Verdict::Failed } else { Verdict::Held })
+        Ok(if record.reason.is_error() {
+            Verdict::Failed
+        } else {
+            Verdict::Held
+        })
     }
 
     /// The fields whose mapped value is not what this record gives to its user.
-    fn differing(&self, document: &Document<'_>, at: usize, row: &MappedRow<'_>) -> Vec<FieldDrift> {
+    fn differing(
+        &self,
+        document: &Document<'_>,
+        at: usize,
+        row: &MappedRow<'_>,
+    ) -> Vec<FieldDrift> {
         let mut fields = Vec::new();
         for field in row.fields() {
             if field.attribute == ACTIVE || field.strength != Strength::Always {
@@ -289,7 +353,8 @@ impl Prover<'_> {
                 let known = self.attributes.get(field.attribute);
                 let kind = known.map_or(AttrType::Text, |a| a.kind);
                 let shown = |v: Option<&[u8]>| {
-                    v.filter(|_| self.show_values).map(|v| super::preview::text_of(v, kind))
+                    v.filter(|_| self.show_values)
+                        .map(|v| super::preview::text_of(v, kind))
                 };
                 fields.push(FieldDrift {
                     attribute: known.map_or_else(String::new, |a| a.name.clone()),
@@ -306,7 +371,9 @@ impl Prover<'_> {
         let mut unseen = Vec::new();
         let mut after: Option<Key> = None;
         loop {
-            let links = self.readers.links_after(self.source, after.as_ref(), 5_000)?;
+            let links = self
+                .readers
+                .links_after(self.source, after.as_ref(), 5_000)?;
             for (key, _) in &links {
                 if !seen.contains(&xxh3_64(key))
                     && self.is_present(key)?
@@ -327,16 +394,24 @@ impl Prover<'_> {
             None => false,
             Some(None) => true,
             Some(Some(user)) => Document::decode(&user.document).is_ok_and(|d| {
-                d.find_link(self.source, key).is_some_and(|i| d.links[i].state.is_present())
+                d.find_link(self.source, key)
+                    .is_some_and(|i| d.links[i].state.is_present())
             }),
         })
     }
 
     /// Looks at these records again; gives those that still differ.
-    async fn read_again(&mut self, connector: &dyn Source, keys: &[Key]) -> Result<Vec<(Key, Drift)>, Failure> {
+    async fn read_again(
+        &mut self,
+        connector: &dyn Source,
+        keys: &[Key],
+    ) -> Result<Vec<(Key, Drift)>, Failure> {
         let mut drifted = Vec::new();
         for chunk in keys.chunks(1000) {
-            let page = connector.reread(chunk).await.map_err(|e: ConnectorError| Failure::from(e))?;
+            let page = connector
+                .reread(chunk)
+                .await
+                .map_err(|e: ConnectorError| Failure::from(e))?;
             let verdicts = self.judge(&page)?;
             let found: HashSet<Key> = verdicts.iter().map(|(key, _)| key.clone()).collect();
             for (key, verdict) in verdicts {
@@ -349,7 +424,14 @@ impl Prover<'_> {
             for key in chunk.iter().filter(|k| !found.contains(*k)) {
                 if self.is_present(key.as_bytes())? {
                     let what = "in the directory, not in the source";
-                    drifted.push((key.clone(), Drift { record: key.display(), what, fields: Vec::new() }));
+                    drifted.push((
+                        key.clone(),
+                        Drift {
+                            record: key.display(),
+                            what,
+                            fields: Vec::new(),
+                        },
+                    ));
                 }
             }
         }

@@ -31,8 +31,6 @@ pub enum Kind {
     Paths,
     /// An IP address with a port.
     Address,
-    /// An http or https address.
-    Url,
     /// A reference to a credential.
     Secret,
     /// One of these words.
@@ -64,7 +62,6 @@ impl Kind {
             Kind::Path => "the path of a file or folder".into(),
             Kind::Paths => "a list of paths".into(),
             Kind::Address => "an IP address with a port".into(),
-            Kind::Url => "an http or https address without credentials in it".into(),
             Kind::Secret => {
                 "a reference: { sealed = \"…\" }, { env = \"…\" } or { file = \"…\" }".into()
             }
@@ -97,7 +94,6 @@ impl Kind {
             Kind::Path => "path".into(),
             Kind::Paths => "list of paths".into(),
             Kind::Address => "address".into(),
-            Kind::Url => "URL".into(),
             Kind::Secret => "secret reference".into(),
             Kind::OneOf(words) => words
                 .iter()
@@ -240,7 +236,7 @@ const fn ndjson(
 
 use Kind::{
     Address, Boolean, Constant, Duration, Integer, Name, OneOf, Path, Paths, Percent, Property,
-    Rule, Secret, Size, Table, Text, Texts, Url,
+    Rule, Secret, Size, Table, Text, Texts,
 };
 use Presence::{Default, Depends, Optional, Required};
 
@@ -375,10 +371,7 @@ pub const KEYS: &[Key] = &[
     kafka("sink.*.sasl.mechanism", OneOf(&["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"]), Required, "\"SCRAM-SHA-512\"", "The mechanism."),
     kafka("sink.*.sasl.username", Text, Depends("required but for OAUTHBEARER"), "\"rollcall\"", "The user."),
     kafka("sink.*.sasl.password", Secret, Depends("required but for OAUTHBEARER"), "{ env = \"KAFKA_PASSWORD\" }", "The user's password."),
-    kafka("sink.*.sasl.token_endpoint", Url, Depends("required for OAUTHBEARER"), "\"https://login.example.com/oauth2/token\"", "Where tokens are fetched with the client credentials grant."),
-    kafka("sink.*.sasl.client_id", Text, Depends("required for OAUTHBEARER"), "\"rollcall\"", "The client's id at the token endpoint."),
-    kafka("sink.*.sasl.client_secret", Secret, Depends("required for OAUTHBEARER"), "{ env = \"KAFKA_CLIENT_SECRET\" }", "The client's secret at the token endpoint."),
-    kafka("sink.*.sasl.scope", Text, Optional, "\"kafka\"", "The scope to ask for; only with OAUTHBEARER."),
+    kafka("sink.*.sasl.token_file", Path, Depends("required for OAUTHBEARER"), "\"/run/rollcall/kafka-token\"", "A file with the bearer token, kept fresh by something else; read again for each refresh."),
     kafka("sink.*.properties", Table, Optional, "{ \"linger.ms\" = 0 }", "Properties of librdkafka, handed on as they are."),
     kafka("sink.*.properties.*", Property, Optional, "\"0\"", "One property. Those that Rollcall sets itself are refused; those that are credentials take a reference."),
     ndjson("sink.*.path", Path, Default("\"-\""), "\"/var/log/rollcall/events.ndjson\"", "The file, or - for standard output."),

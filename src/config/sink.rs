@@ -96,17 +96,11 @@ pub enum Sasl {
         /// The password.
         password: SecretString,
     },
-    /// By a token from an OAuth 2 token endpoint, client credentials grant (RFC 6749,
-    /// section 4.4).
+    /// By a bearer token (RFC 7628) from a file that something else keeps fresh: it is read
+    /// again each time a token is needed.
     OAuthBearer {
-        /// The endpoint.
-        token_endpoint: String,
-        /// The client.
-        client_id: String,
-        /// Its secret.
-        client_secret: SecretString,
-        /// The scope to ask for.
-        scope: Option<String>,
+        /// The file.
+        token_file: PathBuf,
     },
 }
 
@@ -373,7 +367,7 @@ fn kafka_tls(
 
 fn sasl(name: &str, section: Section<'_>, context: &Context<'_>) -> Option<Sasl> {
     const PASSWORD_KEYS: [&str; 2] = ["username", "password"];
-    const TOKEN_KEYS: [&str; 4] = ["token_endpoint", "client_id", "client_secret", "scope"];
+    const TOKEN_KEYS: [&str; 1] = ["token_file"];
     let mechanism = section.required(
         "mechanism",
         values::choice(&[
@@ -404,24 +398,9 @@ fn sasl(name: &str, section: Section<'_>, context: &Context<'_>) -> Option<Sasl>
                 })
         }
         Some(None) => {
-            let token_endpoint = section.required("token_endpoint", url);
-            let client_id = section.required("client_id", values::text);
-            let client_secret = section.required("client_secret", |item| {
-                secret(item, context, owner, "sasl.client_secret")
-            });
-            let scope = section.optional("scope", values::text);
+            let token_file = section.required("token_file", values::path);
             reject_others(&section, &PASSWORD_KEYS, "OAUTHBEARER")?;
-            match (token_endpoint, client_id, client_secret, scope) {
-                (Some(token_endpoint), Some(client_id), Some(client_secret), Some(scope)) => {
-                    Some(Sasl::OAuthBearer {
-                        token_endpoint,
-                        client_id,
-                        client_secret,
-                        scope,
-                    })
-                }
-                _ => None,
-            }
+            token_file.map(|token_file| Sasl::OAuthBearer { token_file })
         }
     };
     section.finish();
@@ -443,34 +422,6 @@ fn reject_others(section: &Section<'_>, others: &[&'static str], mechanism: &str
     none
 }
 
-/// An http or https address; plain http only to this machine.
-fn url(item: &Item<'_>) -> Option<String> {
-    let text = values::text(item)?;
-    let (scheme, rest) = text.split_once("://").unwrap_or(("", ""));
-    let authority = rest.split(['/', '?', '#']).next().unwrap_or("");
-    if authority.contains('@') {
-        return item.reject(
-            "an address with credentials in it (not shown)",
-            item.kind().expected(),
-            "remove what stands before the @",
-        );
-    }
-    let host = match authority.rsplit_once(':') {
-        Some((host, port)) if port.parse::<u16>().is_ok() => host,
-        _ => authority,
-    };
-    match scheme {
-        "https" if !host.is_empty() => Some(text),
-        "http" if is_loopback(host) => Some(text),
-        "http" if !host.is_empty() => item.reject(
-            "an address without TLS, where a secret would be sent",
-            item.kind().expected(),
-            "write an https address",
-        ),
-        _ => item.wrong(),
-    }
-}
-
 /// What Rollcall sets itself, and the key that does it.
 const OWN_PROPERTIES: &[(&str, &str)] = &[
     ("acks", "nothing: every replica has to have an event"),
@@ -489,9 +440,6 @@ const OWN_PROPERTIES: &[(&str, &str)] = &[
     ),
     ("sasl.mechanism", "sasl.mechanism"),
     ("sasl.mechanisms", "sasl.mechanism"),
-    ("sasl.oauthbearer.client.id", "sasl.client_id"),
-    ("sasl.oauthbearer.client.secret", "sasl.client_secret"),
-    ("sasl.oauthbearer.token.endpoint.url", "sasl.token_endpoint"),
     ("sasl.password", "sasl.password"),
     ("sasl.username", "sasl.username"),
     ("security.protocol", "tls.mode and sasl"),

@@ -27,21 +27,24 @@ impl Hub {
     /// An empty hub whose outbox ends at the given position.
     pub fn new(head: u64) -> Arc<Hub> {
         Arc::new(Hub {
-            recent: Mutex::new(Recent { blocks: VecDeque::new(), bytes: 0 }),
+            recent: Mutex::new(Recent {
+                blocks: VecDeque::new(),
+                bytes: 0,
+            }),
             head: watch::Sender::new(head),
         })
     }
 
     /// Adds a block that was just committed.
     pub fn publish(&self, block: Arc<OutboxBlock>) {
-        let end = block.end_position();
+        let end = block.last_position().0;
         {
             let mut recent = self.lock();
-            recent.bytes += block.len_bytes();
+            recent.bytes += block.bytes.len();
             recent.blocks.push_back(block);
             while recent.bytes > KEEP_BYTES && recent.blocks.len() > 1 {
                 if let Some(old) = recent.blocks.pop_front() {
-                    recent.bytes -= old.len_bytes();
+                    recent.bytes -= old.bytes.len();
                 }
             }
         }
@@ -56,11 +59,19 @@ impl Hub {
     /// The block that holds a position, if it is still in memory.
     pub fn block_with(&self, position: u64) -> Option<Arc<OutboxBlock>> {
         let recent = self.lock();
-        let at = recent.blocks.partition_point(|b| b.end_position() < position);
-        recent.blocks.get(at).filter(|b| b.first_position() <= position).cloned()
+        let at = recent
+            .blocks
+            .partition_point(|b| b.last_position().0 < position);
+        recent
+            .blocks
+            .get(at)
+            .filter(|b| b.first_position.0 <= position)
+            .cloned()
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Recent> {
-        self.recent.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.recent
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }

@@ -9,10 +9,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use rollcall_contract::{ConnectorError, Refused, Sink, SinkStart};
 use rollcall_core::event::EventKind;
-use rollcall_store::{OutboxBlock, Readers};
+use rollcall_store::{OutboxBlock, Position, Readers};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -44,11 +43,17 @@ pub struct SinkLive {
 impl SinkLive {
     /// State (`starting`, `delivering`, `waiting`, `refused`, `stopped`) and reason.
     pub fn state(&self) -> (String, String) {
-        self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clone()
+        self.state
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
+            .clone()
     }
 
     fn set_state(&self, state: &str, reason: &str) {
-        let mut held = self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut held = self
+            .state
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner());
         *held = (state.to_owned(), reason.to_owned());
     }
 }
@@ -95,7 +100,9 @@ impl Lane {
     /// delivered or stays for the next start.
     pub async fn run(mut self) {
         let mut backoff = Backoff::default();
-        self.live.position.store(self.stored_position, Ordering::Relaxed);
+        self.live
+            .position
+            .store(self.stored_position, Ordering::Relaxed);
         loop {
             let ended = self.session(&mut backoff).await;
             let Ended::Failed(e) = ended else { break };
@@ -105,9 +112,17 @@ impl Lane {
                 let _ = self.fatal.send(format!("sink {}: {e}", self.name)).await;
                 break;
             }
-            let (state, wait) =
-                if e.is_transient() { ("waiting", backoff.next()) } else { ("refused", Backoff::SLOWEST) };
-            tracing::warn!(sink = self.name, state, retry_in_ms = wait.as_millis() as u64, "{e}");
+            let (state, wait) = if e.is_transient() {
+                ("waiting", backoff.next())
+            } else {
+                ("refused", Backoff::SLOWEST)
+            };
+            tracing::warn!(
+                sink = self.name,
+                state,
+                retry_in_ms = wait.as_millis() as u64,
+                "{e}"
+            );
             self.live.set_state(state, &e.to_string());
             tokio::select! {
                 () = self.cancel.cancelled() => break,
@@ -125,7 +140,10 @@ impl Lane {
         }
     }
 
-    async fn deliver_on(&mut self, backoff: &mut Backoff) -> Result<std::convert::Infallible, Ended> {
+    async fn deliver_on(
+        &mut self,
+        backoff: &mut Backoff,
+    ) -> Result<std::convert::Infallible, Ended> {
         self.live.set_state("starting", "");
         let start = tokio::select! {
             () = self.cancel.cancelled() => return Err(Ended::Cancelled),
@@ -158,7 +176,7 @@ impl Lane {
         }
     }
 
-    async fn wait(&self, head: &mut watch::Receiver<u64>, dirty: bool) -> Result<(), Ended> {
+    async fn wait(&mut self, head: &mut watch::Receiver<u64>, dirty: bool) -> Result<(), Ended> {
         tokio::select! {
             biased;
             () = self.cancel.cancelled() => Err(Ended::Cancelled),
@@ -168,14 +186,17 @@ impl Lane {
     }
 
     /// The position from which to go on.
-    async fn certain(&self, start: SinkStart) -> u64 {
+    async fn certain(&mut self, start: SinkStart) -> u64 {
         let stored = self.live.position.load(Ordering::Relaxed);
         match start {
             SinkStart::Known(position) => {
                 if position > self.stored_head.max(*self.hub.head().borrow()) {
                     let sink = self.name.clone();
                     // Without an engine the daemon is stopping.
-                    let _ = self.engine.send(Work::StoreRestored { sink, position }).await;
+                    let _ = self
+                        .engine
+                        .send(Work::StoreRestored { sink, position })
+                        .await;
                 }
                 position
             }
@@ -184,21 +205,26 @@ impl Lane {
     }
 
     /// Blocks from the position on: what is in memory if it reaches back so far.
-    async fn blocks_behind(&self, position: u64) -> Result<Vec<Arc<OutboxBlock>>, Ended> {
+    async fn blocks_behind(&mut self, position: u64) -> Result<Vec<Arc<OutboxBlock>>, Ended> {
         let mut blocks = Vec::new();
         let mut next = position + 1;
         let mut events = 0;
         while events < EVENTS_PER_DELIVERY {
-            let Some(block) = self.hub.block_with(next) else { break };
-            next = block.end_position() + 1;
-            events += block.count();
+            let Some(block) = self.hub.block_with(next) else {
+                break;
+            };
+            next = block.last_position().0 + 1;
+            events += block.count as usize;
             blocks.push(block);
         }
         if !blocks.is_empty() {
             return Ok(blocks);
         }
         let readers = self.readers.clone();
-        let read = tokio::task::spawn_blocking(move || readers.outbox_from(position + 1, READ_BYTES)).await;
+        let read = tokio::task::spawn_blocking(move || {
+            readers.outbox_from(Position(position + 1), READ_BYTES)
+        })
+        .await;
         match read {
             Ok(Ok(blocks)) if !blocks.is_empty() => Ok(blocks),
             Ok(Ok(_)) => Err(ConnectorError::transient(
@@ -207,7 +233,11 @@ impl Lane {
             )
             .into()),
             Ok(Err(e)) => Err(ConnectorError::transient("outbox_unreadable", e.to_string()).into()),
-            Err(_) => Err(ConnectorError::transient("outbox_unreadable", "Reading the outbox was aborted.").into()),
+            Err(_) => Err(ConnectorError::transient(
+                "outbox_unreadable",
+                "Reading the outbox was aborted.",
+            )
+            .into()),
         }
     }
 
@@ -218,18 +248,22 @@ impl Lane {
         position: u64,
     ) -> Result<(u64, Vec<Refused>), Ended> {
         let mut placed: Vec<Placed<'_>> = Vec::new();
-        let shared: Vec<Bytes> = blocks.iter().map(|b| b.bytes().clone()).collect();
-        for (block, bytes) in blocks.iter().zip(&shared) {
-            for (at, sequence, event) in block.place(bytes) {
+        for block in blocks {
+            for event in block.events() {
                 let event = event.map_err(|e| {
                     ConnectorError::definite(
                         "outbox_damaged",
-                        format!("{e}, at position {at}."),
+                        format!("{e}; it begins at position {}.", block.first_position),
                         "Restore the store from a backup; see docs/operations.md.",
                     )
                 })?;
-                if at > position {
-                    placed.push(Placed { position: at, sequence, event, block: bytes });
+                if event.position.0 > position {
+                    placed.push(Placed {
+                        position: event.position.0,
+                        sequence: event.sequence.map(|s| s.0),
+                        event: event.event,
+                        block: &block.bytes,
+                    });
                 }
             }
         }
@@ -245,9 +279,17 @@ impl Lane {
             if !records.is_empty() {
                 let refused = self.sink.deliver(records).await?;
                 for r in &refused {
-                    tracing::warn!(sink = self.name, position = r.sequence, reason = r.reason, "parked: {}", r.detail);
+                    tracing::warn!(
+                        sink = self.name,
+                        position = r.sequence,
+                        reason = r.reason,
+                        "parked: {}",
+                        r.detail
+                    );
                 }
-                self.live.refused.fetch_add(refused.len() as u64, Ordering::Relaxed);
+                self.live
+                    .refused
+                    .fetch_add(refused.len() as u64, Ordering::Relaxed);
                 all_refused.extend(refused);
             }
             end = last;
@@ -266,14 +308,22 @@ impl Lane {
             .min();
         if let Some(oldest) = oldest {
             let seconds = (now - oldest).max(0) as f64 / 1e6;
-            metrics::histogram!(names::COMMIT_TO_DELIVERED, "sink" => self.name.clone()).record(seconds);
+            metrics::histogram!(names::COMMIT_TO_DELIVERED, "sink" => self.name.clone())
+                .record(seconds);
         }
     }
 
-    async fn report(&self, refused: Vec<Refused>) {
+    async fn report(&mut self, refused: Vec<Refused>) {
         let position = self.live.position.load(Ordering::Relaxed);
         let sink = self.name.clone();
         // Without an engine the daemon is stopping; the destination or the next start knows.
-        let _ = self.engine.send(Work::Delivered { sink, position, refused }).await;
+        let _ = self
+            .engine
+            .send(Work::Delivered {
+                sink,
+                position,
+                refused,
+            })
+            .await;
     }
 }

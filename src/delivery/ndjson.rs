@@ -38,12 +38,19 @@ pub struct NdjsonSink {
 impl NdjsonSink {
     /// A sink that opens its file when it starts.
     pub fn new(target: Target) -> NdjsonSink {
-        NdjsonSink { target, file: None, buffer: Vec::new() }
+        NdjsonSink {
+            target,
+            file: None,
+            buffer: Vec::new(),
+        }
     }
 
     fn write(&mut self, block: &[Outgoing]) -> io::Result<()> {
         self.buffer.clear();
-        for record in block.iter().filter(|r| r.value.is_some() && r.destination.is_none()) {
+        for record in block
+            .iter()
+            .filter(|r| r.value.is_some() && r.destination.is_none())
+        {
             write_line(record, &mut self.buffer);
         }
         match (&self.target, &mut self.file) {
@@ -52,7 +59,14 @@ impl NdjsonSink {
                 out.write_all(&self.buffer)?;
                 out.flush()
             }
-            (Target::File { path, rotate_bytes, keep }, Some((file, size))) => {
+            (
+                Target::File {
+                    path,
+                    rotate_bytes,
+                    keep,
+                },
+                Some((file, size)),
+            ) => {
                 if *size > 0 && *size + self.buffer.len() as u64 > *rotate_bytes {
                     rotate(path, *keep)?;
                     (*file, *size) = open(path)?;
@@ -71,7 +85,10 @@ impl NdjsonSink {
             Target::Stdout => "standard output".to_owned(),
             Target::File { path, .. } => path.display().to_string(),
         };
-        ConnectorError::transient("write_failed", format!("Events could not be written to {place}: {e}."))
+        ConnectorError::transient(
+            "write_failed",
+            format!("Events could not be written to {place}: {e}."),
+        )
     }
 }
 
@@ -79,7 +96,11 @@ impl NdjsonSink {
 fn write_line(record: &Outgoing, out: &mut Vec<u8>) {
     out.push(b'{');
     for (name, value) in &record.headers {
-        let name = if *name == "content-type" { "datacontenttype" } else { name };
+        let name = if *name == "content-type" {
+            "datacontenttype"
+        } else {
+            name
+        };
         out.push(b'"');
         out.extend_from_slice(name.as_bytes());
         out.extend_from_slice(b"\":");
@@ -94,7 +115,11 @@ fn write_line(record: &Outgoing, out: &mut Vec<u8>) {
 
 /// Opens for appending; ends a line that a crash cut.
 fn open(path: &Path) -> io::Result<(File, u64)> {
-    let mut file = OpenOptions::new().read(true).append(true).create(true).open(path)?;
+    let mut file = OpenOptions::new()
+        .read(true)
+        .append(true)
+        .create(true)
+        .open(path)?;
     let mut size = file.metadata()?.len();
     if size > 0 {
         let mut last = [0u8];
@@ -158,7 +183,10 @@ mod tests {
             sequence: n,
             key: None,
             value: Some(Bytes::from(format!("{{\"n\":{n}}}"))),
-            headers: vec![("id", Bytes::from(n.to_string())), ("content-type", Bytes::from_static(b"application/json"))],
+            headers: vec![
+                ("id", Bytes::from(n.to_string())),
+                ("content-type", Bytes::from_static(b"application/json")),
+            ],
             destination: None,
         }
     }
@@ -168,7 +196,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("events.ndjson");
         std::fs::write(&path, b"{\"cut").unwrap();
-        let target = Target::File { path: path.clone(), rotate_bytes: 1 << 20, keep: 1 };
+        let target = Target::File {
+            path: path.clone(),
+            rotate_bytes: 1 << 20,
+            keep: 1,
+        };
         let mut sink = NdjsonSink::new(target);
         sink.file = Some(open(&path).unwrap());
         sink.write(&[record(1), record(2)]).unwrap();
@@ -184,13 +216,19 @@ mod tests {
     fn rotation_keeps_as_many_files_as_asked_for() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("e");
-        let mut sink = NdjsonSink::new(Target::File { path: path.clone(), rotate_bytes: 1, keep: 2 });
+        let mut sink = NdjsonSink::new(Target::File {
+            path: path.clone(),
+            rotate_bytes: 1,
+            keep: 2,
+        });
         sink.file = Some(open(&path).unwrap());
         for n in 0..5 {
             sink.write(&[record(n)]).unwrap();
         }
-        let mut names: Vec<String> =
-            std::fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        let mut names: Vec<String> = std::fs::read_dir(dir.path())
+            .unwrap()
+            .map(|e| e.unwrap().file_name().into_string().unwrap())
+            .collect();
         names.sort();
         assert_eq!(names, ["e", "e.1", "e.2"]);
         assert!(std::fs::read_to_string(&path).unwrap().contains("\"n\":4"));

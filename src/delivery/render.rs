@@ -55,8 +55,14 @@ impl Renderer {
         Renderer {
             origin: Bytes::from(format!("/rollcall/{organization}")),
             organization: Bytes::copy_from_slice(organization.as_bytes()),
-            sources: sources.into_iter().map(|(id, name)| (id, Bytes::from(name))).collect(),
-            raw_topics: raw_topics.into_iter().map(|(id, topic)| (id, Arc::from(topic))).collect(),
+            sources: sources
+                .into_iter()
+                .map(|(id, name)| (id, Bytes::from(name)))
+                .collect(),
+            raw_topics: raw_topics
+                .into_iter()
+                .map(|(id, topic)| (id, Arc::from(topic)))
+                .collect(),
         }
     }
 
@@ -64,7 +70,10 @@ impl Renderer {
     /// deleted user's event is followed by its tombstone under the same position.
     pub fn render(&self, events: &[Placed<'_>]) -> Vec<Outgoing> {
         let mut text = BytesMut::with_capacity(events.len() * 160);
-        let texts: Vec<Texts> = events.iter().map(|placed| write_texts(placed, &mut text)).collect();
+        let texts: Vec<Texts> = events
+            .iter()
+            .map(|placed| write_texts(placed, &mut text))
+            .collect();
         let text = text.freeze();
         let mut out = Vec::with_capacity(events.len());
         for (placed, at) in events.iter().zip(texts) {
@@ -85,7 +94,10 @@ impl Renderer {
             headers.push(("specversion", Bytes::from_static(b"1.0")));
             headers.push(("id", text.slice(at.id)));
             headers.push(("source", self.origin.clone()));
-            headers.push(("type", Bytes::from_static(event.kind.type_name().as_bytes())));
+            headers.push((
+                "type",
+                Bytes::from_static(event.kind.type_name().as_bytes()),
+            ));
             headers.push(("time", text.slice(at.time)));
             headers.push(("content-type", Bytes::from_static(b"application/json")));
             headers.push(("orgid", self.organization.clone()));
@@ -109,7 +121,13 @@ impl Renderer {
                 destination: None,
             });
             if event.kind == EventKind::UserDeleted {
-                out.push(Outgoing { sequence: placed.position, key, value: None, headers: Vec::new(), destination: None });
+                out.push(Outgoing {
+                    sequence: placed.position,
+                    key,
+                    value: None,
+                    headers: Vec::new(),
+                    destination: None,
+                });
             }
         }
         out
@@ -133,11 +151,21 @@ fn write_texts(placed: &Placed<'_>, text: &mut BytesMut) -> Texts {
     });
     let time = append(text, |t| write_time(event.time_us, t));
     let mut number = itoa::Buffer::new();
-    let sequence =
-        append(text, |t| t.extend_from_slice(number.format(placed.sequence.unwrap_or(0)).as_bytes()));
-    let run = append(text, |t| t.extend_from_slice(number.format(event.run.0).as_bytes()));
+    let sequence = append(text, |t| {
+        t.extend_from_slice(number.format(placed.sequence.unwrap_or(0)).as_bytes())
+    });
+    let run = append(text, |t| {
+        t.extend_from_slice(number.format(event.run.0).as_bytes())
+    });
     let position = append(text, |t| t.extend_from_slice(event.position.as_bytes()));
-    Texts { id, subject, time, sequence, run, position }
+    Texts {
+        id,
+        subject,
+        time,
+        sequence,
+        run,
+        position,
+    }
 }
 
 fn append(text: &mut BytesMut, write: impl FnOnce(&mut BytesMut)) -> std::ops::Range<usize> {

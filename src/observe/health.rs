@@ -25,7 +25,12 @@ pub fn obstacles(shared: &Shared) -> Vec<Obstacle> {
     let mut found = Vec::new();
     for source in &shared.sources {
         let live = source.live.snapshot();
-        let mut say = |reason: String| found.push(Obstacle { source: source.name.clone(), reason });
+        let mut say = |reason: String| {
+            found.push(Obstacle {
+                source: source.name.clone(),
+                reason,
+            })
+        };
         match live.state.as_str() {
             "streaming" | "scanning" => {}
             "" => say("The source was not started yet.".to_owned()),
@@ -34,7 +39,9 @@ pub fn obstacles(shared: &Shared) -> Vec<Obstacle> {
         }
         let lag = source.lag_seconds(&live);
         if live.state == "streaming" && lag > STALLED_SECONDS {
-            say(format!("Replication is stalled: the last change taken in was committed {lag:.0} s ago."));
+            say(format!(
+                "Replication is stalled: the last change taken in was committed {lag:.0} s ago."
+            ));
         }
     }
     found

@@ -39,11 +39,18 @@ pub struct Mappers(Arc<RwLock<HashMap<SourceId, Arc<Mapper>>>>);
 
 impl Mappers {
     fn get(&self, source: SourceId) -> Option<Arc<Mapper>> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).get(&source).cloned()
+        self.0
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(&source)
+            .cloned()
     }
 
     fn set(&self, source: SourceId, mapper: Arc<Mapper>) {
-        self.0.write().unwrap_or_else(PoisonError::into_inner).insert(source, mapper);
+        self.0
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(source, mapper);
     }
 }
 
@@ -91,7 +98,11 @@ pub fn rules(
         .iter()
         .filter_map(|source| {
             let mut rules = SourceRules::new(*ids.get(&source.name)?, source.name.clone());
-            rules.match_attributes = source.match_attributes.iter().filter_map(attribute).collect();
+            rules.match_attributes = source
+                .match_attributes
+                .iter()
+                .filter_map(attribute)
+                .collect();
             rules.fingerprint = source.fingerprint.iter().filter_map(attribute).collect();
             rules.leaver = match source.leaver {
                 config::LeaverAction::Deactivate => LeaverAction::Deactivate,
@@ -104,10 +115,23 @@ pub fn rules(
         .authority
         .iter()
         .filter_map(|(name, order)| {
-            Some((attribute(name)?, order.iter().filter_map(|source| ids.get(source).copied()).collect()))
+            Some((
+                attribute(name)?,
+                order
+                    .iter()
+                    .filter_map(|source| ids.get(source).copied())
+                    .collect(),
+            ))
         })
         .collect();
-    Rules::new(&config.organization, attributes.clone(), sources, authority, fold, Box::new(mappers))
+    Rules::new(
+        &config.organization,
+        attributes.clone(),
+        sources,
+        authority,
+        |_, value, out| fold(value, out),
+        Box::new(mappers),
+    )
 }
 
 impl Directory {
@@ -134,7 +158,10 @@ impl Directory {
 
     /// The deterministic id of an operational event.
     pub(super) fn operational_id(&self, kind: EventKind, source: &str, what: &str) -> [u8; 16] {
-        let text = format!("{}\n{}\n{source}\n{what}", self.rules.organization, kind as u8);
+        let text = format!(
+            "{}\n{}\n{source}\n{what}",
+            self.rules.organization, kind as u8
+        );
         xxhash_rust::xxh3::xxh3_128(text.as_bytes()).to_be_bytes()
     }
 }
@@ -170,19 +197,35 @@ fn steps(batch: &rollcall_contract::Batch) -> Vec<Step<'_>> {
                 next += 1;
                 next - 1
             });
-            Step { change, key, old_key, mapped }
+            Step {
+                change,
+                key,
+                old_key,
+                mapped,
+            }
         })
         .collect()
 }
 
 impl Engine {
-    pub(super) fn apply_changes(&mut self, work: Changes, pending: &mut Pending) -> Result<(), StoreError> {
-        let Changes { source, batch, mapped, mappers } = work;
+    pub(super) fn apply_changes(
+        &mut self,
+        work: Changes,
+        pending: &mut Pending,
+    ) -> Result<(), StoreError> {
+        let Changes {
+            source,
+            batch,
+            mapped,
+            mappers,
+        } = work;
         let now = now_us();
         let run = self.stream_run(source, now)?;
         let steps = steps(&batch);
         self.preload(source, &steps, &mapped)?;
-        let Some(track) = self.sources.get_mut(&source) else { return Ok(()) };
+        let Some(track) = self.sources.get_mut(&source) else {
+            return Ok(());
+        };
         if let Some(scan) = track.scan.as_mut().filter(|s| !s.absent.is_empty()) {
             for key in steps.iter().flat_map(|s| [&s.key, &s.old_key]).flatten() {
                 scan.absent.remove(key);
@@ -216,19 +259,31 @@ impl Engine {
             match (change.op(), &step.key, &step.old_key) {
                 (Op::Delete, _, Some(key)) => {
                     let change = change_ref(key, None, tx, change.ordinal(), Origin::Log);
-                    resolver.remove(source, &change, LeaverReason::Deleted).map_err(failed)?;
+                    resolver
+                        .remove(source, &change, LeaverReason::Deleted)
+                        .map_err(failed)?;
                 }
                 (Op::Insert | Op::Update | Op::Read, Some(key), old_key) => {
                     let (key, old_key) = reference(key, old_key.as_ref());
                     let Some(index) = step.mapped else { continue };
-                    let change_ref = change_ref(&key, old_key.as_ref(), tx, change.ordinal(), Origin::Log);
+                    let change_ref =
+                        change_ref(&key, old_key.as_ref(), tx, change.ordinal(), Origin::Log);
                     let row = mapped.row(index);
                     if row.outcome() == Outcome::Deferred {
                         let stored_under = old_key.as_ref().unwrap_or(&key);
                         let mapper = &mappers[change.table_index()];
-                        complete(&mut resolver, source, stored_under, change, mapper, &mut directory.scratch)?;
+                        complete(
+                            &mut resolver,
+                            source,
+                            stored_under,
+                            change,
+                            mapper,
+                            &mut directory.scratch,
+                        )?;
                         let completed = directory.scratch.row(0);
-                        resolver.apply(source, &change_ref, completed).map_err(failed)?;
+                        resolver
+                            .apply(source, &change_ref, completed)
+                            .map_err(failed)?;
                         if completed.incomplete() {
                             resolver.ask_again(source, key.as_bytes());
                         }
@@ -257,9 +312,15 @@ impl Engine {
     fn count(&mut self, source: SourceId, scan: bool, position: &str, pending: &mut Pending) {
         let counted = std::mem::take(&mut pending.plan.counters);
         pending.counted.add(&counted);
-        let Some(track) = self.sources.get_mut(&source) else { return };
+        let Some(track) = self.sources.get_mut(&source) else {
+            return;
+        };
         position.clone_into(&mut track.position);
-        let run = if scan { track.scan.as_mut().map(|s| &mut s.run) } else { track.stream_run.as_mut() };
+        let run = if scan {
+            track.scan.as_mut().map(|s| &mut s.run)
+        } else {
+            track.stream_run.as_mut()
+        };
         if let Some(run) = run {
             run.row.counters.add(&counted);
             run.row.to = Some(position.to_owned());
@@ -268,22 +329,47 @@ impl Engine {
     }
 
     /// Reads what the batch is going to ask of the store, in the order of the keys.
-    fn preload(&mut self, source: SourceId, steps: &[Step<'_>], mapped: &MappedRows) -> Result<(), StoreError> {
-        let keys = steps.iter().flat_map(|s| [&s.key, &s.old_key]).flatten().map(Key::as_bytes);
+    fn preload(
+        &mut self,
+        source: SourceId,
+        steps: &[Step<'_>],
+        mapped: &MappedRows,
+    ) -> Result<(), StoreError> {
+        let keys = steps
+            .iter()
+            .flat_map(|s| [&s.key, &s.old_key])
+            .flatten()
+            .map(Key::as_bytes);
         self.writer.preload(source, keys)?;
         let mut hashes = Vec::new();
-        for step in steps.iter().filter(|s| matches!(s.change.op(), Op::Insert | Op::Read)) {
+        for step in steps
+            .iter()
+            .filter(|s| matches!(s.change.op(), Op::Insert | Op::Read))
+        {
             if let Some(index) = step.mapped {
                 self.directory.folds.clear();
-                self.directory.rules.match_hashes(source, &mapped.row(index), &mut self.directory.folds);
+                self.directory.rules.match_hashes(
+                    source,
+                    &mapped.row(index),
+                    &mut self.directory.folds,
+                );
                 hashes.extend_from_slice(&self.directory.folds);
             }
         }
         self.writer.preload_owners(hashes)
     }
 
-    pub(super) fn apply_page(&mut self, work: PageWork, pending: &mut Pending) -> Result<(), StoreError> {
-        let PageWork { source, page, mapped, mappers } = work;
+    pub(super) fn apply_page(
+        &mut self,
+        work: PageWork,
+        pending: &mut Pending,
+    ) -> Result<(), StoreError> {
+        let PageWork {
+            source,
+            page,
+            mapped,
+            mappers,
+        } = work;
         let now = now_us();
         let is_scan = page.purpose != Purpose::Repair;
         let run = match self.sources.get(&source).and_then(|t| t.scan.as_ref()) {
@@ -293,8 +379,12 @@ impl Engine {
         let steps = steps(&page.rows);
         self.preload(source, &steps, &mapped)?;
         let directory = &mut self.directory;
-        let alive: Vec<&Step<'_>> =
-            steps.iter().enumerate().filter(|(i, _)| page.is_alive(*i)).map(|(_, s)| s).collect();
+        let alive: Vec<&Step<'_>> = steps
+            .iter()
+            .enumerate()
+            .filter(|(i, _)| page.is_alive(*i))
+            .map(|(_, s)| s)
+            .collect();
         let images = last_images(&directory.rules, source, alive.iter().copied(), &mapped);
         let mut absent = Vec::new();
         {
@@ -322,8 +412,17 @@ impl Engine {
                 let row = mapped.row(index);
                 if row.outcome() == Outcome::Deferred {
                     let mapper = &mappers[step.change.table_index()];
-                    complete(&mut resolver, source, key, &step.change, mapper, &mut directory.scratch)?;
-                    resolver.apply(source, &change_ref, directory.scratch.row(0)).map_err(failed)?;
+                    complete(
+                        &mut resolver,
+                        source,
+                        key,
+                        &step.change,
+                        mapper,
+                        &mut directory.scratch,
+                    )?;
+                    resolver
+                        .apply(source, &change_ref, directory.scratch.row(0))
+                        .map_err(failed)?;
                 } else {
                     resolver.apply(source, &change_ref, row).map_err(failed)?;
                 }
@@ -340,8 +439,11 @@ impl Engine {
         self.count(source, is_scan, &position, pending);
         match page.purpose {
             Purpose::Scan { number } => {
-                let seen =
-                    steps.iter().filter_map(|s| s.key.as_ref()).map(|k| seen_hash(k.as_bytes())).collect();
+                let seen = steps
+                    .iter()
+                    .filter_map(|s| s.key.as_ref())
+                    .map(|k| seen_hash(k.as_bytes()))
+                    .collect();
                 self.scan_page(source, number, page.last, seen, pending);
             }
             Purpose::Absence => {
@@ -406,17 +508,24 @@ impl Engine {
             now,
             run,
         );
-        resolver.retry(keys.iter().copied()).map_err(failed)?;
+        let keys: Vec<MatchHash> = keys.iter().copied().collect();
+        resolver.retry(&keys).map_err(failed)?;
         resolver.finish().map_err(failed)
     }
 
     /// Of these records, how many keep an active user; and how many active users this
     /// source has in all.
-    pub(super) fn count_leavers(&mut self, source: SourceId, absent: &[Key]) -> Result<(u64, u64), StoreError> {
+    pub(super) fn count_leavers(
+        &mut self,
+        source: SourceId,
+        absent: &[Key],
+    ) -> Result<(u64, u64), StoreError> {
         let mut leavers = 0;
         let mut bytes = Vec::new();
         for key in absent {
-            if let Some(LinkTarget::User(row)) = self.writer.link(source, key.as_bytes()).map_err(failed)? {
+            if let Some(LinkTarget::User(row)) =
+                self.writer.link(source, key.as_bytes()).map_err(failed)?
+            {
                 bytes.clear();
                 if self.writer.user(row, &mut bytes).map_err(failed)?
                     && Document::decode(&bytes).is_ok_and(|d| d.is_active())
@@ -432,7 +541,11 @@ impl Engine {
     }
 
     /// Every record of a source that is present as far as the directory knows.
-    pub(super) fn present_keys(&mut self, source: SourceId, mut each: impl FnMut(&[u8], bool)) -> Result<(), StoreError> {
+    pub(super) fn present_keys(
+        &mut self,
+        source: SourceId,
+        mut each: impl FnMut(&[u8], bool),
+    ) -> Result<(), StoreError> {
         const AT_ONCE: usize = 5_000;
         let mut after: Option<Key> = None;
         let mut bytes = Vec::new();
@@ -444,8 +557,12 @@ impl Engine {
                     LinkTarget::User(row) => {
                         bytes.clear();
                         self.writer.user(*row, &mut bytes).map_err(failed)?;
-                        let Ok(document) = Document::decode(&bytes) else { continue };
-                        let state = document.find_link(source, key).map(|i| document.links[i].state);
+                        let Ok(document) = Document::decode(&bytes) else {
+                            continue;
+                        };
+                        let state = document
+                            .find_link(source, key)
+                            .map(|i| document.links[i].state);
                         if state.is_some_and(LinkState::is_present) {
                             each(key, document.is_active());
                         }
@@ -476,7 +593,11 @@ fn change_ref<'a>(
     ChangeRef {
         key: key.as_bytes(),
         old_key: old_key.map(Key::as_bytes),
-        tx: if origin == Origin::Scan { &[] } else { &tx.id.0 },
+        tx: if origin == Origin::Scan {
+            &[]
+        } else {
+            &tx.id.0
+        },
         position: tx.position(),
         ordinal,
         commit_us: tx.commit_us,
@@ -494,7 +615,9 @@ fn complete(
     out: &mut MappedRows,
 ) -> Result<(), StoreError> {
     let mut shadow = Vec::new();
-    resolver.stored_shadow(source, key.as_bytes(), &mut shadow).map_err(failed)?;
+    resolver
+        .stored_shadow(source, key.as_bytes(), &mut shadow)
+        .map_err(failed)?;
     out.clear();
     if let Some(row) = change.after() {
         mapper.map(&row, Some(&shadow), out);

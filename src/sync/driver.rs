@@ -11,7 +11,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use rollcall_contract::{
-    Acknowledge, Batch, ConnectorError, Cursor, Gap, GapReason, Key, Op, Page, Source, StreamItem, TableSchema,
+    Acknowledge, Batch, ConnectorError, Cursor, Gap, GapReason, Key, Op, Page, Source, StreamItem,
+    TableSchema,
 };
 use rollcall_core::attribute::Attributes;
 use rollcall_core::id::SourceId;
@@ -99,10 +100,17 @@ impl Driver {
             let (state, wait, reason) = match self.session(&mut delay).await {
                 Ok(never) => match never {},
                 Err(Ended::Cancelled | Ended::EngineGone) => return,
-                Err(Ended::Failed(e)) if e.is_transient() => ("waiting", delay.next(), e.to_string()),
+                Err(Ended::Failed(e)) if e.is_transient() => {
+                    ("waiting", delay.next(), e.to_string())
+                }
                 Err(Ended::Failed(e)) => ("refused", Backoff::SLOWEST, e.to_string()),
             };
-            tracing::warn!(source = self.name, state, retry_in_ms = wait.as_millis() as u64, "{reason}");
+            tracing::warn!(
+                source = self.name,
+                state,
+                retry_in_ms = wait.as_millis() as u64,
+                "{reason}"
+            );
             if self.state(state, reason).await.is_err() {
                 return;
             }
@@ -115,7 +123,13 @@ impl Driver {
 
     async fn state(&self, state: &'static str, reason: String) -> Result<(), Ended> {
         self.live.set_state(state, &reason);
-        self.engine.send(Work::State { source: self.id, state, reason }).await?;
+        self.engine
+            .send(Work::State {
+                source: self.id,
+                state,
+                reason,
+            })
+            .await?;
         Ok(())
     }
 
@@ -127,13 +141,25 @@ impl Driver {
 
     async fn session(&mut self, delay: &mut Backoff) -> Result<std::convert::Infallible, Ended> {
         self.state("connecting", String::new()).await?;
-        let resume = self.ask(|reply| Work::Resume { source: self.id, reply }).await?;
+        let resume = self
+            .ask(|reply| Work::Resume {
+                source: self.id,
+                reply,
+            })
+            .await?;
         let opened = tokio::select! {
             () = self.cancel.cancelled() => return Err(Ended::Cancelled),
             opened = self.source.open(resume.cursor) => opened?,
         };
         for gap in &opened.gaps {
-            tracing::warn!(source = self.name, reason = gap.reason.as_str(), from = gap.from, to = gap.to, "gap: {}", gap.detail);
+            tracing::warn!(
+                source = self.name,
+                reason = gap.reason.as_str(),
+                from = gap.from,
+                to = gap.to,
+                "gap: {}",
+                gap.detail
+            );
         }
         let (start, acknowledge) = (opened.start.clone(), Arc::clone(&opened.acknowledge));
         let scan_due = self
@@ -243,16 +269,33 @@ impl Session<'_> {
                 self.windows.observe(&batch);
                 self.cursor = batch.cursor().clone();
                 let (mapped, mappers) = self.map(&batch).await?;
-                self.driver.live.queued_bytes.fetch_add(batch.size_bytes() as u64, Ordering::Relaxed);
-                let emptied = batch.changes().find(|c| c.op() == Op::Truncate).map(|c| c.tx().position().to_owned());
-                self.driver.engine.send(Work::Changes(Changes { source, batch, mapped, mappers })).await?;
+                self.driver
+                    .live
+                    .queued_bytes
+                    .fetch_add(batch.size_bytes() as u64, Ordering::Relaxed);
+                let emptied = batch
+                    .changes()
+                    .find(|c| c.op() == Op::Truncate)
+                    .map(|c| c.tx().position().to_owned());
+                self.driver
+                    .engine
+                    .send(Work::Changes(Changes {
+                        source,
+                        batch,
+                        mapped,
+                        mappers,
+                    }))
+                    .await?;
                 if let Some(position) = emptied {
                     self.table_emptied(position).await?;
                 }
             }
             StreamItem::Progress(cursor) => {
                 self.cursor = cursor.clone();
-                self.driver.engine.send(Work::Progress { source, cursor }).await?;
+                self.driver
+                    .engine
+                    .send(Work::Progress { source, cursor })
+                    .await?;
             }
             StreamItem::SchemaChanged(schema) => {
                 tracing::info!(source = self.driver.name, table = %schema.table, columns = schema.columns.len(), "the table's columns changed");
@@ -264,8 +307,19 @@ impl Session<'_> {
     }
 
     async fn gap(&mut self, gap: Gap) -> Result<(), Ended> {
-        tracing::warn!(source = self.driver.name, reason = gap.reason.as_str(), "gap: {}", gap.detail);
-        self.driver.engine.send(Work::Gap { source: self.driver.id, gap }).await?;
+        tracing::warn!(
+            source = self.driver.name,
+            reason = gap.reason.as_str(),
+            "gap: {}",
+            gap.detail
+        );
+        self.driver
+            .engine
+            .send(Work::Gap {
+                source: self.driver.id,
+                gap,
+            })
+            .await?;
         self.begin_scan().await
     }
 
@@ -289,13 +343,20 @@ impl Session<'_> {
         let source = self.driver.id;
         let place = self
             .driver
-            .ask(|reply| Work::ScanBegin { source, duplicates: Default::default(), reply })
+            .ask(|reply| Work::ScanBegin {
+                source,
+                duplicates: Default::default(),
+                reply,
+            })
             .await?;
         if let Some(read) = self.read.take() {
             read.task.abort();
         }
         self.windows.clear();
-        self.driver.live.scan_rows.store(place.rows, Ordering::Relaxed);
+        self.driver
+            .live
+            .scan_rows
+            .store(place.rows, Ordering::Relaxed);
         self.scan.begin(place);
         self.driver.state("scanning", String::new()).await
     }
@@ -315,7 +376,9 @@ impl Session<'_> {
             let source = self.driver.id;
             match self.scan.next() {
                 Next::Page => {
-                    let request = self.scan.request(self.driver.page_rows, self.driver.page_bytes);
+                    let request = self
+                        .scan
+                        .request(self.driver.page_rows, self.driver.page_bytes);
                     let connector = Arc::clone(&self.driver.source);
                     self.start_read(Vec::new(), Purpose::Scan { number: 0 }, async move {
                         connector.page(request).await
@@ -323,11 +386,17 @@ impl Session<'_> {
                 }
                 Next::Keys(keys) => self.read_keys(keys, Purpose::Absence),
                 Next::AskMissing => {
-                    let keys = self.driver.ask(|reply| Work::ScanMissing { source, reply }).await?;
+                    let keys = self
+                        .driver
+                        .ask(|reply| Work::ScanMissing { source, reply })
+                        .await?;
                     self.scan.missing(keys);
                 }
                 Next::End => {
-                    let result = self.driver.ask(|reply| Work::ScanEnd { source, reply }).await?;
+                    let result = self
+                        .driver
+                        .ask(|reply| Work::ScanEnd { source, reply })
+                        .await?;
                     self.scan.end();
                     let reason = match result.leavers_held_back {
                         0 => String::new(),
@@ -356,7 +425,12 @@ impl Session<'_> {
         read: impl Future<Output = Result<Page, ConnectorError>> + Send + 'static,
     ) {
         let window = self.windows.open();
-        self.read = Some(Read { task: tokio::spawn(read), window, asked, purpose });
+        self.read = Some(Read {
+            task: tokio::spawn(read),
+            window,
+            asked,
+            purpose,
+        });
     }
 
     async fn page_came(&mut self, came: (Read, Result<Page, ConnectorError>)) -> Result<(), Ended> {
@@ -371,8 +445,13 @@ impl Session<'_> {
         let purpose = match read.purpose {
             Purpose::Scan { .. } => {
                 let rows = page.rows.len() as u64;
-                self.driver.live.scan_rows.fetch_add(rows, Ordering::Relaxed);
-                Purpose::Scan { number: self.scan.page_came(page.last.as_ref()) }
+                self.driver
+                    .live
+                    .scan_rows
+                    .fetch_add(rows, Ordering::Relaxed);
+                Purpose::Scan {
+                    number: self.scan.page_came(page.last.as_ref()),
+                }
             }
             Purpose::Absence => {
                 self.scan.keys_came();
@@ -380,7 +459,8 @@ impl Session<'_> {
             }
             Purpose::Repair => Purpose::Repair,
         };
-        self.windows.hold(read.window, HeldPage::new(page, purpose, &read.asked));
+        self.windows
+            .hold(read.window, HeldPage::new(page, purpose, &read.asked));
         self.acknowledge.hurry();
         Ok(())
     }
@@ -391,7 +471,15 @@ impl Session<'_> {
             self.scan.applied();
         }
         let source = self.driver.id;
-        self.driver.engine.send(Work::Page(PageWork { source, page, mapped, mappers })).await?;
+        self.driver
+            .engine
+            .send(Work::Page(PageWork {
+                source,
+                page,
+                mapped,
+                mappers,
+            }))
+            .await?;
         Ok(())
     }
 
@@ -410,22 +498,41 @@ impl Session<'_> {
             }
             mapped
         };
-        let mapped = if batch.len() > INLINE_ROWS { tokio::task::block_in_place(run) } else { run() };
+        let mapped = if batch.len() > INLINE_ROWS {
+            tokio::task::block_in_place(run)
+        } else {
+            run()
+        };
         Ok((mapped, mappers))
     }
 
     async fn mapper(&mut self, schema: &Arc<TableSchema>) -> Result<Arc<Mapper>, Ended> {
-        if let Some((_, mapper)) = self.mappers.iter().find(|(s, _)| Arc::ptr_eq(s, schema) || s == schema) {
+        if let Some((_, mapper)) = self
+            .mappers
+            .iter()
+            .find(|(s, _)| Arc::ptr_eq(s, schema) || s == schema)
+        {
             return Ok(Arc::clone(mapper));
         }
         let source = self.driver.id;
         let schemas = self
             .driver
-            .ask(|reply| Work::Schema { source, schema: Arc::clone(schema), reply })
+            .ask(|reply| Work::Schema {
+                source,
+                schema: Arc::clone(schema),
+                reply,
+            })
             .await?;
-        let mapper = super::mapper::compile(&self.driver.mapping, &schemas, &self.driver.attributes)?;
+        let mapper =
+            super::mapper::compile(&self.driver.mapping, &schemas, &self.driver.attributes)?;
         let mapper = Arc::new(mapper);
-        self.driver.engine.send(Work::Mapper { source, mapper: Arc::clone(&mapper) }).await?;
+        self.driver
+            .engine
+            .send(Work::Mapper {
+                source,
+                mapper: Arc::clone(&mapper),
+            })
+            .await?;
         self.mappers.push((Arc::clone(schema), Arc::clone(&mapper)));
         Ok(mapper)
     }
@@ -437,7 +544,10 @@ async fn finished(read: &mut Option<Read>) -> (Read, Result<Page, ConnectorError
     let page = match read {
         Some(read) => match (&mut read.task).await {
             Ok(page) => page,
-            Err(_) => Err(ConnectorError::transient("read_aborted", "A page could not be read to its end.")),
+            Err(_) => Err(ConnectorError::transient(
+                "read_aborted",
+                "A page could not be read to its end.",
+            )),
         },
         None => std::future::pending().await,
     };

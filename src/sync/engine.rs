@@ -61,7 +61,15 @@ impl Engine {
         retention: Retention,
         sinks: HashMap<String, u64>,
     ) -> Engine {
-        Engine { writer, readers, directory, sources, hub, retention, sinks }
+        Engine {
+            writer,
+            readers,
+            directory,
+            sources,
+            hub,
+            retention,
+            sinks,
+        }
     }
 
     /// Works until told to stop, or until the store fails.
@@ -71,7 +79,9 @@ impl Engine {
     pub fn run(mut self, mut work: mpsc::Receiver<Work>) -> Result<(), StoreError> {
         let mut next = None;
         loop {
-            let Some(first) = next.take().or_else(|| work.blocking_recv()) else { break };
+            let Some(first) = next.take().or_else(|| work.blocking_recv()) else {
+                break;
+            };
             if matches!(first, Work::Stop) {
                 break;
             }
@@ -81,7 +91,11 @@ impl Engine {
     }
 
     /// Applies one lot; gives work that was taken from the queue and belongs to the next.
-    fn take_lot(&mut self, first: Work, queue: &mut mpsc::Receiver<Work>) -> Result<Option<Work>, StoreError> {
+    fn take_lot(
+        &mut self,
+        first: Work,
+        queue: &mut mpsc::Receiver<Work>,
+    ) -> Result<Option<Work>, StoreError> {
         let mut pending = Pending::default();
         let mut work = first;
         loop {
@@ -120,23 +134,39 @@ impl Engine {
     fn handle(&mut self, work: Work, pending: &mut Pending) -> Result<(), StoreError> {
         match work {
             Work::Resume { source, reply } => {
-                let row = self.readers.sources()?.into_iter().find(|s| s.id == source).and_then(|s| s.resume);
+                let row = self
+                    .readers
+                    .sources()?
+                    .into_iter()
+                    .find(|s| s.id == source)
+                    .and_then(|s| s.resume);
                 let repairs = self.readers.repairs(source)?;
                 // A driver that is gone asks again when it is back.
-                let _ = reply.send(ResumePoint { cursor: row, repairs });
+                let _ = reply.send(ResumePoint {
+                    cursor: row,
+                    repairs,
+                });
             }
             Work::Opened(opened) => self.opened(opened, pending)?,
             Work::Changes(changes) => self.apply_changes(changes, pending)?,
             Work::Progress { source, cursor } => pending.progress(source, cursor),
             Work::Gap { source, gap } => self.gap_found(source, gap, pending)?,
-            Work::Schema { source, schema, reply } => {
+            Work::Schema {
+                source,
+                schema,
+                reply,
+            } => {
                 let known = self.schema_versions(source, &schema, pending)?;
                 pending.then(move || {
                     let _ = reply.send(known);
                 });
             }
             Work::Mapper { source, mapper } => self.directory.set_mapper(source, mapper),
-            Work::ScanBegin { source, duplicates, reply } => {
+            Work::ScanBegin {
+                source,
+                duplicates,
+                reply,
+            } => {
                 let place = self.scan_begin(source, duplicates, pending)?;
                 pending.then(move || {
                     let _ = reply.send(place);
@@ -153,9 +183,19 @@ impl Engine {
                     let _ = reply.send(result);
                 });
             }
-            Work::State { source, state, reason } => self.state_changed(source, state, reason, pending)?,
-            Work::Delivered { sink, position, refused } => self.delivered(sink, position, refused, pending)?,
-            Work::StoreRestored { sink, position } => self.store_restored(&sink, position, pending)?,
+            Work::State {
+                source,
+                state,
+                reason,
+            } => self.state_changed(source, state, reason, pending)?,
+            Work::Delivered {
+                sink,
+                position,
+                refused,
+            } => self.delivered(sink, position, refused, pending)?,
+            Work::StoreRestored { sink, position } => {
+                self.store_restored(&sink, position, pending)?
+            }
             Work::Upkeep => self.upkeep(pending)?,
             Work::Stop => {}
         }
@@ -173,7 +213,10 @@ impl Engine {
         let now = now_us();
         self.roll_runs(&mut done, now);
         let rereads = std::mem::take(&mut done.plan.reread);
-        let mut commit = Commit { now_us: now, ..std::mem::take(&mut done.commit) };
+        let mut commit = Commit {
+            now_us: now,
+            ..std::mem::take(&mut done.commit)
+        };
         commit.plan = Some(&mut done.plan);
         let progress = commit.progress.clone();
         let committed = self.writer.commit(commit)?;
@@ -206,9 +249,14 @@ impl Engine {
     }
 
     fn tell(&self, done: &Pending, now: i64) {
-        let Some(track) = done.source.and_then(|s| self.sources.get(&s)) else { return };
+        let Some(track) = done.source.and_then(|s| self.sources.get(&s)) else {
+            return;
+        };
         let name = track.name.clone();
-        track.live.queued_bytes.fetch_sub(done.queued_bytes, Ordering::Relaxed);
+        track
+            .live
+            .queued_bytes
+            .fetch_sub(done.queued_bytes, Ordering::Relaxed);
         if let Some(oldest) = done.oldest_commit_us {
             metrics::histogram!(names::COMMIT_TO_STORE, "source" => name.clone())
                 .record((now - oldest).max(0) as f64 / 1e6);
@@ -227,7 +275,8 @@ impl Engine {
             ("errored", c.errored),
         ] {
             if n > 0 {
-                metrics::counter!(names::CHANGES, "source" => name.clone(), "outcome" => outcome).increment(n);
+                metrics::counter!(names::CHANGES, "source" => name.clone(), "outcome" => outcome)
+                    .increment(n);
             }
         }
     }
@@ -250,7 +299,9 @@ impl Engine {
                 parked_us: now,
             });
         }
-        if self.sinks.insert(sink.clone(), position) != Some(position) || !pending.commit.parked.is_empty() {
+        if self.sinks.insert(sink.clone(), position) != Some(position)
+            || !pending.commit.parked.is_empty()
+        {
             pending.commit.sinks.push(rollcall_store::SinkRow {
                 name: sink,
                 delivered: rollcall_store::Position(position),

@@ -15,7 +15,13 @@ use serde_json::{Map, Value};
 const UNAVAILABLE: &str = "__debezium_unavailable_value";
 
 /// Adds a change to the block.
-pub(super) fn push(change: &Change<'_>, source: SourceId, name: &str, run: RunId, events: &mut EventBlock) {
+pub(super) fn push(
+    change: &Change<'_>,
+    source: SourceId,
+    name: &str,
+    run: RunId,
+    events: &mut EventBlock,
+) {
     let table = change.table();
     let tx = change.tx();
     let before = match change.before() {
@@ -68,7 +74,11 @@ pub(super) fn push(change: &Change<'_>, source: SourceId, name: &str, run: RunId
 
 fn image(table: &TableSchema, row: &Row<'_>) -> Value {
     let cells = table.columns.iter().zip(row.cells());
-    Value::Object(cells.map(|(column, cell)| (column.name.clone(), value(column.class, cell))).collect())
+    Value::Object(
+        cells
+            .map(|(column, cell)| (column.name.clone(), value(column.class, cell)))
+            .collect(),
+    )
 }
 
 fn key_of(table: &TableSchema, row: &Row<'_>) -> Value {

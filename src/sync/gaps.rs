@@ -15,7 +15,11 @@ use super::work::Opened;
 use crate::observe::names;
 
 impl Engine {
-    pub(super) fn opened(&mut self, opened: Opened, pending: &mut Pending) -> Result<(), StoreError> {
+    pub(super) fn opened(
+        &mut self,
+        opened: Opened,
+        pending: &mut Pending,
+    ) -> Result<(), StoreError> {
         let source = opened.source;
         for gap in opened.gaps {
             self.gap_found(source, gap, pending)?;
@@ -26,8 +30,11 @@ impl Engine {
             track.acknowledge = Some(opened.acknowledge);
             opened.start.text().clone_into(&mut track.position);
         }
-        pending.commit.progress =
-            Some(Progress { source, cursor: opened.start, lineage: Some(opened.lineage) });
+        pending.commit.progress = Some(Progress {
+            source,
+            cursor: opened.start,
+            lineage: Some(opened.lineage),
+        });
         let reply = opened.reply;
         pending.then(move || {
             // A driver that is gone asks again when it is back.
@@ -36,11 +43,19 @@ impl Engine {
         Ok(())
     }
 
-    pub(super) fn gap_found(&mut self, source: SourceId, gap: Gap, pending: &mut Pending) -> Result<(), StoreError> {
+    pub(super) fn gap_found(
+        &mut self,
+        source: SourceId,
+        gap: Gap,
+        pending: &mut Pending,
+    ) -> Result<(), StoreError> {
         let now = now_us();
-        let Some(track) = self.sources.get(&source) else { return Ok(()) };
+        let Some(track) = self.sources.get(&source) else {
+            return Ok(());
+        };
         let name = track.name.clone();
-        metrics::counter!(names::GAPS, "source" => name.clone(), "reason" => gap.reason.as_str()).increment(1);
+        metrics::counter!(names::GAPS, "source" => name.clone(), "reason" => gap.reason.as_str())
+            .increment(1);
         if gap.reason != GapReason::InitialLoad {
             let tables: Vec<String> = gap.tables.iter().map(ToString::to_string).collect();
             let body = serde_json::json!({
@@ -51,8 +66,20 @@ impl Engine {
                 "to": gap.to,
                 "detail": gap.detail,
             });
-            let what = format!("gap:{}:{}:{now}", gap.reason.as_str(), gap.from.as_deref().unwrap_or(""));
-            self.operational(EventKind::SourceGap, source, &what, RunId(0), &body, pending, now);
+            let what = format!(
+                "gap:{}:{}:{now}",
+                gap.reason.as_str(),
+                gap.from.as_deref().unwrap_or("")
+            );
+            self.operational(
+                EventKind::SourceGap,
+                source,
+                &what,
+                RunId(0),
+                &body,
+                pending,
+                now,
+            );
         }
         pending.commit.gaps_opened.push(GapOpened { source, gap });
         pending.gap_sources.push(source);
@@ -61,8 +88,13 @@ impl Engine {
 
     /// A sink has what this store does not know of: the store is older than the world. The
     /// sources will find out what it missed.
-    pub(super) fn store_restored(&mut self, sink: &str, position: u64, pending: &mut Pending) -> Result<(), StoreError> {
-        self.writer.skip_positions(rollcall_store::Position(position))?;
+    pub(super) fn store_restored(
+        &mut self,
+        sink: &str,
+        position: u64,
+        pending: &mut Pending,
+    ) -> Result<(), StoreError> {
+        self.writer.skip_to(rollcall_store::Position(position))?;
         let sources: Vec<SourceId> = self.sources.keys().copied().collect();
         for source in sources {
             let gap = Gap {
@@ -88,7 +120,9 @@ impl Engine {
         pending: &mut Pending,
     ) -> Result<(), StoreError> {
         let now = now_us();
-        let Some(track) = self.sources.get_mut(&source) else { return Ok(()) };
+        let Some(track) = self.sources.get_mut(&source) else {
+            return Ok(());
+        };
         let before = std::mem::replace(&mut track.state, state);
         // Attempts to connect come and go; what people want to hear of is where they lead.
         if before == state || state == "connecting" {
@@ -98,7 +132,15 @@ impl Engine {
         tracing::info!(source = name, state, reason, "state");
         let body = serde_json::json!({ "source": name, "before": before, "state": state, "reason": reason });
         let what = format!("state:{before}:{state}:{now}");
-        self.operational(EventKind::SourceStateChanged, source, &what, RunId(0), &body, pending, now);
+        self.operational(
+            EventKind::SourceStateChanged,
+            source,
+            &what,
+            RunId(0),
+            &body,
+            pending,
+            now,
+        );
         pending.commit.states.push(StateChange {
             source,
             state: state.to_owned(),

@@ -15,13 +15,20 @@ pub fn compile(
     attributes: &Attributes,
 ) -> Result<Mapper, ConnectorError> {
     let Some(((version, schema), older)) = schemas.split_last() else {
-        return Err(ConnectorError::transient("no_schema", "The table's columns are not known yet."));
+        return Err(ConnectorError::transient(
+            "no_schema",
+            "The table's columns are not known yet.",
+        ));
     };
     let mut mapper = Mapper::compile(spec, schema, attributes, *version).map_err(|errors| {
         let all: Vec<String> = errors.iter().map(ToString::to_string).collect();
         ConnectorError::definite(
             "mapping_invalid",
-            format!("The mapping does not fit the table {}: {}.", schema.table, all.join("; ")),
+            format!(
+                "The mapping does not fit the table {}: {}.",
+                schema.table,
+                all.join("; ")
+            ),
             "Correct [source.….map] and restart, or give the table its column back.",
         )
     })?;

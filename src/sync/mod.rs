@@ -18,18 +18,19 @@
 //!   same transaction as the new start cursor. While a gap is open a scan is due, and only
 //!   the scan's end closes it ([`scan`]).
 
-pub mod backoff;
 pub mod apply;
+pub mod backoff;
 pub mod clock;
 pub mod driver;
 pub mod engine;
-pub mod mapper;
 pub mod envelope;
 pub mod gaps;
+pub mod mapper;
 pub mod pending;
 pub mod runs;
 pub mod scan;
 pub mod scanning;
+pub mod schemas;
 pub mod shared;
 pub mod track;
 pub mod window;

@@ -42,10 +42,19 @@ impl Pending {
         let c = &self.commit;
         let p = &self.plan;
         c.progress.is_some()
-            || !(p.users.is_empty() && p.links.is_empty() && p.records.is_empty() && p.events.is_empty())
-            || !(p.conflicts.is_empty() && p.waiting.is_empty() && p.match_keys.is_empty() && p.reread.is_empty())
+            || !(p.users.is_empty()
+                && p.links.is_empty()
+                && p.records.is_empty()
+                && p.events.is_empty())
+            || !(p.conflicts.is_empty()
+                && p.waiting.is_empty()
+                && p.match_keys.is_empty()
+                && p.reread.is_empty())
             || !(c.states.is_empty() && c.gaps_opened.is_empty() && c.gaps_closed.is_empty())
-            || !(c.runs.is_empty() && c.scans.is_empty() && c.seen.is_empty() && c.scans_ended.is_empty())
+            || !(c.runs.is_empty()
+                && c.scans.is_empty()
+                && c.seen.is_empty()
+                && c.scans_ended.is_empty())
             || !(c.sinks.is_empty() && c.parked.is_empty() && c.schemas.is_empty())
     }
 
@@ -64,7 +73,11 @@ impl Pending {
     /// The log of a source is taken in up to here.
     pub fn progress(&mut self, source: SourceId, cursor: Cursor) {
         let lineage = self.commit.progress.take().and_then(|p| p.lineage);
-        self.commit.progress = Some(Progress { source, cursor, lineage });
+        self.commit.progress = Some(Progress {
+            source,
+            cursor,
+            lineage,
+        });
     }
 
     /// Notes the commit time of changes.

@@ -19,8 +19,18 @@ const STREAM_RUN_US: i64 = 3_600_000_000;
 
 impl Engine {
     /// A new run of a source.
-    pub(super) fn new_run(&mut self, source: SourceId, kind: &str, cause: &str, now: i64) -> Result<RunRow, StoreError> {
-        let from = self.sources.get(&source).map(|t| t.position.clone()).filter(|p| !p.is_empty());
+    pub(super) fn new_run(
+        &mut self,
+        source: SourceId,
+        kind: &str,
+        cause: &str,
+        now: i64,
+    ) -> Result<RunRow, StoreError> {
+        let from = self
+            .sources
+            .get(&source)
+            .map(|t| t.position.clone())
+            .filter(|p| !p.is_empty());
         Ok(RunRow {
             id: self.writer.allocate_run(),
             source,
@@ -37,8 +47,16 @@ impl Engine {
     }
 
     /// The stream's run, begun if there is none.
-    pub(super) fn stream_run(&mut self, source: SourceId, now: i64) -> Result<rollcall_core::id::RunId, StoreError> {
-        if let Some(run) = self.sources.get(&source).and_then(|t| t.stream_run.as_ref()) {
+    pub(super) fn stream_run(
+        &mut self,
+        source: SourceId,
+        now: i64,
+    ) -> Result<rollcall_core::id::RunId, StoreError> {
+        if let Some(run) = self
+            .sources
+            .get(&source)
+            .and_then(|t| t.stream_run.as_ref())
+        {
             return Ok(run.row.id);
         }
         let row = self.new_run(source, "stream", "log", now)?;
@@ -52,7 +70,10 @@ impl Engine {
     /// Adds the rows that changed to the commit.
     pub(super) fn roll_runs(&mut self, pending: &mut Pending, _now: i64) {
         for track in self.sources.values_mut() {
-            let runs = track.stream_run.iter_mut().chain(track.scan.iter_mut().map(|s| &mut s.run));
+            let runs = track
+                .stream_run
+                .iter_mut()
+                .chain(track.scan.iter_mut().map(|s| &mut s.run));
             for run in runs.filter(|r| r.dirty) {
                 pending.commit.runs.push(run.row.clone());
                 run.dirty = false;
@@ -78,7 +99,10 @@ impl Engine {
             .map(|(&id, _)| id)
             .collect();
         for source in due {
-            let run = self.sources.get_mut(&source).and_then(|t| t.stream_run.take());
+            let run = self
+                .sources
+                .get_mut(&source)
+                .and_then(|t| t.stream_run.take());
             if let Some(run) = run {
                 self.end_run(run.row, "completed", None, pending, now);
             }
@@ -97,8 +121,15 @@ impl Engine {
         outcome.clone_into(&mut row.outcome);
         row.detail = detail;
         row.ended_us = Some(now);
-        let name = self.sources.get(&row.source).map_or_else(String::new, |t| t.name.clone());
-        let kind = if outcome == "staged" { EventKind::RunStaged } else { EventKind::RunCompleted };
+        let name = self
+            .sources
+            .get(&row.source)
+            .map_or_else(String::new, |t| t.name.clone());
+        let kind = if outcome == "staged" {
+            EventKind::RunStaged
+        } else {
+            EventKind::RunCompleted
+        };
         let body = serde_json::json!({
             "run": row.id.0,
             "source": name,
@@ -111,7 +142,15 @@ impl Engine {
             "to": row.to,
             "counters": row.counters,
         });
-        self.operational(kind, row.source, &format!("run:{}", row.id.0), row.id, &body, pending, now);
+        self.operational(
+            kind,
+            row.source,
+            &format!("run:{}", row.id.0),
+            row.id,
+            &body,
+            pending,
+            now,
+        );
         pending.commit.runs.push(row);
     }
 

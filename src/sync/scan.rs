@@ -64,7 +64,11 @@ pub struct Scan {
 impl Scan {
     /// Begins, or goes on, at a place.
     pub fn begin(&mut self, place: ScanPlace) {
-        self.phase = Phase::Pages { after: place.after, number: place.next_page, exhausted: false };
+        self.phase = Phase::Pages {
+            after: place.after,
+            number: place.next_page,
+            exhausted: false,
+        };
         self.in_flight = 0;
     }
 
@@ -77,8 +81,12 @@ impl Scan {
     pub fn next(&mut self) -> Next {
         match &mut self.phase {
             Phase::Idle => Next::Nothing,
-            Phase::Pages { exhausted: false, .. } if self.in_flight < PAGES_AHEAD => Next::Page,
-            Phase::Pages { exhausted: true, .. } if self.in_flight == 0 => Next::AskMissing,
+            Phase::Pages {
+                exhausted: false, ..
+            } if self.in_flight < PAGES_AHEAD => Next::Page,
+            Phase::Pages {
+                exhausted: true, ..
+            } if self.in_flight == 0 => Next::AskMissing,
             Phase::Missing { keys } if !keys.is_empty() && self.in_flight == 0 => {
                 let at = keys.len().saturating_sub(KEYS_PER_READ);
                 Next::Keys(keys.split_off(at))
@@ -94,14 +102,22 @@ impl Scan {
             Phase::Pages { after, .. } => after.clone(),
             Phase::Idle | Phase::Missing { .. } => None,
         };
-        PageRequest { after, limit_rows, limit_bytes }
+        PageRequest {
+            after,
+            limit_rows,
+            limit_bytes,
+        }
     }
 
     /// A page came; gives its number.
     pub fn page_came(&mut self, last: Option<&Key>) -> u64 {
         self.in_flight += 1;
         match &mut self.phase {
-            Phase::Pages { after, number, exhausted } => {
+            Phase::Pages {
+                after,
+                number,
+                exhausted,
+            } => {
                 let n = *number;
                 *number += 1;
                 match last {

@@ -35,27 +35,48 @@ impl Engine {
         pending: &mut Pending,
     ) -> Result<ScanPlace, StoreError> {
         let now = now_us();
-        let gaps = self.sources.get(&source).map(|t| t.open_gaps.clone()).unwrap_or_default();
+        let gaps = self
+            .sources
+            .get(&source)
+            .map(|t| t.open_gaps.clone())
+            .unwrap_or_default();
         // A scan that a crash cut goes on; one during which a gap opened starts again, since
         // what it has read proves nothing about the time behind the gap.
         let interrupted = match self.sources.get_mut(&source).and_then(|t| t.scan.take()) {
             Some(scan) => Some((scan.row, scan.run.row, scan.closes)),
             None => match self.readers.scan(source)? {
-                Some(row) => self.readers.run(row.run)?.map(|run| (row, run, gaps.clone())),
+                Some(row) => self
+                    .readers
+                    .run(row.run)?
+                    .map(|run| (row, run, gaps.clone())),
                 None => None,
             },
         };
         let (row, run, place) = match interrupted {
             Some((row, run, closes)) if closes == gaps => {
-                let place = ScanPlace { after: row.after.clone(), next_page: row.pages, rows: row.rows };
+                let place = ScanPlace {
+                    after: row.after.clone(),
+                    next_page: row.pages,
+                    rows: row.rows,
+                };
                 (row, run, place)
             }
             other => {
                 if let Some((_, run, _)) = other {
-                    self.end_run(run, "superseded", Some("Another gap opened.".to_owned()), pending, now);
+                    self.end_run(
+                        run,
+                        "superseded",
+                        Some("Another gap opened.".to_owned()),
+                        pending,
+                        now,
+                    );
                     pending.commit.scans_ended.push(source);
                 }
-                let kind = if !self.readers.links_after(source, None, 1)?.is_empty() { "scan" } else { "load" };
+                let kind = if !self.readers.links_after(source, None, 1)?.is_empty() {
+                    "scan"
+                } else {
+                    "load"
+                };
                 let run = self.new_run(source, kind, "gap", now)?;
                 let row = ScanRow {
                     source,
@@ -85,8 +106,17 @@ impl Engine {
     }
 
     /// A page of the scan was applied with this commit.
-    pub(super) fn scan_page(&mut self, source: SourceId, number: u64, last: Option<Key>, keys: Vec<u64>, pending: &mut Pending) {
-        let Some(scan) = self.sources.get_mut(&source).and_then(|t| t.scan.as_mut()) else { return };
+    pub(super) fn scan_page(
+        &mut self,
+        source: SourceId,
+        number: u64,
+        last: Option<Key>,
+        keys: Vec<u64>,
+        pending: &mut Pending,
+    ) {
+        let Some(scan) = self.sources.get_mut(&source).and_then(|t| t.scan.as_mut()) else {
+            return;
+        };
         scan.row.pages = number + 1;
         scan.row.rows += keys.len() as u64;
         if last.is_some() {
@@ -94,7 +124,11 @@ impl Engine {
         }
         pending.commit.scans.retain(|row| row.source != source);
         pending.commit.scans.push(scan.row.clone());
-        pending.commit.seen.push(PageSeen { source, page: number, hashes: keys });
+        pending.commit.seen.push(PageSeen {
+            source,
+            page: number,
+            hashes: keys,
+        });
     }
 
     /// Records that no page had.
@@ -118,10 +152,18 @@ impl Engine {
         Ok(missing)
     }
 
-    pub(super) fn scan_end(&mut self, source: SourceId, pending: &mut Pending) -> Result<ScanResult, StoreError> {
+    pub(super) fn scan_end(
+        &mut self,
+        source: SourceId,
+        pending: &mut Pending,
+    ) -> Result<ScanResult, StoreError> {
         let now = now_us();
-        let Some(track) = self.sources.get_mut(&source) else { return Ok(ScanResult::default()) };
-        let Some(scan) = track.scan.take() else { return Ok(ScanResult::default()) };
+        let Some(track) = self.sources.get_mut(&source) else {
+            return Ok(ScanResult::default());
+        };
+        let Some(scan) = track.scan.take() else {
+            return Ok(ScanResult::default());
+        };
         let guard = track.guard;
         let mut run = scan.run.row;
         run.to = Some(track.position.clone()).filter(|p| !p.is_empty());
@@ -160,7 +202,10 @@ impl Engine {
             self.retry(&scan.duplicates, run.id, now, pending)?;
         }
         for gap in &scan.closes {
-            pending.commit.gaps_closed.push(GapClosed { gap: *gap, by: run.id });
+            pending.commit.gaps_closed.push(GapClosed {
+                gap: *gap,
+                by: run.id,
+            });
         }
         if let Some(track) = self.sources.get_mut(&source) {
             track.open_gaps.retain(|g| !scan.closes.contains(g));

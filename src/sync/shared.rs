@@ -51,7 +51,10 @@ pub struct SourceSnapshot {
 
 impl SourceLive {
     fn with(&self, change: impl FnOnce(&mut Live)) {
-        let mut live = self.inner.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut live = self
+            .inner
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner());
         change(&mut live);
     }
 

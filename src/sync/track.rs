@@ -88,9 +88,18 @@ mod tests {
 
     #[test]
     fn a_scan_may_remove_few_or_a_small_share_and_nothing_more() {
-        let guard = RescanGuard { max_percent: 5.0, max_leavers: 5 };
-        assert!(guard.allows(5, 5), "five people are few, whatever their share");
-        assert!(!guard.allows(6, 100), "six of a hundred are more than five and more than 5 %");
+        let guard = RescanGuard {
+            max_percent: 5.0,
+            max_leavers: 5,
+        };
+        assert!(
+            guard.allows(5, 5),
+            "five people are few, whatever their share"
+        );
+        assert!(
+            !guard.allows(6, 100),
+            "six of a hundred are more than five and more than 5 %"
+        );
         assert!(guard.allows(50, 1000), "5 % exactly are allowed");
         assert!(!guard.allows(51, 1000));
         assert!(!guard.allows(6, 0));

@@ -52,11 +52,18 @@ impl HeldPage {
     pub fn new(page: Page, purpose: Purpose, asked: &[Key]) -> HeldPage {
         let mut index = HashMap::with_capacity(page.rows.len());
         for (i, change) in page.rows.changes().enumerate() {
-            if let Some(key) = change.after().and_then(|row| Key::of_row(change.table(), &row)) {
+            if let Some(key) = change
+                .after()
+                .and_then(|row| Key::of_row(change.table(), &row))
+            {
                 index.insert(key, i);
             }
         }
-        let absent = asked.iter().filter(|k| !index.contains_key(*k)).cloned().collect();
+        let absent = asked
+            .iter()
+            .filter(|k| !index.contains_key(*k))
+            .cloned()
+            .collect();
         HeldPage {
             alive: vec![true; page.rows.len()],
             rows: page.rows,
@@ -165,11 +172,17 @@ impl Windows {
             let table = change.table();
             let rows = [change.after(), Before::row(change.before())];
             if change.op() == Op::Truncate {
-                self.see(Seen { tx: change.tx().id.clone(), key: None });
+                self.see(Seen {
+                    tx: change.tx().id.clone(),
+                    key: None,
+                });
             }
             for row in rows.into_iter().flatten() {
                 if let Some(key) = Key::of_row(table, &row) {
-                    self.see(Seen { tx: change.tx().id.clone(), key: Some(key) });
+                    self.see(Seen {
+                        tx: change.tx().id.clone(),
+                        key: Some(key),
+                    });
                 }
             }
         }
@@ -186,7 +199,11 @@ impl Windows {
 
     /// The next page whose window the log, handed on up to this cursor, has closed.
     pub fn pop_closed(&mut self, cursor: &Cursor) -> Option<HeldPage> {
-        if self.held.front()?.window.is_closed_by(cursor) { self.held.pop_front() } else { None }
+        if self.held.front()?.window.is_closed_by(cursor) {
+            self.held.pop_front()
+        } else {
+            None
+        }
     }
 
     /// Throws everything away (the connection ended: pages are read again).

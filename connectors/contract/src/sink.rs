@@ -46,7 +46,7 @@ pub struct Refused {
 
 /// A destination for events.
 #[async_trait]
-pub trait Sink: Send + 'static {
+pub trait Sink: Send + Sync + 'static {
     /// Connects, fences older instances of itself, and finds the last position that is
     /// certain.
     async fn start(&mut self) -> Result<SinkStart, ConnectorError>;

@@ -143,6 +143,21 @@ impl Readers {
         })
     }
 
+    /// Records of a source that are to be read again.
+    pub fn repairs(&self, source: SourceId) -> Result<Vec<Key>, StoreError> {
+        self.with(|c| {
+            let mut statement =
+                c.prepare_cached("SELECT key FROM repair WHERE source = ?1 ORDER BY key")?;
+            let mut rows = statement.query([source.0])?;
+            let mut keys = Vec::new();
+            while let Some(row) = rows.next()? {
+                let bytes = row.get_ref(0)?.as_blob().map_err(rusqlite::Error::from)?;
+                keys.extend(Key::from_bytes(bytes));
+            }
+            Ok(keys)
+        })
+    }
+
     /// Every version of a source's shadow schema, in the order of their numbers.
     pub fn schemas(&self, source: SourceId) -> Result<Vec<SchemaVersion>, StoreError> {
         self.with(|c| {
@@ -169,11 +184,12 @@ impl Readers {
             let mut all = Vec::new();
             while let Some(row) = rows.next()? {
                 let kind: String = row.get(2)?;
-                let kind = serde_json::from_value(serde_json::Value::String(kind)).map_err(|_| {
-                    StoreError::Damaged {
-                        detail: "a custom attribute has no known type".to_owned(),
-                    }
-                })?;
+                let kind =
+                    serde_json::from_value(serde_json::Value::String(kind)).map_err(|_| {
+                        StoreError::Damaged {
+                            detail: "a custom attribute has no known type".to_owned(),
+                        }
+                    })?;
                 all.push((AttrId(row.get(0)?), row.get(1)?, kind));
             }
             Ok(all)
@@ -233,11 +249,10 @@ impl Readers {
     /// How many records each sink has parked, by sink name.
     pub fn parked_counts(&self) -> Result<Vec<(String, u64)>, StoreError> {
         self.with(|c| {
-            let mut statement = c
-                .prepare_cached("SELECT sink, COUNT(*) FROM parked GROUP BY sink ORDER BY sink")?;
-            let rows = statement.query_map([], |r| {
-                Ok((r.get(0)?, r.get::<_, i64>(1)?.max(0) as u64))
-            })?;
+            let mut statement =
+                c.prepare_cached("SELECT sink, COUNT(*) FROM parked GROUP BY sink ORDER BY sink")?;
+            let rows =
+                statement.query_map([], |r| Ok((r.get(0)?, r.get::<_, i64>(1)?.max(0) as u64)))?;
             Ok(rows.collect::<Result<_, _>>()?)
         })
     }
