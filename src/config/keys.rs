@@ -31,8 +31,6 @@ pub enum Kind {
     Paths,
     /// An IP address with a port.
     Address,
-    /// An http or https address.
-    Url,
     /// A reference to a credential.
     Secret,
     /// One of these words.
@@ -64,7 +62,6 @@ impl Kind {
             Kind::Path => "the path of a file or folder".into(),
             Kind::Paths => "a list of paths".into(),
             Kind::Address => "an IP address with a port".into(),
-            Kind::Url => "an http or https address without credentials in it".into(),
             Kind::Secret => {
                 "a reference: { sealed = \"…\" }, { env = \"…\" } or { file = \"…\" }".into()
             }
@@ -97,7 +94,6 @@ impl Kind {
             Kind::Path => "path".into(),
             Kind::Paths => "list of paths".into(),
             Kind::Address => "address".into(),
-            Kind::Url => "URL".into(),
             Kind::Secret => "secret reference".into(),
             Kind::OneOf(words) => words
                 .iter()
@@ -240,7 +236,7 @@ const fn ndjson(
 
 use Kind::{
     Address, Boolean, Constant, Duration, Integer, Name, OneOf, Path, Paths, Percent, Property,
-    Rule, Secret, Size, Table, Text, Texts, Url,
+    Rule, Secret, Size, Table, Text, Texts,
 };
 use Presence::{Default, Depends, Optional, Required};
 
@@ -310,7 +306,7 @@ pub const KEYS: &[Key] = &[
     postgres("source.*.key", Texts, Depends("the table's primary key"), "[\"id\"]", "The columns that name a record."),
     postgres("source.*.slot", Name(SLOT_RULE), Depends("\"rollcall_<source>\""), "\"rollcall_hr\"", "The replication slot. No other program may use it."),
     postgres("source.*.publication", Text, Default("\"rollcall\""), "\"rollcall\"", "The publication that has the table."),
-    key("source.*.redact", Texts, Optional, "[\"ssn\"]", "Columns that are never stored; mappings can't use them."),
+    key("source.*.redact", Texts, Optional, "[\"ssn\"]", "Columns whose values are never stored. Expressions can still compute with them."),
     key("source.*.scope", Text, Optional, "\"status != 'contractor'\"",
         "A CEL expression over columns: only records for which it is true are users. One that leaves the scope is a leaver."),
     key("source.*.match", Texts, Default("[\"email\"]"), "[\"employeeNumber\", \"email\"]",
@@ -360,13 +356,13 @@ pub const KEYS: &[Key] = &[
     kafka("sink.*.create_topics", Boolean, Default("true"), "false", "Whether missing topics are made; otherwise they are only checked."),
     kafka("sink.*.partitions", Integer(1, 10_000), Depends("the broker's own default"), "6", "The partitions of a topic that is made."),
     kafka("sink.*.replication", Integer(1, 32), Depends("the broker's own default"), "3", "The copies of a topic that is made."),
-    kafka("sink.*.transactional_id", Text, Depends("\"rollcall-<organization>-<sink>\""), "\"rollcall-acme-events\"",
+    kafka("sink.*.transactional_id", Text, Depends("\"rollcall.<organization>.<sink>\""), "\"rollcall.acme.events\"",
         "The producer's identity. A second daemon with the same one fences the first."),
     kafka("sink.*.transaction_timeout", Duration, Default("\"60s\""), "\"60s\"", "When the broker gives up a transaction that nobody ends."),
     kafka("sink.*.tls", Table, Optional, "{ mode = \"verify-full\", ca = \"/etc/rollcall/kafka-ca.pem\" }", "How the connections are protected."),
-    kafka("sink.*.tls.mode", OneOf(&["disable", "verify-ca", "verify-full"]),
+    kafka("sink.*.tls.mode", OneOf(&["disable", "require", "verify-ca", "verify-full"]),
         Depends("\"verify-full\", or \"disable\" when every broker is on the loopback"), "\"verify-full\"",
-        "disable: no TLS. verify-ca: a certificate of the named authority. verify-full: and with the broker's name."),
+        "disable: no TLS. require: TLS with any certificate. verify-ca: with one of the named authority. verify-full: and with the broker's name."),
     kafka("sink.*.tls.ca", Path, Depends("the system's authorities"), "\"/etc/rollcall/kafka-ca.pem\"", "The certificates of the authorities to trust (PEM)."),
     kafka("sink.*.tls.cert", Path, Optional, "\"/etc/rollcall/client.pem\"", "A client certificate (PEM); needs key."),
     kafka("sink.*.tls.key", Path, Optional, "\"/etc/rollcall/client.key\"", "The client certificate's key (PEM); needs cert."),
@@ -375,10 +371,8 @@ pub const KEYS: &[Key] = &[
     kafka("sink.*.sasl.mechanism", OneOf(&["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"]), Required, "\"SCRAM-SHA-512\"", "The mechanism."),
     kafka("sink.*.sasl.username", Text, Depends("required but for OAUTHBEARER"), "\"rollcall\"", "The user."),
     kafka("sink.*.sasl.password", Secret, Depends("required but for OAUTHBEARER"), "{ env = \"KAFKA_PASSWORD\" }", "The user's password."),
-    kafka("sink.*.sasl.token_endpoint", Url, Depends("required for OAUTHBEARER"), "\"https://login.example.com/oauth2/token\"", "Where tokens are fetched with the client credentials grant."),
-    kafka("sink.*.sasl.client_id", Text, Depends("required for OAUTHBEARER"), "\"rollcall\"", "The client's id at the token endpoint."),
-    kafka("sink.*.sasl.client_secret", Secret, Depends("required for OAUTHBEARER"), "{ env = \"KAFKA_CLIENT_SECRET\" }", "The client's secret at the token endpoint."),
-    kafka("sink.*.sasl.scope", Text, Optional, "\"kafka\"", "The scope to ask for; only with OAUTHBEARER."),
+    kafka("sink.*.sasl.token", Secret, Depends("required for OAUTHBEARER"), "{ file = \"/run/secrets/kafka-token\" }",
+        "The bearer token. A file is read again for every new token, so that something else can keep it fresh."),
     kafka("sink.*.properties", Table, Optional, "{ \"linger.ms\" = 0 }", "Properties of librdkafka, handed on as they are."),
     kafka("sink.*.properties.*", Property, Optional, "\"0\"", "One property. Those that Rollcall sets itself are refused; those that are credentials take a reference."),
     ndjson("sink.*.path", Path, Default("\"-\""), "\"/var/log/rollcall/events.ndjson\"", "The file, or - for standard output."),

@@ -146,7 +146,6 @@ fn scalar(kind: Kind) -> Value {
         Kind::Duration => json!({ "type": "string", "pattern": "^[0-9]+ *(ms|s|m|h|d)$" }),
         Kind::Size => json!({ "type": "string", "pattern": "^[0-9]+ *(B|KiB|MiB|GiB)$" }),
         Kind::Paths => json!({ "type": "array", "items": { "type": "string", "minLength": 1 } }),
-        Kind::Url => json!({ "type": "string", "pattern": "^https?://" }),
         Kind::Secret => json!({ "$ref": "#/$defs/secret" }),
         Kind::OneOf(words) => json!({ "enum": words }),
         Kind::Constant => json!({ "$ref": "#/$defs/constant" }),

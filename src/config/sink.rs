@@ -1,7 +1,7 @@
 //! One destination of events.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use secrecy::SecretString;
@@ -11,7 +11,7 @@ use super::error::Place;
 use super::reader::{Item, Section, child};
 use super::secret::{Context, secret};
 use super::source::is_loopback;
-use super::tls::{self, ClientCertificate, Verification};
+use super::tls::{TlsConfig, tls};
 use super::values;
 use crate::vault::Owner;
 
@@ -49,15 +49,15 @@ pub struct KafkaConfig {
     /// Whether missing topics are made.
     pub create_topics: bool,
     /// The partitions of a topic that is made; the broker's default when none.
-    pub partitions: Option<u32>,
+    pub partitions: Option<u16>,
     /// The copies of a topic that is made; the broker's default when none.
     pub replication: Option<u16>,
     /// The producer's identity.
     pub transactional_id: String,
     /// When the broker gives up a transaction.
     pub transaction_timeout: Duration,
-    /// How the connections are protected; none is not at all.
-    pub tls: Option<KafkaTls>,
+    /// How the connections are protected.
+    pub tls: TlsConfig,
     /// How Rollcall logs in.
     pub sasl: Option<Sasl>,
     /// Properties of librdkafka, none of them one that Rollcall sets itself.
@@ -73,17 +73,6 @@ pub enum Delivery {
     AtLeastOnce,
 }
 
-/// TLS to brokers.
-#[derive(Clone, Debug)]
-pub struct KafkaTls {
-    /// Whom to believe.
-    pub verify: Verification,
-    /// Whom to show.
-    pub client: Option<ClientCertificate>,
-    /// The password of an encrypted client key; only with `client`.
-    pub key_password: Option<SecretString>,
-}
-
 /// How Rollcall logs in.
 #[derive(Clone, Debug)]
 pub enum Sasl {
@@ -96,18 +85,17 @@ pub enum Sasl {
         /// The password.
         password: SecretString,
     },
-    /// By a token from an OAuth 2 token endpoint, client credentials grant (RFC 6749,
-    /// section 4.4).
-    OAuthBearer {
-        /// The endpoint.
-        token_endpoint: String,
-        /// The client.
-        client_id: String,
-        /// Its secret.
-        client_secret: SecretString,
-        /// The scope to ask for.
-        scope: Option<String>,
-    },
+    /// By a bearer token (RFC 7628) that something else keeps fresh.
+    OAuthBearer(Token),
+}
+
+/// Where a bearer token comes from.
+#[derive(Clone, Debug)]
+pub enum Token {
+    /// A file, to be read again whenever a token is needed.
+    File(PathBuf),
+    /// One token for the life of the process.
+    Fixed(SecretString),
 }
 
 /// A SASL mechanism with a password.
@@ -205,7 +193,10 @@ fn ndjson(section: &Section<'_>) -> Option<NdjsonConfig> {
             rotate_keep: keep?.unwrap_or(10),
         });
     }
-    if let Some(key) = tls::first_present(section, &["rotate_size", "rotate_keep"]) {
+    if let Some(key) = ["rotate_size", "rotate_keep"]
+        .into_iter()
+        .find(|key| section.item(key).is_some())
+    {
         let place = section.item(key).map_or(section.place(), |i| i.place());
         section.document().reject(
             place,
@@ -241,13 +232,19 @@ fn kafka(name: &str, section: &Section<'_>, context: &Context<'_>) -> Option<Kaf
         ]),
     );
     let create_topics = section.required("create_topics", values::boolean);
-    let partitions = section.optional("partitions", values::integer::<u32>);
+    let partitions = section.optional("partitions", values::integer::<u16>);
     let replication = section.optional("replication", values::integer::<u16>);
     let transactional_id = section.optional("transactional_id", values::text);
     let transaction_timeout = section.required("transaction_timeout", values::positive_duration);
+    let is_local = brokers.as_ref().is_some_and(|brokers| {
+        brokers
+            .iter()
+            .filter_map(|broker| broker.rsplit_once(':'))
+            .all(|(host, _)| is_loopback(host))
+    });
     let tls = section
         .section("tls")
-        .and_then(|tls| kafka_tls(name, tls, context, brokers.as_deref()));
+        .and_then(|section| tls(section, context, Owner::Sink(name), is_local));
     let sasl = section.section("sasl").map(|section| {
         if section.is_present() {
             Some(sasl(name, section, context))
@@ -274,7 +271,7 @@ fn kafka(name: &str, section: &Section<'_>, context: &Context<'_>) -> Option<Kaf
         replication: replication?,
         transactional_id: match transactional_id? {
             Some(id) => id,
-            None => format!("rollcall-{}-{name}", organization?),
+            None => format!("rollcall.{}.{name}", organization?),
         },
         transaction_timeout: transaction_timeout?,
         tls: tls?,
@@ -304,76 +301,9 @@ fn brokers(item: &Item<'_>) -> Option<Vec<String>> {
     })
 }
 
-#[expect(
-    clippy::option_option,
-    reason = "no TLS and a wrong table are two things"
-)]
-fn kafka_tls(
-    name: &str,
-    section: Section<'_>,
-    context: &Context<'_>,
-    brokers: Option<&[String]>,
-) -> Option<Option<KafkaTls>> {
-    #[derive(Clone, Copy, PartialEq, Eq)]
-    enum Mode {
-        Disable,
-        VerifyCa,
-        VerifyFull,
-    }
-    let mode = section.optional(
-        "mode",
-        values::choice(&[
-            ("disable", Mode::Disable),
-            ("verify-ca", Mode::VerifyCa),
-            ("verify-full", Mode::VerifyFull),
-        ]),
-    );
-    let files = tls::files(&section, context);
-    let key_password = section.optional("key_password", |item| {
-        secret(item, context, Owner::Sink(name), "tls.key_password")
-    });
-    let local = brokers.is_some_and(|brokers| {
-        brokers
-            .iter()
-            .filter_map(|broker| broker.rsplit_once(':'))
-            .all(|(host, _)| is_loopback(host))
-    });
-    let used = tls::first_present(&section, &["ca", "cert", "key", "key_password"]);
-    let mode = match mode? {
-        Some(mode) => mode,
-        None if local && used.is_none() => Mode::Disable,
-        None => Mode::VerifyFull,
-    };
-    if let (Mode::Disable, Some(key)) = (mode, used) {
-        tls::idle(&section, key, "disable");
-        section.finish();
-        return None;
-    }
-    let has_key = section.item("key").is_some();
-    if key_password.as_ref().is_some_and(Option::is_some) && !has_key {
-        section.missing("key");
-        section.finish();
-        return None;
-    }
-    section.finish();
-    let (ca, client) = files?;
-    let key_password = key_password?;
-    Some(match mode {
-        Mode::Disable => None,
-        Mode::VerifyCa | Mode::VerifyFull => Some(KafkaTls {
-            verify: Verification {
-                ca,
-                host_name: mode == Mode::VerifyFull,
-            },
-            client,
-            key_password,
-        }),
-    })
-}
-
 fn sasl(name: &str, section: Section<'_>, context: &Context<'_>) -> Option<Sasl> {
     const PASSWORD_KEYS: [&str; 2] = ["username", "password"];
-    const TOKEN_KEYS: [&str; 4] = ["token_endpoint", "client_id", "client_secret", "scope"];
+    const TOKEN_KEYS: [&str; 1] = ["token"];
     let mechanism = section.required(
         "mechanism",
         values::choice(&[
@@ -404,24 +334,18 @@ fn sasl(name: &str, section: Section<'_>, context: &Context<'_>) -> Option<Sasl>
                 })
         }
         Some(None) => {
-            let token_endpoint = section.required("token_endpoint", url);
-            let client_id = section.required("client_id", values::text);
-            let client_secret = section.required("client_secret", |item| {
-                secret(item, context, owner, "sasl.client_secret")
+            let token = section.required("token", |item| {
+                let value = secret(item, context, owner, "sasl.token")?;
+                let file = item.value().get("file").and_then(|v| v.get_ref().as_str());
+                Some(match file {
+                    Some(file) => {
+                        Token::File(values::beside(item.document().file(), Path::new(file)))
+                    }
+                    None => Token::Fixed(value),
+                })
             });
-            let scope = section.optional("scope", values::text);
             reject_others(&section, &PASSWORD_KEYS, "OAUTHBEARER")?;
-            match (token_endpoint, client_id, client_secret, scope) {
-                (Some(token_endpoint), Some(client_id), Some(client_secret), Some(scope)) => {
-                    Some(Sasl::OAuthBearer {
-                        token_endpoint,
-                        client_id,
-                        client_secret,
-                        scope,
-                    })
-                }
-                _ => None,
-            }
+            token.map(Sasl::OAuthBearer)
         }
     };
     section.finish();
@@ -443,40 +367,21 @@ fn reject_others(section: &Section<'_>, others: &[&'static str], mechanism: &str
     none
 }
 
-/// An http or https address; plain http only to this machine.
-fn url(item: &Item<'_>) -> Option<String> {
-    let text = values::text(item)?;
-    let (scheme, rest) = text.split_once("://").unwrap_or(("", ""));
-    let authority = rest.split(['/', '?', '#']).next().unwrap_or("");
-    if authority.contains('@') {
-        return item.reject(
-            "an address with credentials in it (not shown)",
-            item.kind().expected(),
-            "remove what stands before the @",
-        );
-    }
-    let host = match authority.rsplit_once(':') {
-        Some((host, port)) if port.parse::<u16>().is_ok() => host,
-        _ => authority,
-    };
-    match scheme {
-        "https" if !host.is_empty() => Some(text),
-        "http" if is_loopback(host) => Some(text),
-        "http" if !host.is_empty() => item.reject(
-            "an address without TLS, where a secret would be sent",
-            item.kind().expected(),
-            "write an https address",
-        ),
-        _ => item.wrong(),
-    }
-}
-
 /// What Rollcall sets itself, and the key that does it.
 const OWN_PROPERTIES: &[(&str, &str)] = &[
     ("acks", "nothing: every replica has to have an event"),
     ("bootstrap.servers", "brokers"),
-    ("client.id", "nothing: it is the transactional id"),
-    ("enable.idempotence", "delivery"),
+    ("client.id", "nothing: it names the sink"),
+    (
+        "delivery.report.only.error",
+        "nothing: every event is reported",
+    ),
+    (
+        "enable.idempotence",
+        "nothing: without it a retry could double events",
+    ),
+    ("enable.ssl.certificate.verification", "tls.mode"),
+    ("group.id", "nothing: positions lie in the cursors topic"),
     ("isolation.level", "nothing: it is read_committed"),
     ("metadata.broker.list", "brokers"),
     (
@@ -484,30 +389,32 @@ const OWN_PROPERTIES: &[(&str, &str)] = &[
         "nothing: partitions are chosen as the Java client does",
     ),
     (
+        "plugin.library.paths",
+        "nothing: it would load foreign code",
+    ),
+    (
         "request.required.acks",
         "nothing: every replica has to have an event",
     ),
     ("sasl.mechanism", "sasl.mechanism"),
     ("sasl.mechanisms", "sasl.mechanism"),
-    ("sasl.oauthbearer.client.id", "sasl.client_id"),
-    ("sasl.oauthbearer.client.secret", "sasl.client_secret"),
-    ("sasl.oauthbearer.token.endpoint.url", "sasl.token_endpoint"),
     ("sasl.password", "sasl.password"),
     ("sasl.username", "sasl.username"),
     ("security.protocol", "tls.mode and sasl"),
     ("ssl.ca.location", "tls.ca"),
     ("ssl.certificate.location", "tls.cert"),
+    ("ssl.certificate.pem", "tls.cert"),
+    ("ssl.endpoint.identification.algorithm", "tls.mode"),
     ("ssl.key.location", "tls.key"),
     ("ssl.key.password", "tls.key_password"),
+    ("ssl.key.pem", "tls.key"),
     ("transaction.timeout.ms", "transaction_timeout"),
     ("transactional.id", "transactional_id"),
 ];
 
 /// Whether a property of librdkafka holds a credential.
 pub(super) fn is_secret_property(name: &str) -> bool {
-    name.contains("password")
-        || name.contains("secret")
-        || matches!(name, "ssl.key.pem" | "sasl.oauthbearer.config")
+    name.contains("password") || name.contains("secret") || name == "sasl.oauthbearer.config"
 }
 
 fn properties(
