@@ -4,6 +4,7 @@
 use proptest::prelude::*;
 
 use super::parse_with;
+use super::table_of_keys::schema_takes;
 
 /// A file with everything in it, and a marker where a credential stands in plain text.
 const WHOLE: &str = r#"organization = "acme"
@@ -66,7 +67,13 @@ const VALUES: &[&str] = &[
 ];
 
 fn check(text: &str) -> Result<(), TestCaseError> {
-    if let Err(errors) = parse_with(text, &[("P", "marker-1")]) {
+    let result = parse_with(text, &[("P", "marker-1")]);
+    prop_assert!(
+        result.is_err() || schema_takes(text),
+        "the schema refuses what the parser takes: {}",
+        text
+    );
+    if let Err(errors) = result {
         prop_assert!(
             errors.iter().count() > 0,
             "refused without a reason: {}",

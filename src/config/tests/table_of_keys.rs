@@ -256,16 +256,18 @@ fn accepts(schema: &Value, root: &Value, value: &Value) -> bool {
     })
 }
 
+/// Whether the schema takes a file.
+pub(super) fn schema_takes(text: &str) -> bool {
+    let schema = json_schema();
+    let table: toml::Table = toml::from_str(text).unwrap();
+    accepts(&schema, &schema, &serde_json::to_value(table).unwrap())
+}
+
 #[test]
 fn the_schema_takes_what_the_parser_takes_and_refuses_what_it_refuses() {
-    let schema = json_schema();
-    let check = |text: &str| {
-        let table: toml::Table = toml::from_str(text).unwrap();
-        accepts(&schema, &schema, &serde_json::to_value(table).unwrap())
-    };
-    assert!(check(EXAMPLE));
-    assert!(check(EVERY_BRANCH));
-    assert!(check(super::SMALL));
+    assert!(schema_takes(EXAMPLE));
+    assert!(schema_takes(EVERY_BRANCH));
+    assert!(schema_takes(super::SMALL));
     for (right, wrong) in [
         ("host = \"localhost\"", "hosts = \"localhost\""),
         ("host = \"localhost\"", "host = 5"),
@@ -284,7 +286,7 @@ fn the_schema_takes_what_the_parser_takes_and_refuses_what_it_refuses() {
     ] {
         let text = super::SMALL.replace(right, wrong);
         assert_ne!(text, super::SMALL);
-        assert!(!check(&text), "{text}");
+        assert!(!schema_takes(&text), "{text}");
         assert!(super::parse(&text).is_err(), "{text}");
     }
 }
