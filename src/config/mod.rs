@@ -37,7 +37,7 @@ pub use schema::json_schema;
 pub use secret::{Environment, ProcessEnvironment, VaultConfig};
 pub use sink::{
     Delivery, Destination, KafkaConfig, NdjsonConfig, PasswordMechanism, PropertyValue, Sasl,
-    SinkConfig, Token,
+    SinkConfig,
 };
 pub use source::{
     BatchConfig, ChangeStreamConfig, Host, LeaverAction, PostgresConfig, RescanConfig,

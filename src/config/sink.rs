@@ -1,7 +1,7 @@
 //! One destination of events.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use secrecy::SecretString;
@@ -85,17 +85,12 @@ pub enum Sasl {
         /// The password.
         password: SecretString,
     },
-    /// By a bearer token (RFC 7628) that something else keeps fresh.
-    OAuthBearer(Token),
-}
-
-/// Where a bearer token comes from.
-#[derive(Clone, Debug)]
-pub enum Token {
-    /// A file, to be read again whenever a token is needed.
-    File(PathBuf),
-    /// One token for the life of the process.
-    Fixed(SecretString),
+    /// By a bearer token (RFC 7628) from a file that something else keeps fresh: it is read
+    /// again each time a token is needed.
+    OAuthBearer {
+        /// The file.
+        token_file: PathBuf,
+    },
 }
 
 /// A SASL mechanism with a password.
@@ -303,7 +298,7 @@ fn brokers(item: &Item<'_>) -> Option<Vec<String>> {
 
 fn sasl(name: &str, section: Section<'_>, context: &Context<'_>) -> Option<Sasl> {
     const PASSWORD_KEYS: [&str; 2] = ["username", "password"];
-    const TOKEN_KEYS: [&str; 1] = ["token"];
+    const TOKEN_KEYS: [&str; 1] = ["token_file"];
     let mechanism = section.required(
         "mechanism",
         values::choice(&[
@@ -334,18 +329,9 @@ fn sasl(name: &str, section: Section<'_>, context: &Context<'_>) -> Option<Sasl>
                 })
         }
         Some(None) => {
-            let token = section.required("token", |item| {
-                let value = secret(item, context, owner, "sasl.token")?;
-                let file = item.value().get("file").and_then(|v| v.get_ref().as_str());
-                Some(match file {
-                    Some(file) => {
-                        Token::File(values::beside(item.document().file(), Path::new(file)))
-                    }
-                    None => Token::Fixed(value),
-                })
-            });
+            let token_file = section.required("token_file", values::path);
             reject_others(&section, &PASSWORD_KEYS, "OAUTHBEARER")?;
-            token.map(Sasl::OAuthBearer)
+            token_file.map(|token_file| Sasl::OAuthBearer { token_file })
         }
     };
     section.finish();

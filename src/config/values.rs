@@ -165,7 +165,7 @@ pub(super) fn paths(item: &Item<'_>) -> Option<Vec<PathBuf>> {
 }
 
 /// A relative path counts from the folder of the configuration file.
-pub(super) fn beside(file: &Path, path: &Path) -> PathBuf {
+fn beside(file: &Path, path: &Path) -> PathBuf {
     match file.parent() {
         Some(folder) if path.is_relative() => folder.join(path),
         _ => path.to_path_buf(),

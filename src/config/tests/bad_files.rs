@@ -298,9 +298,9 @@ fn kafka_sinks_are_checked() {
     );
     assert_eq!(
         kafka(
-            "sasl = { mechanism = \"PLAIN\", username = \"u\", password = { env = \"P\" }, token = { env = \"P\" } }"
+            "sasl = { mechanism = \"PLAIN\", username = \"u\", password = { env = \"P\" }, token_file = \"t\" }"
         ),
-        "rollcall.toml:13:81: sink.events.sasl.token: found a key that PLAIN does not use, expected the keys of PLAIN; fix: remove it, or write another mechanism"
+        "rollcall.toml:13:86: sink.events.sasl.token_file: found a key that PLAIN does not use, expected the keys of PLAIN; fix: remove it, or write another mechanism"
     );
     assert_eq!(
         kafka("cursors_topic = \"rollcall.identity\""),
@@ -308,7 +308,7 @@ fn kafka_sinks_are_checked() {
     );
     assert_eq!(
         kafka("sasl = { mechanism = \"OAUTHBEARER\" }"),
-        "rollcall.toml:13:1: sink.events.sasl.token: found nothing, expected a reference: { sealed = \"…\" }, { env = \"…\" } or { file = \"…\" }; fix: add `token = { file = \"/run/secrets/kafka-token\" }` to [sink.events.sasl]"
+        "rollcall.toml:13:1: sink.events.sasl.token_file: found nothing, expected the path of a file or folder; fix: add `token_file = \"/run/rollcall/kafka-token\"` to [sink.events.sasl]"
     );
     assert_eq!(
         kafka("tls = { key_password = { env = \"P\" } }"),

@@ -33,7 +33,7 @@ properties = { "linger.ms" = 0 }
 [sink.others]
 type = "kafka"
 brokers = ["localhost:9092"]
-sasl = { mechanism = "OAUTHBEARER", token = { env = "P" } }
+sasl = { mechanism = "OAUTHBEARER", token_file = "t" }
 [sink.log]
 type = "ndjson"
 "#;
@@ -125,7 +125,7 @@ fn the_examples_together_are_a_valid_file() {
         "source.*.map.*.expr",
         "source.*.map.*.constant",
         "source.*.map.*.on_null",
-        "sink.*.sasl.token",
+        "sink.*.sasl.token_file",
         "authority.*",
     ];
     for sink in ["kafka", "ndjson"] {
