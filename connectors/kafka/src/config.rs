@@ -89,6 +89,8 @@ pub struct Tls {
     pub cert: Option<Material>,
     /// The key of the client's certificate.
     pub key: Option<Material>,
+    /// The password of an encrypted key.
+    pub key_password: Option<SecretString>,
 }
 
 /// The hash of a SCRAM log-in (RFC 5802, RFC 7677).
@@ -332,6 +334,9 @@ impl KafkaConfig {
         }
         if let Some(key) = &self.tls.key {
             set_material(config, "ssl.key", key);
+        }
+        if let Some(password) = &self.tls.key_password {
+            config.set("ssl.key.password", password.expose_secret());
         }
     }
 
