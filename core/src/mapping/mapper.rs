@@ -58,7 +58,10 @@ pub struct Mapper {
     /// In ascending order of attributes.
     pub(super) rules: Vec<Rule>,
     pub(super) scope: Option<Expression>,
+    /// One for each column.
     pub(super) redacted: Vec<bool>,
+    /// Whether any column is redacted.
+    pub(super) redacts: bool,
     /// Columns that a row must show, or its shadow: used by a rule or the scope, or stored.
     pub(super) needed: Vec<bool>,
     pub(super) max_value_bytes: usize,
@@ -118,7 +121,7 @@ impl Mapper {
     /// the row is deferred if it turns out to be needed; an empty slice when there is none.
     /// A shadow that is damaged or of an unknown schema counts as none.
     pub fn map(&self, row: &Row<'_>, stored: Option<&[u8]>, out: &mut MappedRows) {
-        let mut cells: Cells<'_> = row.cells().collect();
+        let mut cells: Cells<'_> = (0..self.columns.len()).map(|c| row.cell(c)).collect();
         let open = |cell: &Cell<'_>| matches!(cell, Cell::Unchanged | Cell::Missing);
         let needs_shadow = cells
             .iter()
@@ -165,10 +168,19 @@ impl Mapper {
 
     fn finish(&self, cells: &[Cell<'_>], out: &mut MappedRows) {
         let start = out.mark();
-        shadow::encode_cells(cells, |_| false, out.bytes());
-        let hash = xxh3_64(out.since(start));
-        out.bytes().truncate(start);
-        shadow::encode(self.version, cells, |c| self.is_redacted(c), out.bytes());
+        let hash = if self.redacts {
+            shadow::encode_cells(cells, |_| false, out.bytes());
+            let hash = xxh3_64(out.since(start));
+            out.bytes().truncate(start);
+            shadow::encode(self.version, cells, |c| self.redacted[c], out.bytes());
+            hash
+        } else {
+            // The shadow holds every cell: it is hashed as it is written.
+            shadow::encode_version(self.version, out.bytes());
+            let behind_version = out.mark();
+            shadow::encode_cells(cells, |_| false, out.bytes());
+            xxh3_64(out.since(behind_version))
+        };
         let end = out.mark();
         let fields = out.field_mark();
         let mut incomplete = false;
@@ -181,10 +193,6 @@ impl Mapper {
         if incomplete {
             out.mark_incomplete();
         }
-    }
-
-    fn is_redacted(&self, column: usize) -> bool {
-        self.redacted.get(column).copied().unwrap_or(false)
     }
 
     fn apply(&self, cells: &[Cell<'_>], incomplete: &mut bool, out: &mut MappedRows) -> Outcome {

@@ -692,7 +692,7 @@ fn cells_of(row: &[Option<String>]) -> Vec<Cell<'_>> {
         .collect()
 }
 
-fn full_mapping() -> Mapper {
+static FULL: std::sync::LazyLock<Mapper> = std::sync::LazyLock::new(|| {
     compile(MappingSpec {
         rules: vec![
             RuleSpec::column("email", "emp_email"),
@@ -707,7 +707,7 @@ fn full_mapping() -> Mapper {
         ..MappingSpec::default()
     })
     .unwrap()
-}
+});
 
 fn predicate() -> impl Strategy<Value = String> {
     let literal = prop_oneof![
@@ -757,8 +757,8 @@ proptest! {
 
     #[test]
     fn mapping_a_shadow_gives_what_mapping_its_row_gave(row in any_row()) {
-        let mapper = full_mapping();
-        let from_row = map(&mapper, cells_of(&row), None);
+        let mapper = &*FULL;
+        let from_row = map(mapper, cells_of(&row), None);
         let mut again = MappedRows::default();
         mapper.map_shadow(from_row.row(0).shadow(), &mut again);
         let (a, b) = (from_row.row(0), again.row(0));
@@ -771,7 +771,7 @@ proptest! {
 
     #[test]
     fn holes_never_clear_and_never_leave(row in any_row(), holes in proptest::collection::vec(any::<bool>(), COLUMNS.len())) {
-        let mapper = full_mapping();
+        let mapper = &*FULL;
         let whole = map(&mapper, cells_of(&row), None);
         let mut cells = cells_of(&row);
         for (cell, hole) in cells.iter_mut().zip(&holes) {
@@ -796,7 +796,7 @@ proptest! {
 
     #[test]
     fn rows_with_equal_hashes_are_equal(a in any_row(), b in any_row()) {
-        let mapper = full_mapping();
+        let mapper = &*FULL;
         let (x, y) = (map(&mapper, cells_of(&a), None), map(&mapper, cells_of(&b), None));
         prop_assert_eq!(x.row(0).hash() == y.row(0).hash(), a == b);
     }
@@ -806,7 +806,7 @@ proptest! {
         cells in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..12), COLUMNS.len()),
         shadow in proptest::collection::vec(any::<u8>(), 0..64),
     ) {
-        let mapper = full_mapping();
+        let mapper = &*FULL;
         let cells = cells.iter().map(|c| Cell::Value(c)).collect();
         let out = map(&mapper, cells, Some(&shadow));
         prop_assert!(out.row(0).outcome() != Outcome::Deferred);
