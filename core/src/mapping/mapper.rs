@@ -72,6 +72,22 @@ pub struct Mapper {
     pub(super) older: HashMap<u32, Vec<Option<usize>>>,
 }
 
+/// What becomes of a row of which a needed value is nowhere to be found.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Incomplete {
+    /// The fields concerned keep what they have.
+    Keeps,
+    /// The whole row waits.
+    Defers,
+}
+
+/// Ends a row that waits, leaving none of the fields added since a mark.
+fn defer(fields: usize, out: &mut MappedRows) {
+    let end = out.mark();
+    out.truncate_fields(fields);
+    out.finish_row(Outcome::Deferred, fields, end..end, 0);
+}
+
 /// What a rule says.
 enum Said {
     /// The bytes appended last.
@@ -129,9 +145,7 @@ impl Mapper {
             .any(|(cell, needed)| *needed && open(cell));
         if needs_shadow {
             let Some(stored) = stored else {
-                let (fields, mark) = (out.field_mark(), out.mark());
-                out.finish_row(Outcome::Deferred, fields, mark..mark, 0);
-                return;
+                return defer(out.field_mark(), out);
             };
             let known = self.known(stored);
             for (column, cell) in cells.iter_mut().enumerate() {
@@ -142,18 +156,28 @@ impl Mapper {
                 }
             }
         }
-        self.finish(&cells, out);
+        self.finish(&cells, Incomplete::Keeps, out);
     }
 
     /// Maps a stored shadow again, and adds exactly one row to `out`. Redacted columns are
     /// missing in it, so their rules keep what they said, and the hash is not that of the
     /// whole row.
     pub fn map_shadow(&self, shadow: &[u8], out: &mut MappedRows) {
+        self.map_stored(shadow, Incomplete::Keeps, out);
+    }
+
+    /// As [`Mapper::map_shadow`], but a row that would be incomplete is deferred: for records
+    /// that were never applied, of which nothing can be kept.
+    pub fn map_shadow_or_defer(&self, shadow: &[u8], out: &mut MappedRows) {
+        self.map_stored(shadow, Incomplete::Defers, out);
+    }
+
+    fn map_stored(&self, shadow: &[u8], if_incomplete: Incomplete, out: &mut MappedRows) {
         let cells: Cells<'_> = match self.known(shadow) {
             Some(known) => (0..self.columns.len()).map(|c| known.get(c)).collect(),
             None => self.columns.iter().map(|_| Cell::Missing).collect(),
         };
-        self.finish(&cells, out);
+        self.finish(&cells, if_incomplete, out);
     }
 
     fn known<'a>(&'a self, stored: &'a [u8]) -> Option<Known<'a>> {
@@ -166,7 +190,7 @@ impl Mapper {
         Some(Known { shadow, places })
     }
 
-    fn finish(&self, cells: &[Cell<'_>], out: &mut MappedRows) {
+    fn finish(&self, cells: &[Cell<'_>], if_incomplete: Incomplete, out: &mut MappedRows) {
         let start = out.mark();
         let hash = if self.redacts {
             shadow::encode_cells(cells, |_| false, out.bytes());
@@ -185,6 +209,10 @@ impl Mapper {
         let fields = out.field_mark();
         let mut incomplete = false;
         let outcome = self.apply(cells, &mut incomplete, out);
+        if incomplete && if_incomplete == Incomplete::Defers {
+            out.bytes().truncate(start);
+            return defer(fields, out);
+        }
         if outcome != Outcome::Mapped {
             out.truncate_fields(fields);
             out.bytes().truncate(end);

@@ -480,6 +480,9 @@ fn a_redacted_value_can_be_computed_with_but_is_never_stored() {
     let mut again = MappedRows::default();
     mapper.map_shadow(rich.row(0).shadow(), &mut again);
     assert!(again.row(0).incomplete());
+    mapper.map_shadow_or_defer(rich.row(0).shadow(), &mut again);
+    assert_eq!(again.row(1).outcome(), Outcome::Deferred);
+    assert!(again.row(1).shadow().is_empty() && again.row(1).fields().count() == 0);
 }
 
 #[test]
@@ -772,7 +775,7 @@ proptest! {
     #[test]
     fn holes_never_clear_and_never_leave(row in any_row(), holes in proptest::collection::vec(any::<bool>(), COLUMNS.len())) {
         let mapper = &*FULL;
-        let whole = map(&mapper, cells_of(&row), None);
+        let whole = map(mapper, cells_of(&row), None);
         let mut cells = cells_of(&row);
         for (cell, hole) in cells.iter_mut().zip(&holes) {
             if *hole {
@@ -780,12 +783,12 @@ proptest! {
             }
         }
         // With the shadow at hand the holes are not there at all.
-        let filled = map(&mapper, cells.clone(), Some(whole.row(0).shadow()));
+        let filled = map(mapper, cells.clone(), Some(whole.row(0).shadow()));
         prop_assert_eq!(filled.row(0).outcome(), whole.row(0).outcome());
         prop_assert_eq!(fields(&filled.row(0)), fields(&whole.row(0)));
         prop_assert_eq!(filled.row(0).hash(), whole.row(0).hash());
         // Without it, what is said is what the whole row says, or nothing.
-        let holey = map(&mapper, cells, Some(b""));
+        let holey = map(mapper, cells, Some(b""));
         prop_assert!(holey.row(0).outcome() != Outcome::OutOfScope || whole.row(0).outcome() == Outcome::OutOfScope);
         if whole.row(0).outcome() == Outcome::Mapped && holey.row(0).outcome() == Outcome::Mapped {
             for (holey, whole) in fields(&holey.row(0)).iter().zip(fields(&whole.row(0))) {
@@ -797,7 +800,7 @@ proptest! {
     #[test]
     fn rows_with_equal_hashes_are_equal(a in any_row(), b in any_row()) {
         let mapper = &*FULL;
-        let (x, y) = (map(&mapper, cells_of(&a), None), map(&mapper, cells_of(&b), None));
+        let (x, y) = (map(mapper, cells_of(&a), None), map(mapper, cells_of(&b), None));
         prop_assert_eq!(x.row(0).hash() == y.row(0).hash(), a == b);
     }
 
@@ -808,7 +811,7 @@ proptest! {
     ) {
         let mapper = &*FULL;
         let cells = cells.iter().map(|c| Cell::Value(c)).collect();
-        let out = map(&mapper, cells, Some(&shadow));
+        let out = map(mapper, cells, Some(&shadow));
         prop_assert!(out.row(0).outcome() != Outcome::Deferred);
         let mut out = MappedRows::default();
         mapper.map_shadow(&shadow, &mut out);
