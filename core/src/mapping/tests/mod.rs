@@ -354,6 +354,19 @@ fn only_true_is_in_scope() {
 }
 
 #[test]
+fn an_unsigned_number_equals_no_negative_one() {
+    for (scope, want) in [
+        ("id == -1", Outcome::OutOfScope),
+        ("id != -1", Outcome::Mapped),
+        ("id in [-1, 7]", Outcome::OutOfScope),
+    ] {
+        let cells = row(&[("id", text("18446744073709551615"))]);
+        let out = map(&scoped(scope), cells, None);
+        assert_eq!(out.row(0).outcome(), want, "{scope}");
+    }
+}
+
+#[test]
 fn a_failed_record_names_its_rule_and_leaves_no_fields() {
     let mapper = mapper(vec![
         RuleSpec::column("email", "emp_email"),
