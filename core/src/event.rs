@@ -6,6 +6,8 @@
 //! mapping) share the block, so that they are delivered exactly as surely, but take no
 //! sequence number of the identity events.
 
+pub mod body;
+
 use crate::id::{RunId, SourceId, UserId};
 
 /// The closed list of types, `io.rollcall.<…>.v1`.
@@ -135,6 +137,11 @@ impl EventBlock {
     /// The encoded bytes.
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes
+    }
+
+    /// The encoded bytes, to be shared without a copy.
+    pub fn into_bytes(self) -> Vec<u8> {
+        self.bytes
     }
 
     /// Appends an event.

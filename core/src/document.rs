@@ -1,1 +1,0 @@
-//! The user document (written by the directory, read by everybody).

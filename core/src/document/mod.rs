@@ -1,0 +1,274 @@
+//! The user document: everything that a change of a user touches, in one piece of bytes.
+//!
+//! A document holds the user's state, its links (each with the shadow of its record), and
+//! for every attribute *all* contributions, not only the winning one. Losers are kept so
+//! that, when the winner leaves, the next one takes over without reading the source, and so
+//! that a person can be shown why a value is what it is.
+//!
+//! # Layout
+//! A version byte, the fixed head, the links, then the evidence and the contributions.
+//! Integers are LEB128 unless a width is given, texts and bytes are preceded by their
+//! length. Evidence (position, commit time, run) stands in a table of its own, so that the
+//! provenance of a field costs a byte or two.
+//!
+//! Decoding borrows: the views point into the document, and the three vectors that hold
+//! them can be reused ([`Spare`]). Everything is bounds-checked; bytes that are not a
+//! document are an error, never a panic. Encoding a decoded document yields the same bytes
+//! (unreferenced evidence apart, which encoding drops).
+
+mod codec;
+mod hold;
+mod record;
+mod view;
+
+pub use hold::Hold;
+pub use record::Record;
+pub use view::{FieldView, Given, LinkView, View};
+
+use crate::attribute::AttrId;
+use crate::id::{RunId, SourceId, UserId};
+use crate::mapped::Strength;
+use crate::reason::{LeaverReason, SkipReason};
+
+/// The first byte of every document of this form.
+pub const FORMAT: u8 = 1;
+
+/// Stored bytes are not a document.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a stored document is damaged or of an unknown version")]
+pub struct DocumentError;
+
+/// Whether a user may work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UserState {
+    /// Yes.
+    Active,
+    /// Rollcall deactivated it, and may activate it again.
+    Deactivated(LeaverReason),
+    /// A person deactivated it; no source activates it again.
+    Suspended,
+    /// Only the id is left.
+    Tombstone,
+}
+
+/// How a record stands to its user.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LinkState {
+    /// The record feeds the user.
+    Live,
+    /// The record exists, its last image was not applied; what it gave before stays.
+    Held(SkipReason),
+    /// The record is gone.
+    Gone(LeaverReason),
+}
+
+impl LinkState {
+    /// Whether the record still exists in its source.
+    pub fn is_present(self) -> bool {
+        !matches!(self, LinkState::Gone(_))
+    }
+}
+
+/// A link from a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Link<'a> {
+    /// The record's source.
+    pub source: SourceId,
+    /// The record's key ([`rollcall_contract::Key`] bytes).
+    pub key: &'a [u8],
+    /// How it stands.
+    pub state: LinkState,
+    /// 1, and one more each time the key came back after it was deleted.
+    pub incarnation: u32,
+    /// The last transaction of the log that was taken in ([`rollcall_contract::TxId`]
+    /// bytes); empty when only scans have seen the record.
+    pub tx: &'a [u8],
+    /// Readable position of the last change that was taken in.
+    pub position: &'a str,
+    /// Its commit time, microseconds since the Unix epoch.
+    pub commit_us: i64,
+    /// Hash of the last raw row.
+    pub hash: u64,
+    /// Why it is held, encoded ([`Hold`]); empty unless it is.
+    pub hold: &'a [u8],
+    /// The last raw row (redacted columns left out).
+    pub shadow: &'a [u8],
+}
+
+/// Where contributed values come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Evidence<'a> {
+    /// Index of the link; none when the value is Rollcall's own.
+    pub link: Option<u16>,
+    /// Readable position of the change that brought the value.
+    pub position: &'a str,
+    /// Its commit time, microseconds since the Unix epoch.
+    pub commit_us: i64,
+    /// The run that applied it.
+    pub run: RunId,
+}
+
+/// One value that one link gives to one attribute.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Contribution<'a> {
+    /// Which attribute.
+    pub attribute: AttrId,
+    /// Index of the link; none when the value is Rollcall's own.
+    pub link: Option<u16>,
+    /// The number of the rule in the source's mapping.
+    pub rule: u16,
+    /// How the rule's value is used.
+    pub strength: Strength,
+    /// Index into the evidence.
+    pub evidence: u16,
+    /// The value in the attribute's canonical form.
+    pub value: &'a [u8],
+}
+
+/// A decoded document, borrowing its bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Document<'a> {
+    /// The user's immutable id.
+    pub id: UserId,
+    /// 1 for a new user, and one more with each change that others can see.
+    pub version: u64,
+    /// Whether the user may work.
+    pub state: UserState,
+    /// Microseconds since the Unix epoch.
+    pub created_us: i64,
+    /// Microseconds since the Unix epoch: the last change that others can see.
+    pub updated_us: i64,
+    /// Links in the order in which they were made.
+    pub links: Vec<Link<'a>>,
+    /// What contributions refer to.
+    pub evidence: Vec<Evidence<'a>>,
+    /// Contributions by attribute, and within one attribute the winner first.
+    pub contributions: Vec<Contribution<'a>>,
+    /// The encoded evidence and contributions, as they were decoded.
+    tail: &'a [u8],
+}
+
+/// Vectors of a document that is no longer needed.
+#[derive(Debug, Default)]
+pub struct Spare {
+    links: Vec<Link<'static>>,
+    evidence: Vec<Evidence<'static>>,
+    contributions: Vec<Contribution<'static>>,
+}
+
+/// The empty vector, with the memory of another one. Collecting an iterator of a vector
+/// into a vector of the same layout reuses the allocation.
+fn recycle<A, B>(mut v: Vec<A>) -> Vec<B> {
+    v.clear();
+    v.into_iter().filter_map(|_| None).collect()
+}
+
+impl<'a> Document<'a> {
+    /// A user without links.
+    pub fn new(id: UserId, now_us: i64) -> Self {
+        Document {
+            id,
+            version: 1,
+            state: UserState::Active,
+            created_us: now_us,
+            updated_us: now_us,
+            links: Vec::new(),
+            evidence: Vec::new(),
+            contributions: Vec::new(),
+            tail: &[],
+        }
+    }
+
+    /// Reads a document.
+    pub fn decode(bytes: &'a [u8]) -> Result<Self, DocumentError> {
+        Self::decode_with(bytes, Spare::default())
+    }
+
+    /// Reads a document into vectors that are reused.
+    pub fn decode_with(bytes: &'a [u8], spare: Spare) -> Result<Self, DocumentError> {
+        codec::decode(bytes, spare).ok_or(DocumentError)
+    }
+
+    /// A copy in vectors that are reused.
+    pub fn clone_with(&self, spare: Spare) -> Self {
+        let mut links: Vec<Link<'a>> = recycle(spare.links);
+        let mut evidence: Vec<Evidence<'a>> = recycle(spare.evidence);
+        let mut contributions: Vec<Contribution<'a>> = recycle(spare.contributions);
+        links.extend_from_slice(&self.links);
+        evidence.extend_from_slice(&self.evidence);
+        contributions.extend_from_slice(&self.contributions);
+        Document {
+            links,
+            evidence,
+            contributions,
+            ..*self
+        }
+    }
+
+    /// Gives the vectors back.
+    pub fn into_spare(self) -> Spare {
+        Spare {
+            links: recycle(self.links),
+            evidence: recycle(self.evidence),
+            contributions: recycle(self.contributions),
+        }
+    }
+
+    /// Appends the encoded document. Evidence that nothing refers to is dropped.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        codec::encode_head(self, out);
+        codec::encode_tail(self, out);
+    }
+
+    /// Appends the encoded document, taking evidence and contributions as they were
+    /// decoded: for a change that touched the head and the links only.
+    pub fn encode_keeping_values(&self, out: &mut Vec<u8>) {
+        codec::encode_head(self, out);
+        out.extend_from_slice(self.tail);
+    }
+
+    /// Whether the user may work.
+    pub fn is_active(&self) -> bool {
+        self.state == UserState::Active
+    }
+
+    /// The link of a record; a present one is preferred to a former one of the same key.
+    pub fn find_link(&self, source: SourceId, key: &[u8]) -> Option<usize> {
+        let mut found = None;
+        for (i, link) in self.links.iter().enumerate() {
+            if link.source == source && link.key == key {
+                if link.state.is_present() {
+                    return Some(i);
+                }
+                found = Some(i);
+            }
+        }
+        found
+    }
+
+    /// A present link of a source.
+    pub fn present_link_of(&self, source: SourceId) -> Option<usize> {
+        self.links
+            .iter()
+            .position(|l| l.source == source && l.state.is_present())
+    }
+
+    /// All contributions to one attribute, the winner first; empty when there is none.
+    pub fn group(&self, attribute: AttrId) -> &[Contribution<'a>] {
+        let all = &self.contributions;
+        let start = all.partition_point(|c| c.attribute < attribute);
+        let len = all[start..].partition_point(|c| c.attribute == attribute);
+        &all[start..start + len]
+    }
+
+    /// The winning value of a single-valued attribute.
+    pub fn value(&self, attribute: AttrId) -> Option<&'a [u8]> {
+        self.group(attribute).first().map(|c| c.value)
+    }
+
+    /// The contributions, one slice for each attribute.
+    pub fn groups(&self) -> impl Iterator<Item = &[Contribution<'a>]> {
+        self.contributions
+            .chunk_by(|a, b| a.attribute == b.attribute)
+    }
+}

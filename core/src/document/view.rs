@@ -1,0 +1,175 @@
+//! A user, for people: each field with the reason why it has its value.
+
+use rollcall_contract::Key;
+
+use super::{Contribution, Document, DocumentError, Hold, LinkState, UserState};
+use crate::attribute::{AttrType, Attributes};
+use crate::conflict::Fingerprint;
+use crate::id::{RunId, SourceId, UserId};
+use crate::mapped::{ListValue, Strength};
+
+/// A value that was given to a field, and where it comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Given {
+    /// The value (a list: its texts joined by commas).
+    pub value: String,
+    /// The name of the source; none when the value is Rollcall's own.
+    pub source: Option<String>,
+    /// The key of the record, for people.
+    pub record: Option<String>,
+    /// The number of the rule in the source's mapping.
+    pub rule: u16,
+    /// How the rule's value is used.
+    pub strength: Strength,
+    /// Position of the change that brought the value.
+    pub position: String,
+    /// Its commit time, microseconds since the Unix epoch.
+    pub commit_us: i64,
+    /// The run that applied it.
+    pub run: RunId,
+}
+
+/// A field.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FieldView {
+    /// The attribute's name; its number in brackets when the organization no longer has it.
+    pub attribute: String,
+    /// What the user shows (a list: the union, joined by commas).
+    pub value: String,
+    /// Who gave it; for a list the first of those who gave parts of it.
+    pub winner: Given,
+    /// Who would take over, in order; for a list the others who gave parts of it.
+    pub others: Vec<Given>,
+}
+
+/// A link.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LinkView {
+    /// The name of the source.
+    pub source: String,
+    /// The key of the record, for people.
+    pub record: String,
+    /// How it stands.
+    pub state: LinkState,
+    /// The rule that failed, if one did.
+    pub failed_rule: Option<u16>,
+    /// The conflicts that name it.
+    pub conflicts: Vec<Fingerprint>,
+    /// How often the key came into being.
+    pub incarnation: u32,
+    /// Position of the last change.
+    pub position: String,
+    /// Its commit time, microseconds since the Unix epoch.
+    pub commit_us: i64,
+}
+
+/// A user.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct View {
+    /// Its id.
+    pub id: UserId,
+    /// Its version.
+    pub version: u64,
+    /// Whether it may work, and if not, why.
+    pub state: UserState,
+    /// Microseconds since the Unix epoch.
+    pub created_us: i64,
+    /// Microseconds since the Unix epoch.
+    pub updated_us: i64,
+    /// Its links.
+    pub links: Vec<LinkView>,
+    /// Its fields in the order of attributes.
+    pub fields: Vec<FieldView>,
+}
+
+impl View {
+    /// Reads a document for people. `source_name` names a source.
+    pub fn of(
+        bytes: &[u8],
+        attributes: &Attributes,
+        source_name: impl Fn(SourceId) -> String,
+    ) -> Result<View, DocumentError> {
+        let document = Document::decode(bytes)?;
+        let links = document
+            .links
+            .iter()
+            .map(|l| {
+                let hold = Hold::decode(l.hold);
+                LinkView {
+                    source: source_name(l.source),
+                    record: key_text(l.key),
+                    state: l.state,
+                    failed_rule: hold.rule,
+                    conflicts: hold.conflicts.to_vec(),
+                    incarnation: l.incarnation,
+                    position: l.position.to_owned(),
+                    commit_us: l.commit_us,
+                }
+            })
+            .collect();
+        let mut fields = Vec::new();
+        for group in document.groups() {
+            let Some(first) = group.first() else { continue };
+            let known = attributes.get(first.attribute);
+            let kind = known.map_or(AttrType::Text, |a| a.kind);
+            let mut given = group.iter().map(|c| give(&document, c, kind, &source_name));
+            let Some(winner) = given.next() else { continue };
+            let value = if kind == AttrType::List {
+                list_text(group.iter().flat_map(|c| ListValue::texts(c.value)))
+            } else {
+                winner.value.clone()
+            };
+            fields.push(FieldView {
+                attribute: known
+                    .map_or_else(|| format!("[{}]", first.attribute.0), |a| a.name.clone()),
+                value,
+                winner,
+                others: given.collect(),
+            });
+        }
+        Ok(View {
+            id: document.id,
+            version: document.version,
+            state: document.state,
+            created_us: document.created_us,
+            updated_us: document.updated_us,
+            links,
+            fields,
+        })
+    }
+}
+
+fn give(
+    document: &Document<'_>,
+    c: &Contribution<'_>,
+    kind: AttrType,
+    source_name: &impl Fn(SourceId) -> String,
+) -> Given {
+    let link = c.link.map(|i| document.links[usize::from(i)]);
+    let evidence = document.evidence[usize::from(c.evidence)];
+    Given {
+        value: if kind == AttrType::List {
+            list_text(ListValue::texts(c.value))
+        } else {
+            String::from_utf8_lossy(c.value).into_owned()
+        },
+        source: link.map(|l| source_name(l.source)),
+        record: link.map(|l| key_text(l.key)),
+        rule: c.rule,
+        strength: c.strength,
+        position: evidence.position.to_owned(),
+        commit_us: evidence.commit_us,
+        run: evidence.run,
+    }
+}
+
+fn list_text<'a>(texts: impl Iterator<Item = &'a str>) -> String {
+    let mut texts: Vec<&str> = texts.collect();
+    texts.sort_unstable();
+    texts.dedup();
+    texts.join(", ")
+}
+
+fn key_text(key: &[u8]) -> String {
+    Key::from_bytes(key).map_or_else(String::new, |k| k.display())
+}
