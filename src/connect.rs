@@ -249,9 +249,8 @@ fn rule(rule: &config::RuleConfig) -> RuleSpec {
 
 fn constant(value: &config::Constant) -> ConstValue {
     match value {
-        config::Constant::Text(text) | config::Constant::Decimal(text) => {
-            ConstValue::Text(text.clone())
-        }
+        config::Constant::Text(text) => ConstValue::Text(text.clone()),
+        config::Constant::Decimal(digits) => ConstValue::Decimal(digits.clone()),
         config::Constant::Boolean(b) => ConstValue::Boolean(*b),
         config::Constant::Integer(n) => ConstValue::Integer(*n),
         config::Constant::List(texts) => ConstValue::List(texts.clone()),

@@ -57,7 +57,7 @@ impl Mappers {
 impl Remap for Mappers {
     fn remap(&self, source: SourceId, shadow: &[u8], out: &mut MappedRows) {
         if let Some(mapper) = self.get(source) {
-            mapper.map_shadow(shadow, out);
+            mapper.map_shadow_or_defer(shadow, out);
         }
     }
 }
@@ -129,7 +129,7 @@ pub fn rules(
         attributes.clone(),
         sources,
         authority,
-        |_, value, out| fold(value, out),
+        fold,
         Box::new(mappers),
     )
 }
