@@ -139,6 +139,11 @@ impl EventBlock {
         &self.bytes
     }
 
+    /// The encoded bytes, to be shared without a copy.
+    pub fn into_bytes(self) -> Vec<u8> {
+        self.bytes
+    }
+
     /// Appends an event.
     pub fn push(&mut self, event: &Event<'_>) {
         let out = &mut self.bytes;

@@ -1,1 +1,41 @@
 //! The one durable place: SQLite, one writer, pooled readers.
+//!
+//! [`Store::open`] gives one [`Writer`] and a pool of [`Readers`]. Whatever the daemon
+//! learns or decides goes through [`Writer::commit`] as one [`Commit`]: the effects of a
+//! batch, its events and the source's cursor become durable together or not at all, and
+//! only after that is a source acknowledged or an event delivered. Everything the daemon
+//! promises about crashes rests on this one transaction and on `synchronous = FULL`.
+//!
+//! The writer answers the directory's questions ([`rollcall_core::state::State`]) from its
+//! last commit; it is owned by one thread, so nothing changes between a question and the
+//! commit of what was decided on the answer.
+
+mod apply;
+mod commit;
+mod counts;
+mod error;
+mod lock;
+mod match_delta;
+mod open;
+mod outbox;
+mod parties;
+mod position;
+mod preload;
+mod query;
+mod readers;
+mod schema;
+mod shape;
+mod writer;
+
+pub use commit::{
+    Commit, Committed, GapClosed, GapId, GapOpened, PageSeen, ParkedRow, Progress, RunRow, ScanRow,
+    SchemaVersion, SinkRow, StateChange,
+};
+pub use counts::Counts;
+pub use error::StoreError;
+pub use open::{OpenOptions, Store};
+pub use outbox::{OutboxBlock, Placed, Trimmed};
+pub use position::{Position, Sequence};
+pub use query::{ConflictFilter, GapRow, SourceRow, UserFilter, UserRowView};
+pub use readers::Readers;
+pub use writer::{Identity, Writer};

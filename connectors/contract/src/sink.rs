@@ -56,6 +56,13 @@ pub trait Sink: Send + 'static {
     /// are delivered. After a transient error the caller calls `start` again.
     async fn deliver(&mut self, block: Vec<Outgoing>) -> Result<Vec<Refused>, ConnectorError>;
 
+    /// Refused records whose answer may never have reached the caller, because one of the
+    /// two died in between. Asked once after `start`; taking note of one twice must do no
+    /// harm.
+    fn recovered(&mut self) -> Vec<Refused> {
+        Vec::new()
+    }
+
     /// Ends in order.
     async fn stop(&mut self);
 }

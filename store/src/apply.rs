@@ -1,0 +1,474 @@
+//! From a [`Commit`] to statements.
+//!
+//! Runs inside of the writer's transaction and touches no memory that outlives it: what
+//! the caller must remember is returned in [`Applied`] and taken over only once the
+//! transaction is durable. Everything is written in the order of its key, so that
+//! neighbours meet their page while it is in the cache and a spilled page is not needed
+//! again.
+
+use rollcall_core::id::{SourceId, UserRow};
+use rollcall_core::plan::{Plan, UserWrite};
+use rollcall_core::state::{KeyBytes, LinkTarget};
+use rusqlite::{Connection, OptionalExtension};
+
+use crate::commit::{Commit, GapId};
+use crate::counts::Counts;
+use crate::error::StoreError;
+use crate::match_delta::{Entry, MatchDelta, Step};
+use crate::outbox;
+use crate::parties;
+use crate::preload::Preloaded;
+use crate::shape;
+
+/// What the writer takes over once the transaction is durable.
+#[derive(Debug)]
+pub(crate) struct Applied {
+    pub(crate) counts: Counts,
+    pub(crate) match_changes: Vec<(Entry, bool)>,
+    pub(crate) match_step: Step,
+    pub(crate) gaps: Vec<GapId>,
+}
+
+/// Rows that one statement writes.
+const RUN: usize = 32;
+
+/// `prefix (?,?),(?,?),…` for so many rows of so many columns.
+pub(crate) fn insert_sql(prefix: &str, columns: usize, rows: usize) -> String {
+    let row = format!("({})", vec!["?"; columns].join(","));
+    format!("{prefix} {}", vec![row; rows].join(","))
+}
+
+/// Writes everything. `stored` is what the counts are in the store.
+pub(crate) fn apply(
+    connection: &Connection,
+    commit: &Commit<'_>,
+    stored: &Counts,
+    mut counts: Counts,
+    delta: &MatchDelta,
+    preloaded: &Preloaded,
+) -> Result<Applied, StoreError> {
+    let mut match_changes = Vec::new();
+    if let Some(plan) = commit.plan.as_deref() {
+        users(connection, plan, &mut counts, preloaded, &mut match_changes)?;
+        links(connection, plan)?;
+        records(connection, plan, &mut counts)?;
+        waiting(connection, plan)?;
+        conflicts(connection, plan)?;
+        match_changes.extend(
+            plan.match_keys
+                .iter()
+                .map(|(&(hash, user), &present)| ((hash.0 as i64, user.0), present)),
+        );
+        match_changes.sort_unstable();
+    }
+    let match_step = delta.write(connection, &match_changes)?;
+    if let Some(plan) = commit.plan.as_deref()
+        && !plan.events.is_empty()
+    {
+        let bytes = outbox::insert(
+            connection,
+            counts.next_position,
+            counts.next_sequence,
+            commit.now_us,
+            &plan.events,
+        )?;
+        counts.next_position = counts.next_position.plus(plan.events.len() as u64);
+        counts.next_sequence = counts
+            .next_sequence
+            .plus(u64::from(plan.events.sequenced()));
+        counts.outbox_blocks += 1;
+        counts.outbox_bytes += bytes;
+    }
+    sources(connection, commit)?;
+    let gaps = gaps(connection, commit)?;
+    runs(connection, commit)?;
+    scans(connection, commit)?;
+    sinks(connection, commit)?;
+    for s in &commit.schemas {
+        connection
+            .prepare_cached("INSERT OR REPLACE INTO schema(source, version, columns) VALUES(?1, ?2, ?3)")?
+            .execute((s.source.0, s.version, &s.columns))?;
+    }
+    counts.save(connection, stored)?;
+    Ok(Applied {
+        counts,
+        match_changes,
+        match_step,
+        gaps,
+    })
+}
+
+fn users(
+    connection: &Connection,
+    plan: &Plan,
+    counts: &mut Counts,
+    preloaded: &Preloaded,
+    match_changes: &mut Vec<(Entry, bool)>,
+) -> Result<(), StoreError> {
+    let mut sorted: Vec<(UserRow, &UserWrite)> = plan.users.iter().map(|(r, w)| (*r, w)).collect();
+    sorted.sort_unstable_by_key(|(row, _)| *row);
+    let mut set_document =
+        connection.prepare_cached("UPDATE user SET document = ?2 WHERE id = ?1")?;
+    let mut set_all = connection.prepare_cached(
+        "UPDATE user SET active = ?2, updated_us = ?3, user_name = ?4, display_name = ?5, \
+         document = ?6 WHERE id = ?1",
+    )?;
+    let mut was_active = connection.prepare_cached("SELECT active FROM user WHERE id = ?1")?;
+    let mut new: Vec<(UserRow, &UserWrite)> = Vec::new();
+    for (row, write) in sorted {
+        if write.is_new {
+            counts.users += 1;
+            counts.active += u64::from(write.active);
+            if let Some(id) = shape::user_id(&write.document) {
+                match_changes.push(((shape::id_hash(id), row.0), true));
+            }
+            new.push((row, write));
+            continue;
+        }
+        let changed = if write.columns_changed {
+            let before = match preloaded.active(row) {
+                Some(active) => Some(active),
+                None => was_active
+                    .query_row([row.0], |r| r.get::<_, bool>(0))
+                    .optional()?,
+            };
+            match (before, write.active) {
+                (Some(true), false) => counts.active = counts.active.saturating_sub(1),
+                (Some(false), true) => counts.active += 1,
+                _ => {}
+            }
+            set_all.raw_bind_parameter(1, row.0)?;
+            set_all.raw_bind_parameter(2, write.active)?;
+            set_all.raw_bind_parameter(3, write.updated_us)?;
+            set_all.raw_bind_parameter(4, &write.user_name)?;
+            set_all.raw_bind_parameter(5, &write.display_name)?;
+            set_all.raw_bind_parameter(6, &write.document)?;
+            set_all.raw_execute()?
+        } else {
+            set_document.raw_bind_parameter(1, row.0)?;
+            set_document.raw_bind_parameter(2, &write.document)?;
+            set_document.raw_execute()?
+        };
+        if changed != 1 {
+            return Err(StoreError::Refused(format!(
+                "user row {} is to be changed and does not exist; nothing of the batch was stored",
+                row.0
+            )));
+        }
+    }
+    insert_users(connection, &new)
+}
+
+fn insert_users(
+    connection: &Connection,
+    new: &[(UserRow, &UserWrite)],
+) -> Result<(), StoreError> {
+    const INTO: &str =
+        "INSERT INTO user(id, active, updated_us, user_name, display_name, document) VALUES";
+    fn bind(
+        statement: &mut rusqlite::Statement<'_>,
+        at: usize,
+        (row, write): &(UserRow, &UserWrite),
+    ) -> rusqlite::Result<()> {
+        statement.raw_bind_parameter(at + 1, row.0)?;
+        statement.raw_bind_parameter(at + 2, write.active)?;
+        statement.raw_bind_parameter(at + 3, write.updated_us)?;
+        statement.raw_bind_parameter(at + 4, &write.user_name)?;
+        statement.raw_bind_parameter(at + 5, &write.display_name)?;
+        statement.raw_bind_parameter(at + 6, &write.document)
+    }
+    runs_of(connection, INTO, 6, new, bind)
+}
+
+/// Writes rows in statements of [`RUN`], the rest one by one.
+fn runs_of<T>(
+    connection: &Connection,
+    into: &str,
+    columns: usize,
+    rows: &[T],
+    bind: impl Fn(&mut rusqlite::Statement<'_>, usize, &T) -> rusqlite::Result<()>,
+) -> Result<(), StoreError> {
+    let (whole, rest) = rows.split_at(rows.len() / RUN * RUN);
+    if !whole.is_empty() {
+        let mut many = connection.prepare_cached(&insert_sql(into, columns, RUN))?;
+        for run in whole.chunks(RUN) {
+            for (i, row) in run.iter().enumerate() {
+                bind(&mut many, i * columns, row)?;
+            }
+            many.raw_execute()?;
+        }
+    }
+    if !rest.is_empty() {
+        let mut one = connection.prepare_cached(&insert_sql(into, columns, 1))?;
+        for row in rest {
+            bind(&mut one, 0, row)?;
+            one.raw_execute()?;
+        }
+    }
+    Ok(())
+}
+
+fn links(connection: &Connection, plan: &Plan) -> Result<(), StoreError> {
+    let mut sorted: Vec<(SourceId, &KeyBytes, Option<LinkTarget>)> = plan
+        .links
+        .iter()
+        .map(|((source, key), target)| (*source, key, *target))
+        .collect();
+    sorted.sort_unstable_by(|a, b| (a.0, a.1).cmp(&(b.0, b.1)));
+    let mut broken =
+        connection.prepare_cached("DELETE FROM link WHERE source = ?1 AND key = ?2")?;
+    let mut made: Vec<(SourceId, &KeyBytes, Option<i64>)> = Vec::with_capacity(sorted.len());
+    for (source, key, target) in sorted {
+        match target {
+            Some(LinkTarget::User(row)) => made.push((source, key, Some(row.0))),
+            Some(LinkTarget::Record) => made.push((source, key, None)),
+            None => {
+                broken.execute((source.0, key.as_slice()))?;
+            }
+        }
+    }
+    runs_of(
+        connection,
+        "INSERT OR REPLACE INTO link(source, key, user) VALUES",
+        3,
+        &made,
+        |statement, at, (source, key, user)| {
+            statement.raw_bind_parameter(at + 1, source.0)?;
+            statement.raw_bind_parameter(at + 2, key.as_slice())?;
+            statement.raw_bind_parameter(at + 3, user)
+        },
+    )
+}
+
+fn records(
+    connection: &Connection,
+    plan: &Plan,
+    counts: &mut Counts,
+) -> Result<(), StoreError> {
+    let mut sorted: Vec<_> = plan.records.iter().collect();
+    sorted.sort_unstable_by_key(|(place, _)| *place);
+    let mut before =
+        connection.prepare_cached("SELECT document FROM record WHERE source = ?1 AND key = ?2")?;
+    let mut write = connection
+        .prepare_cached("INSERT OR REPLACE INTO record(source, key, document) VALUES(?1, ?2, ?3)")?;
+    let mut remove =
+        connection.prepare_cached("DELETE FROM record WHERE source = ?1 AND key = ?2")?;
+    for ((source, key), document) in sorted {
+        let place = (source.0, key.as_slice());
+        let old = before
+            .query_row(place, |r| {
+                Ok(shape::held_reason(r.get_ref(0)?.as_blob()?))
+            })
+            .optional()?;
+        counts.hold(old.flatten(), -1);
+        match document {
+            Some(document) => {
+                counts.hold(shape::held_reason(document), 1);
+                write.execute((place.0, place.1, document))?;
+            }
+            None => {
+                remove.execute(place)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn waiting(connection: &Connection, plan: &Plan) -> Result<(), StoreError> {
+    let mut sorted: Vec<_> = plan.waiting.iter().collect();
+    sorted.sort_unstable_by_key(|(place, _)| *place);
+    let mut begin = connection
+        .prepare_cached("INSERT OR IGNORE INTO waiting(hash, source, key) VALUES(?1, ?2, ?3)")?;
+    let mut cease = connection
+        .prepare_cached("DELETE FROM waiting WHERE hash = ?1 AND source = ?2 AND key = ?3")?;
+    for ((hash, source, key), waits) in sorted {
+        let statement = if *waits { &mut begin } else { &mut cease };
+        statement.execute((hash.0 as i64, source.0, key.as_slice()))?;
+    }
+    Ok(())
+}
+
+fn conflicts(connection: &Connection, plan: &Plan) -> Result<(), StoreError> {
+    let mut write = connection.prepare_cached(
+        "INSERT OR REPLACE INTO conflict(fingerprint, kind, source, attribute, opened_us, \
+         closed_us, parties) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+    )?;
+    let mut sorted: Vec<_> = plan.conflicts.values().collect();
+    sorted.sort_unstable_by_key(|c| c.fingerprint);
+    for c in sorted {
+        write.execute((
+            c.fingerprint.0 as i64,
+            c.kind as u8,
+            c.source.0,
+            &c.attribute,
+            c.opened_us,
+            c.closed_us,
+            parties::encode(&c.records, &c.users),
+        ))?;
+    }
+    Ok(())
+}
+
+fn sources(connection: &Connection, commit: &Commit<'_>) -> Result<(), StoreError> {
+    let unknown = |source: SourceId| {
+        StoreError::Refused(format!(
+            "source number {} is not known to the store; nothing of the batch was stored",
+            source.0
+        ))
+    };
+    if let Some(p) = &commit.progress {
+        let changed = connection
+            .prepare_cached(
+                "UPDATE source SET cursor = ?2, cursor_text = ?3, lineage = COALESCE(?4, lineage) \
+                 WHERE id = ?1",
+            )?
+            .execute((
+                p.source.0,
+                p.cursor.as_bytes(),
+                p.cursor.text(),
+                p.lineage.as_ref().map(|l| &l.0),
+            ))?;
+        if changed != 1 {
+            return Err(unknown(p.source));
+        }
+    }
+    for s in &commit.states {
+        let changed = connection
+            .prepare_cached(
+                "UPDATE source SET state = ?2, reason = ?3, mapping = COALESCE(?4, mapping), \
+                 state_us = ?5 WHERE id = ?1",
+            )?
+            .execute((s.source.0, &s.state, &s.reason, &s.mapping, commit.now_us))?;
+        if changed != 1 {
+            return Err(unknown(s.source));
+        }
+    }
+    Ok(())
+}
+
+fn gaps(connection: &Connection, commit: &Commit<'_>) -> Result<Vec<GapId>, StoreError> {
+    let mut ids = Vec::new();
+    for g in &commit.gaps_opened {
+        let body = serde_json::to_string(&g.gap)
+            .map_err(|e| StoreError::Refused(format!("a gap cannot be encoded: {e}")))?;
+        connection
+            .prepare_cached(
+                "INSERT INTO gap(source, reason, body, detected_us) VALUES(?1, ?2, ?3, ?4)",
+            )?
+            .execute((g.source.0, g.gap.reason.as_str(), body, commit.now_us))?;
+        ids.push(GapId(connection.last_insert_rowid()));
+    }
+    for g in &commit.gaps_closed {
+        connection
+            .prepare_cached(
+                "UPDATE gap SET closed_us = ?2, closed_by = ?3 WHERE id = ?1 AND closed_us IS NULL",
+            )?
+            .execute((g.gap.0, commit.now_us, g.by.0 as i64))?;
+    }
+    Ok(ids)
+}
+
+fn runs(connection: &Connection, commit: &Commit<'_>) -> Result<(), StoreError> {
+    for r in &commit.runs {
+        let counters = serde_json::to_string(&r.counters)
+            .map_err(|e| StoreError::Refused(format!("counters cannot be encoded: {e}")))?;
+        connection
+            .prepare_cached(
+                "INSERT OR REPLACE INTO run(id, source, kind, cause, outcome, detail, started_us, \
+                 ended_us, from_position, to_position, counters) \
+                 VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+            )?
+            .execute((
+                r.id.0 as i64,
+                r.source.0,
+                &r.kind,
+                &r.cause,
+                &r.outcome,
+                &r.detail,
+                r.started_us,
+                r.ended_us,
+                &r.from,
+                &r.to,
+                counters,
+            ))?;
+    }
+    Ok(())
+}
+
+fn scans(connection: &Connection, commit: &Commit<'_>) -> Result<(), StoreError> {
+    for s in &commit.scans {
+        connection
+            .prepare_cached(
+                "INSERT OR REPLACE INTO scan(source, run, phase, after, pages, rows, started_us, \
+                 detail) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+            )?
+            .execute((
+                s.source.0,
+                s.run.0 as i64,
+                &s.phase,
+                s.after.as_ref().map(rollcall_contract::Key::as_bytes),
+                s.pages as i64,
+                s.rows as i64,
+                s.started_us,
+                &s.detail,
+            ))?;
+    }
+    for p in &commit.seen {
+        let mut bytes = Vec::with_capacity(p.hashes.len() * 8);
+        for h in &p.hashes {
+            bytes.extend_from_slice(&h.to_le_bytes());
+        }
+        connection
+            .prepare_cached(
+                "INSERT OR REPLACE INTO scan_seen(source, page, hashes) VALUES(?1, ?2, ?3)",
+            )?
+            .execute((p.source.0, p.page as i64, bytes))?;
+    }
+    for source in &commit.scans_ended {
+        connection
+            .prepare_cached("DELETE FROM scan WHERE source = ?1")?
+            .execute([source.0])?;
+        connection
+            .prepare_cached("DELETE FROM scan_seen WHERE source = ?1")?
+            .execute([source.0])?;
+    }
+    Ok(())
+}
+
+fn sinks(connection: &Connection, commit: &Commit<'_>) -> Result<(), StoreError> {
+    for s in &commit.sinks {
+        connection
+            .prepare_cached(
+                "INSERT OR REPLACE INTO sink(name, delivered, state, reason, updated_us) \
+                 VALUES(?1, ?2, ?3, ?4, ?5)",
+            )?
+            .execute((
+                &s.name,
+                s.delivered.to_sql(),
+                &s.state,
+                &s.reason,
+                commit.now_us,
+            ))?;
+    }
+    for p in &commit.parked {
+        connection
+            .prepare_cached(
+                "INSERT OR REPLACE INTO parked(sink, position, sequence, reason, detail, \
+                 parked_us) VALUES(?1, ?2, ?3, ?4, ?5, ?6)",
+            )?
+            .execute((
+                &p.sink,
+                p.position.to_sql(),
+                p.sequence.map(crate::position::Sequence::to_sql),
+                &p.reason,
+                &p.detail,
+                p.parked_us,
+            ))?;
+    }
+    for (sink, position) in &commit.unparked {
+        connection
+            .prepare_cached("DELETE FROM parked WHERE sink = ?1 AND position = ?2")?
+            .execute((sink, position.to_sql()))?;
+    }
+    Ok(())
+}

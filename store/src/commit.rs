@@ -1,0 +1,207 @@
+//! The one door through which anything is stored.
+//!
+//! A [`Commit`] is everything that becomes true at the same moment: the effects of a
+//! batch, the cursor behind it, its events, and whatever small state changed besides. What
+//! belongs together therefore cannot be stored apart, and every change has the same
+//! guarantees. All parts may be empty.
+
+use std::sync::Arc;
+
+use rollcall_contract::{Cursor, Gap, Key, Lineage};
+use rollcall_core::id::{RunId, SourceId};
+use rollcall_core::plan::{Counters, Plan};
+
+use crate::outbox::OutboxBlock;
+use crate::position::{Position, Sequence};
+
+/// What is to be stored, in one transaction.
+#[derive(Debug, Default)]
+pub struct Commit<'a> {
+    /// The time of the commit, microseconds since the Unix epoch.
+    pub now_us: i64,
+    /// Effects on the directory, and events. When the commit succeeds its events are moved
+    /// into [`Committed::block`]; when it fails the plan is as it was.
+    pub plan: Option<&'a mut Plan>,
+    /// How far a source's log is taken in with this.
+    pub progress: Option<Progress>,
+    /// Sources that changed their state.
+    pub states: Vec<StateChange>,
+    /// What may have been lost.
+    pub gaps_opened: Vec<GapOpened>,
+    /// Gaps that a completed scan has closed.
+    pub gaps_closed: Vec<GapClosed>,
+    /// Runs that began, went on or ended: the whole row as it is now.
+    pub runs: Vec<RunRow>,
+    /// Scans that went on: the whole row as it is now.
+    pub scans: Vec<ScanRow>,
+    /// Hashes of the keys that a page of a scan has seen.
+    pub seen: Vec<PageSeen>,
+    /// Scans that ended: their row and what they have seen are forgotten.
+    pub scans_ended: Vec<SourceId>,
+    /// Sinks that advanced or changed their state.
+    pub sinks: Vec<SinkRow>,
+    /// Records that a sink refused for ever.
+    pub parked: Vec<ParkedRow>,
+    /// Parked records that an operator has dealt with.
+    pub unparked: Vec<(String, Position)>,
+    /// Versions of shadow schemas.
+    pub schemas: Vec<SchemaVersion>,
+}
+
+/// How far a source's log is taken in.
+#[derive(Clone, Debug)]
+pub struct Progress {
+    /// Which source.
+    pub source: SourceId,
+    /// Everything up to here is stored.
+    pub cursor: Cursor,
+    /// The lineage of the cursor; none leaves what is stored.
+    pub lineage: Option<Lineage>,
+}
+
+/// A source's state.
+#[derive(Clone, Debug)]
+pub struct StateChange {
+    /// Which source.
+    pub source: SourceId,
+    /// The state's stable name (`streaming`, `scanning`, `stopped`, …).
+    pub state: String,
+    /// Why, for the operator.
+    pub reason: Option<String>,
+    /// The fingerprint of the mapping that is applied from here on; none leaves it.
+    pub mapping: Option<String>,
+}
+
+/// A gap was found.
+#[derive(Clone, Debug)]
+pub struct GapOpened {
+    /// Of which source.
+    pub source: SourceId,
+    /// What was found.
+    pub gap: Gap,
+}
+
+/// A gap was closed.
+#[derive(Clone, Copy, Debug)]
+pub struct GapClosed {
+    /// Which one.
+    pub gap: GapId,
+    /// By which run.
+    pub by: RunId,
+}
+
+/// Names a gap.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
+)]
+#[serde(transparent)]
+pub struct GapId(pub i64);
+
+/// A run, as stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RunRow {
+    /// Its number, from [`crate::Writer::allocate_run`].
+    pub id: RunId,
+    /// Of which source.
+    pub source: SourceId,
+    /// The stable name of its kind (`stream`, `load`, `scan`, …).
+    pub kind: String,
+    /// Why it began (`start`, `gap:position_lost`, …).
+    pub cause: String,
+    /// The stable name of how it ended, `running` before.
+    pub outcome: String,
+    /// A sentence beside the outcome.
+    pub detail: Option<String>,
+    /// Microseconds since the Unix epoch.
+    pub started_us: i64,
+    /// Microseconds since the Unix epoch.
+    pub ended_us: Option<i64>,
+    /// Readable position in the source's log at which it began.
+    pub from: Option<String>,
+    /// Readable position that it has reached.
+    pub to: Option<String>,
+    /// What it did.
+    pub counters: Counters,
+}
+
+/// How far a scan is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ScanRow {
+    /// Of which source; one scan at a time.
+    pub source: SourceId,
+    /// The run that it belongs to.
+    pub run: RunId,
+    /// The stable name of its phase (`pages`, `absent`, …).
+    pub phase: String,
+    /// The key of the last row applied; none at the beginning.
+    pub after: Option<Key>,
+    /// Pages applied.
+    pub pages: u64,
+    /// Rows applied.
+    pub rows: u64,
+    /// Microseconds since the Unix epoch.
+    pub started_us: i64,
+    /// What else the scan must remember, as JSON.
+    pub detail: String,
+}
+
+/// What one page of a scan has seen.
+#[derive(Clone, Debug)]
+pub struct PageSeen {
+    /// Of which source.
+    pub source: SourceId,
+    /// The number of the page within the scan.
+    pub page: u64,
+    /// Hashes of the record keys.
+    pub hashes: Vec<u64>,
+}
+
+/// A sink, as stored.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct SinkRow {
+    /// Its name in the configuration.
+    pub name: String,
+    /// Everything up to and including this is delivered or parked.
+    pub delivered: Position,
+    /// The state's stable name (`delivering`, `waiting`, `stopped`, …).
+    pub state: String,
+    /// Why, for the operator.
+    pub reason: Option<String>,
+}
+
+/// A record that a sink refused for ever.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct ParkedRow {
+    /// Which sink.
+    pub sink: String,
+    /// Which record.
+    pub position: Position,
+    /// Its number, unless it is a raw change.
+    pub sequence: Option<Sequence>,
+    /// A stable reason.
+    pub reason: String,
+    /// The destination's words.
+    pub detail: String,
+    /// When, microseconds since the Unix epoch.
+    pub parked_us: i64,
+}
+
+/// A version of the columns of a source's shadows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SchemaVersion {
+    /// Of which source.
+    pub source: SourceId,
+    /// Its number, ascending for each source.
+    pub version: u32,
+    /// The columns, as JSON.
+    pub columns: String,
+}
+
+/// What a commit has made true.
+#[derive(Clone, Debug, Default)]
+pub struct Committed {
+    /// The events with their places, if there were any.
+    pub block: Option<Arc<OutboxBlock>>,
+    /// The names of the gaps that were opened, in their order.
+    pub gaps: Vec<GapId>,
+}

@@ -1,0 +1,225 @@
+//! Changes of match keys that wait in memory until they can be written in sorted runs.
+//!
+//! Hashes are spread evenly, so each entry written alone dirties a page of its own. The
+//! newest changes are therefore kept here, made durable as one row of a journal in the
+//! transaction that they belong to, and swept into the table in the order of their hashes,
+//! so that neighbours share a page.
+//!
+//! Truth is the table with the journal laid over it, oldest row first. A sweep writes a
+//! run of entries in each of several commits and deletes, in the commit that ends it, the
+//! journal rows that existed when it began. Every entry of those rows was in memory at
+//! that time, so it was either swept or overruled by a later row that is still in the
+//! journal. Reading a swept entry from the journal again, after a crash in between,
+//! changes nothing: entries are states, not differences. Memory is changed only after the
+//! transaction was committed.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+
+use rollcall_core::id::{MatchHash, UserRow};
+use rusqlite::Connection;
+use smallvec::SmallVec;
+
+use crate::error::StoreError;
+
+/// One match key of one user: the hash as the table orders it (signed), and the user's row.
+pub(crate) type Entry = (i64, i64);
+
+const ENTRY_BYTES: usize = 17;
+/// A sweep writes at least so many entries a commit.
+const SWEEP_MIN: usize = 400;
+/// …and so many for each new one, so that it ends before the next is due.
+const SWEEP_PER_NEW: usize = 4;
+
+#[derive(Debug)]
+struct Sweep {
+    /// Everything up to here is swept.
+    after: Option<Entry>,
+    /// The last journal row that existed when the sweep began.
+    journal_until: i64,
+}
+
+#[derive(Debug)]
+pub(crate) struct MatchDelta {
+    entries: BTreeMap<Entry, bool>,
+    sweep: Option<Sweep>,
+    last_journal: i64,
+    limit: usize,
+}
+
+/// What one commit writes, to be [`MatchDelta::settle`]d once it is durable.
+#[derive(Debug, Default)]
+pub(crate) struct Step {
+    journal: Option<i64>,
+    swept: Vec<Entry>,
+    sweep: Option<Sweep>,
+}
+
+impl MatchDelta {
+    pub(crate) fn load(connection: &Connection, limit: usize) -> Result<MatchDelta, StoreError> {
+        let mut delta = MatchDelta {
+            entries: BTreeMap::new(),
+            sweep: None,
+            last_journal: 0,
+            limit,
+        };
+        let mut rows = connection.prepare("SELECT id, entries FROM match_journal ORDER BY id")?;
+        let mut rows = rows.query([])?;
+        while let Some(row) = rows.next()? {
+            delta.last_journal = row.get(0)?;
+            let bytes = row.get_ref(1)?.as_blob().map_err(rusqlite::Error::from)?;
+            for (entry, present) in decode(bytes)? {
+                delta.entries.insert(entry, present);
+            }
+        }
+        Ok(delta)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Lays the waiting changes of a hash over the users that the table names.
+    pub(crate) fn overlay(&self, hash: MatchHash, users: &mut SmallVec<[UserRow; 4]>) {
+        let hash = hash.0 as i64;
+        for (&(_, user), &present) in self.entries.range((hash, i64::MIN)..=(hash, i64::MAX)) {
+            let at = users.iter().position(|u| u.0 == user);
+            match (present, at) {
+                (true, None) => users.push(UserRow(user)),
+                (false, Some(i)) => {
+                    users.remove(i);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Writes the changes of a commit to the journal, and a run of older ones to the table.
+    /// `changes` are sorted.
+    pub(crate) fn write(
+        &self,
+        connection: &Connection,
+        changes: &[(Entry, bool)],
+    ) -> Result<Step, StoreError> {
+        let mut step = Step::default();
+        if !changes.is_empty() {
+            let id = self.last_journal + 1;
+            connection
+                .prepare_cached("INSERT INTO match_journal(id, entries) VALUES(?1, ?2)")?
+                .execute((id, encode(changes)))?;
+            step.journal = Some(id);
+        }
+        let (mut after, journal_until) = match &self.sweep {
+            Some(sweep) => (sweep.after, sweep.journal_until),
+            None if self.entries.len() >= self.limit.max(1) => (None, self.last_journal),
+            None => return Ok(step),
+        };
+        let limit = (changes.len() * SWEEP_PER_NEW).max(SWEEP_MIN);
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let mut gained: Vec<Entry> = Vec::new();
+        {
+            let mut remove =
+                connection.prepare_cached("DELETE FROM match_key WHERE hash = ?1 AND user = ?2")?;
+            for (&entry, &present) in self
+                .entries
+                .range((from, Bound::Unbounded))
+                .take(limit)
+            {
+                if present {
+                    gained.push(entry);
+                } else {
+                    remove.execute((entry.0, entry.1))?;
+                }
+                step.swept.push(entry);
+            }
+        }
+        insert_runs(connection, &gained)?;
+        if step.swept.len() < limit {
+            connection
+                .prepare_cached("DELETE FROM match_journal WHERE id <= ?1")?
+                .execute([journal_until])?;
+        } else {
+            after = step.swept.last().copied();
+            step.sweep = Some(Sweep {
+                after,
+                journal_until,
+            });
+        }
+        Ok(step)
+    }
+
+    /// Follows what was committed.
+    pub(crate) fn settle(&mut self, step: Step, changes: &[(Entry, bool)]) {
+        for entry in &step.swept {
+            self.entries.remove(entry);
+        }
+        if self.entries.is_empty() {
+            self.entries.extend(changes.iter().copied());
+        } else {
+            for &(entry, present) in changes {
+                self.entries.insert(entry, present);
+            }
+        }
+        self.sweep = step.sweep;
+        if let Some(id) = step.journal {
+            self.last_journal = id;
+        }
+    }
+}
+
+/// How many rows one INSERT writes; a multi-row statement saves the start and end of each.
+const RUN: usize = 64;
+
+fn insert_runs(connection: &Connection, entries: &[Entry]) -> Result<(), StoreError> {
+    let mut one =
+        connection.prepare_cached("INSERT OR IGNORE INTO match_key(hash, user) VALUES(?1, ?2)")?;
+    let mut many = connection.prepare_cached(&crate::apply::insert_sql(
+        "INSERT OR IGNORE INTO match_key(hash, user) VALUES",
+        2,
+        RUN,
+    ))?;
+    let mut runs = entries.chunks_exact(RUN);
+    for run in &mut runs {
+        for (i, entry) in run.iter().enumerate() {
+            many.raw_bind_parameter(2 * i + 1, entry.0)?;
+            many.raw_bind_parameter(2 * i + 2, entry.1)?;
+        }
+        many.raw_execute()?;
+    }
+    for entry in runs.remainder() {
+        one.execute((entry.0, entry.1))?;
+    }
+    Ok(())
+}
+
+fn encode(changes: &[(Entry, bool)]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(changes.len() * ENTRY_BYTES);
+    for &((hash, user), present) in changes {
+        out.extend_from_slice(&hash.to_le_bytes());
+        out.extend_from_slice(&user.to_le_bytes());
+        out.push(u8::from(present));
+    }
+    out
+}
+
+/// The entries of a journal row.
+pub(crate) fn decode(
+    bytes: &[u8],
+) -> Result<impl Iterator<Item = (Entry, bool)> + '_, StoreError> {
+    if bytes.len() % ENTRY_BYTES != 0 {
+        return Err(StoreError::Damaged {
+            detail: "a row of the match-key journal has an impossible length".to_owned(),
+        });
+    }
+    Ok(bytes.chunks_exact(ENTRY_BYTES).map(|e| {
+        let mut hash = [0; 8];
+        let mut user = [0; 8];
+        hash.copy_from_slice(&e[..8]);
+        user.copy_from_slice(&e[8..16]);
+        (
+            (i64::from_le_bytes(hash), i64::from_le_bytes(user)),
+            e[16] != 0,
+        )
+    }))
+}

@@ -1,0 +1,230 @@
+//! Finding users.
+//!
+//! Lists page along row ids (the order in which users were made). A question by id, by
+//! userName or by email goes through match keys and is then verified against the document.
+//! A search by part of a name reads the narrow columns of every user: no index could serve
+//! it, and one kept only for sorting would cost each change more than all searches
+//! together. Its pages are bounded in rows looked at, so it never holds a snapshot long.
+
+use rollcall_core::document::Document;
+use rollcall_core::id::{MatchHash, SourceId, UserId, UserRow};
+use rusqlite::{Connection, OptionalExtension, Row};
+use smallvec::SmallVec;
+
+use crate::error::StoreError;
+use crate::match_delta;
+use crate::readers::Readers;
+use crate::shape;
+
+/// Which users to list.
+#[derive(Clone, Debug, Default)]
+pub struct UserFilter {
+    /// Only active or only inactive ones.
+    pub active: Option<bool>,
+    /// Only those whose userName or displayName holds this text (ASCII letters in any case).
+    pub text: Option<String>,
+    /// Only those that a record of this source leads to.
+    pub source: Option<SourceId>,
+}
+
+/// A user, as stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UserRowView {
+    /// Its place.
+    pub row: UserRow,
+    /// Whether it is active.
+    pub active: bool,
+    /// Microseconds since the Unix epoch.
+    pub updated_us: i64,
+    /// For lists.
+    pub user_name: Option<String>,
+    /// For lists.
+    pub display_name: Option<String>,
+    /// Everything; see [`rollcall_core::document`].
+    pub document: Vec<u8>,
+}
+
+const COLUMNS: &str = "id, active, updated_us, user_name, display_name, document";
+
+fn view(row: &Row<'_>) -> rusqlite::Result<UserRowView> {
+    Ok(UserRowView {
+        row: UserRow(row.get(0)?),
+        active: row.get(1)?,
+        updated_us: row.get(2)?,
+        user_name: row.get(3)?,
+        display_name: row.get(4)?,
+        document: row.get(5)?,
+    })
+}
+
+impl Readers {
+    /// Users behind a place, in the order in which they were made, at most `limit`.
+    pub fn users(
+        &self,
+        filter: &UserFilter,
+        after: Option<UserRow>,
+        limit: usize,
+    ) -> Result<Vec<UserRowView>, StoreError> {
+        let pattern = filter.text.as_deref().map(like_pattern);
+        self.with(|c| {
+            let mut statement = c.prepare_cached(&format!(
+                "SELECT {COLUMNS} FROM user WHERE id > ?1 AND (?2 IS NULL OR active = ?2) \
+                 AND (?3 IS NULL OR user_name LIKE ?3 ESCAPE '\\' \
+                      OR display_name LIKE ?3 ESCAPE '\\') ORDER BY id"
+            ))?;
+            let mut rows = statement.query((
+                after.map_or(i64::MIN, |r| r.0),
+                filter.active,
+                &pattern,
+            ))?;
+            let mut users = Vec::new();
+            while users.len() < limit
+                && let Some(row) = rows.next()?
+            {
+                let user = view(row)?;
+                if filter.source.is_none_or(|s| is_fed_by(&user.document, s)) {
+                    users.push(user);
+                }
+            }
+            Ok(users)
+        })
+    }
+
+    /// A user by its place.
+    pub fn user(&self, row: UserRow) -> Result<Option<UserRowView>, StoreError> {
+        self.with(|c| user(c, row))
+    }
+
+    /// A user by its id.
+    pub fn user_by_id(&self, id: UserId) -> Result<Option<UserRowView>, StoreError> {
+        self.with(|c| {
+            for row in candidates(c, shape::id_hash(id))? {
+                if let Some(user) = user(c, row)?
+                    && shape::user_id(&user.document) == Some(id)
+                {
+                    return Ok(Some(user));
+                }
+            }
+            Ok(None)
+        })
+    }
+
+    /// The users that may have a match key ([`MatchHash::of`] a folded userName or email).
+    /// Hashes can collide: verify against the document.
+    pub fn users_by_match(&self, hash: MatchHash) -> Result<Vec<UserRowView>, StoreError> {
+        self.with(|c| {
+            let mut users = Vec::new();
+            for row in candidates(c, hash.0 as i64)? {
+                users.extend(user(c, row)?);
+            }
+            Ok(users)
+        })
+    }
+
+    /// The user that a record leads to. `Some(None)`: the record is known and leads to
+    /// nobody.
+    pub fn user_by_record(
+        &self,
+        source: SourceId,
+        key: &[u8],
+    ) -> Result<Option<Option<UserRowView>>, StoreError> {
+        self.with(|c| {
+            let found: Option<Option<i64>> = c
+                .prepare_cached("SELECT user FROM link WHERE source = ?1 AND key = ?2")?
+                .query_row((source.0, key), |r| r.get(0))
+                .optional()?;
+            match found {
+                None => Ok(None),
+                Some(None) => Ok(Some(None)),
+                Some(Some(row)) => Ok(Some(user(c, UserRow(row))?)),
+            }
+        })
+    }
+
+    /// The document of a record that leads to no user
+    /// ([`rollcall_core::document::Record`]).
+    pub fn record(&self, source: SourceId, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        self.with(|c| {
+            Ok(c.prepare_cached("SELECT document FROM record WHERE source = ?1 AND key = ?2")?
+                .query_row((source.0, key), |r| r.get(0))
+                .optional()?)
+        })
+    }
+
+    /// Records of a source that lead to no user, in the order of their keys, from behind a
+    /// key on: keys and documents.
+    pub fn records_after(
+        &self,
+        source: SourceId,
+        after: &[u8],
+        limit: usize,
+    ) -> Result<Vec<(Vec<u8>, Vec<u8>)>, StoreError> {
+        self.with(|c| {
+            let mut statement = c.prepare_cached(
+                "SELECT key, document FROM record WHERE source = ?1 AND key > ?2 \
+                 ORDER BY key LIMIT ?3",
+            )?;
+            let rows = statement.query_map(
+                (source.0, after, i64::try_from(limit).unwrap_or(i64::MAX)),
+                |r| Ok((r.get(0)?, r.get(1)?)),
+            )?;
+            Ok(rows.collect::<Result<_, _>>()?)
+        })
+    }
+}
+
+fn user(connection: &Connection, row: UserRow) -> Result<Option<UserRowView>, StoreError> {
+    Ok(connection
+        .prepare_cached(&format!("SELECT {COLUMNS} FROM user WHERE id = ?1"))?
+        .query_row([row.0], view)
+        .optional()?)
+}
+
+/// The users under a hash: those of the table with the journal laid over them.
+fn candidates(
+    connection: &Connection,
+    hash: i64,
+) -> Result<SmallVec<[UserRow; 4]>, StoreError> {
+    let mut users: SmallVec<[UserRow; 4]> = SmallVec::new();
+    let mut table = connection.prepare_cached("SELECT user FROM match_key WHERE hash = ?1")?;
+    let mut rows = table.query([hash])?;
+    while let Some(row) = rows.next()? {
+        users.push(UserRow(row.get(0)?));
+    }
+    let mut journal = connection.prepare_cached("SELECT entries FROM match_journal ORDER BY id")?;
+    let mut rows = journal.query([])?;
+    while let Some(row) = rows.next()? {
+        let bytes = row.get_ref(0)?.as_blob().map_err(rusqlite::Error::from)?;
+        for ((h, user), present) in match_delta::decode(bytes)? {
+            if h == hash {
+                users.retain(|u| u.0 != user);
+                if present {
+                    users.push(UserRow(user));
+                }
+            }
+        }
+    }
+    Ok(users)
+}
+
+fn is_fed_by(document: &[u8], source: SourceId) -> bool {
+    Document::decode(document).is_ok_and(|d| {
+        d.links
+            .iter()
+            .any(|l| l.source == source && l.state.is_present())
+    })
+}
+
+/// A LIKE pattern that finds the text itself anywhere.
+fn like_pattern(text: &str) -> String {
+    let mut pattern = String::with_capacity(text.len() + 2);
+    pattern.push('%');
+    for c in text.chars() {
+        if matches!(c, '%' | '_' | '\\') {
+            pattern.push('\\');
+        }
+        pattern.push(c);
+    }
+    pattern.push('%');
+    pattern
+}

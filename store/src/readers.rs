@@ -1,0 +1,89 @@
+//! Reading beside the writer.
+//!
+//! Each call takes a connection of the pool and sees one committed state of the whole
+//! store: SQLite gives a reading transaction a snapshot of the log, and the writer never
+//! waits for it. Connections cannot write (they are opened read-only and closing one never
+//! touches the log), so a command beside a running daemon can do no harm. Calls are short,
+//! because a long reader keeps the log from being taken in; what may be long is asked in
+//! pages.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use rusqlite::Connection;
+
+use crate::error::StoreError;
+use crate::open::connect_reader;
+
+/// Connections kept for the next call.
+const KEPT: usize = 3;
+
+/// A pool of connections that can read and nothing else. Cloning shares it.
+#[derive(Clone)]
+pub struct Readers {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    path: PathBuf,
+    idle: Mutex<Vec<Connection>>,
+}
+
+impl std::fmt::Debug for Readers {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Readers")
+            .field("path", &self.shared.path)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Readers {
+    pub(crate) fn new(path: PathBuf) -> Readers {
+        Readers {
+            shared: Arc::new(Shared {
+                path,
+                idle: Mutex::new(Vec::new()),
+            }),
+        }
+    }
+
+    /// The database file.
+    pub fn path(&self) -> &Path {
+        &self.shared.path
+    }
+
+    /// Opens one connection, so that a store that cannot be read is found out now.
+    pub(crate) fn warm(&self) -> Result<(), StoreError> {
+        self.with(|c| Ok(c.query_row("SELECT COUNT(*) FROM meta", [], |_| Ok(()))?))
+    }
+
+    /// Runs one reading against one committed state.
+    pub(crate) fn with<T>(
+        &self,
+        read: impl FnOnce(&Connection) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let taken = self.idle().pop();
+        let connection = match taken {
+            Some(connection) => connection,
+            None => connect_reader(&self.shared.path)?,
+        };
+        connection.execute_batch("BEGIN")?;
+        let outcome = read(&connection);
+        // A connection that cannot end its transaction is not used again.
+        if connection.execute_batch("ROLLBACK").is_ok() {
+            let mut idle = self.idle();
+            if idle.len() < KEPT {
+                idle.push(connection);
+            }
+        }
+        outcome
+    }
+
+    fn idle(&self) -> MutexGuard<'_, Vec<Connection>> {
+        // The list is whole whatever panicked while it was held.
+        self.shared
+            .idle
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,245 @@
+//! The tables, and how a file gets from one version of them to the next.
+//!
+//! Each migration runs in one transaction that also sets `user_version`, so a file is
+//! always at exactly one version, whenever the process dies. A migration that was released
+//! is never edited; the next change is a further entry. A file of a later version is
+//! refused untouched, because a newer program may have stored what this one would misread.
+//!
+//! The layout follows from what a change costs: not the statement, but each page that is
+//! dirtied by an entry standing alone on its leaf. Hence one row per user with everything
+//! that a change touches in its document, few and narrow further tables, and keys chosen so
+//! that a load appends: row ids ascend, and encoded record keys begin with their length, so
+//! integer keys sort as numbers. There is no index on names: lists page along row ids,
+//! exact questions go through match keys, and a search by substring could not use an index
+//! anyway.
+
+use rusqlite::{Connection, TransactionBehavior};
+
+use crate::error::StoreError;
+
+/// Says in the file's header that it is ours: `RCL1`.
+pub(crate) const APPLICATION_ID: i32 = 0x5243_4c31;
+
+/// Every migration, in order; the version of a file is how many of them it has seen.
+pub(crate) const MIGRATIONS: &[&str] = &[V1];
+
+const V1: &str = "
+CREATE TABLE meta(
+  name TEXT PRIMARY KEY,
+  value TEXT NOT NULL
+) WITHOUT ROWID;
+
+-- Counts that every commit keeps: next position, sequence, user and run, users, held
+-- records by reason, bytes in the outbox.
+CREATE TABLE counter(
+  name TEXT PRIMARY KEY,
+  value INTEGER NOT NULL
+) WITHOUT ROWID;
+
+-- The document stands last, so that lists and searches read the columns before it alone.
+CREATE TABLE user(
+  id INTEGER PRIMARY KEY,
+  active INTEGER NOT NULL,
+  updated_us INTEGER NOT NULL,
+  user_name TEXT,
+  display_name TEXT,
+  document BLOB NOT NULL
+);
+
+-- user is null where the record leads to no user.
+CREATE TABLE link(
+  source INTEGER NOT NULL,
+  key BLOB NOT NULL,
+  user INTEGER,
+  PRIMARY KEY(source, key)
+) WITHOUT ROWID;
+
+CREATE TABLE record(
+  source INTEGER NOT NULL,
+  key BLOB NOT NULL,
+  document BLOB NOT NULL,
+  PRIMARY KEY(source, key)
+) WITHOUT ROWID;
+
+CREATE TABLE match_key(
+  hash INTEGER NOT NULL,
+  user INTEGER NOT NULL,
+  PRIMARY KEY(hash, user)
+) WITHOUT ROWID;
+
+-- Changes of match_key that are durable here and not sorted into it yet.
+CREATE TABLE match_journal(
+  id INTEGER PRIMARY KEY,
+  entries BLOB NOT NULL
+);
+
+CREATE TABLE waiting(
+  hash INTEGER NOT NULL,
+  source INTEGER NOT NULL,
+  key BLOB NOT NULL,
+  PRIMARY KEY(hash, source, key)
+) WITHOUT ROWID;
+
+CREATE TABLE conflict(
+  fingerprint INTEGER PRIMARY KEY,
+  kind INTEGER NOT NULL,
+  source INTEGER NOT NULL,
+  attribute TEXT,
+  opened_us INTEGER NOT NULL,
+  closed_us INTEGER,
+  parties BLOB NOT NULL
+);
+CREATE INDEX conflict_open ON conflict(opened_us) WHERE closed_us IS NULL;
+
+CREATE TABLE outbox(
+  position INTEGER PRIMARY KEY,
+  sequence INTEGER NOT NULL,
+  count INTEGER NOT NULL,
+  sequenced INTEGER NOT NULL,
+  created_us INTEGER NOT NULL,
+  stored_bytes INTEGER NOT NULL,
+  checksum INTEGER NOT NULL,
+  block BLOB NOT NULL
+);
+
+CREATE TABLE source(
+  id INTEGER PRIMARY KEY,
+  name TEXT NOT NULL UNIQUE,
+  lineage TEXT,
+  cursor BLOB,
+  cursor_text TEXT,
+  state TEXT NOT NULL,
+  reason TEXT,
+  mapping TEXT,
+  state_us INTEGER NOT NULL
+);
+
+CREATE TABLE schema(
+  source INTEGER NOT NULL,
+  version INTEGER NOT NULL,
+  columns TEXT NOT NULL,
+  PRIMARY KEY(source, version)
+) WITHOUT ROWID;
+
+CREATE TABLE attribute(
+  id INTEGER PRIMARY KEY,
+  name TEXT NOT NULL UNIQUE,
+  kind TEXT NOT NULL
+);
+
+CREATE TABLE gap(
+  id INTEGER PRIMARY KEY,
+  source INTEGER NOT NULL,
+  reason TEXT NOT NULL,
+  body TEXT NOT NULL,
+  detected_us INTEGER NOT NULL,
+  closed_us INTEGER,
+  closed_by INTEGER
+);
+CREATE INDEX gap_open ON gap(source) WHERE closed_us IS NULL;
+
+CREATE TABLE run(
+  id INTEGER PRIMARY KEY,
+  source INTEGER NOT NULL,
+  kind TEXT NOT NULL,
+  cause TEXT NOT NULL,
+  outcome TEXT NOT NULL,
+  detail TEXT,
+  started_us INTEGER NOT NULL,
+  ended_us INTEGER,
+  from_position TEXT,
+  to_position TEXT,
+  counters TEXT NOT NULL
+);
+
+CREATE TABLE scan(
+  source INTEGER PRIMARY KEY,
+  run INTEGER NOT NULL,
+  phase TEXT NOT NULL,
+  after BLOB,
+  pages INTEGER NOT NULL,
+  rows INTEGER NOT NULL,
+  started_us INTEGER NOT NULL,
+  detail TEXT NOT NULL
+);
+
+CREATE TABLE scan_seen(
+  source INTEGER NOT NULL,
+  page INTEGER NOT NULL,
+  hashes BLOB NOT NULL,
+  PRIMARY KEY(source, page)
+) WITHOUT ROWID;
+
+CREATE TABLE sink(
+  name TEXT PRIMARY KEY,
+  delivered INTEGER NOT NULL,
+  state TEXT NOT NULL,
+  reason TEXT,
+  updated_us INTEGER NOT NULL
+) WITHOUT ROWID;
+
+CREATE TABLE parked(
+  sink TEXT NOT NULL,
+  position INTEGER NOT NULL,
+  sequence INTEGER,
+  reason TEXT NOT NULL,
+  detail TEXT NOT NULL,
+  parked_us INTEGER NOT NULL,
+  PRIMARY KEY(sink, position)
+) WITHOUT ROWID;
+";
+
+/// The version that this program writes.
+pub(crate) fn latest() -> u32 {
+    MIGRATIONS.len() as u32
+}
+
+/// Brings a file from its version to the last of `migrations`. A file of a later version
+/// must have been refused before.
+pub(crate) fn migrate(connection: &mut Connection, migrations: &[&str]) -> Result<(), StoreError> {
+    let mut version = version(connection)?;
+    while let Some(step) = migrations.get(version as usize) {
+        let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        tx.execute_batch(step)?;
+        if version == 0 {
+            tx.pragma_update(None, "application_id", APPLICATION_ID)?;
+        }
+        version += 1;
+        tx.pragma_update(None, "user_version", version)?;
+        tx.commit()?;
+    }
+    Ok(())
+}
+
+/// How many migrations a file has seen.
+pub(crate) fn version(connection: &Connection) -> Result<u32, StoreError> {
+    let version: i64 = connection.pragma_query_value(None, "user_version", |r| r.get(0))?;
+    Ok(u32::try_from(version).unwrap_or(u32::MAX))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_migration_that_fails_leaves_the_version_before_it() {
+        let mut c = Connection::open_in_memory().unwrap();
+        let steps = [
+            "CREATE TABLE a(x)",
+            "CREATE TABLE b(x); CREATE TABLE a(x)",
+        ];
+        assert!(migrate(&mut c, &steps).is_err());
+        assert_eq!(version(&c).unwrap(), 1);
+        let tables: i64 = c
+            .query_row("SELECT COUNT(*) FROM sqlite_master", [], |r| r.get(0))
+            .unwrap();
+        assert_eq!(tables, 1, "the half of the second step is undone");
+
+        let mended = ["CREATE TABLE a(x)", "CREATE TABLE b(x)"];
+        migrate(&mut c, &mended).unwrap();
+        assert_eq!(version(&c).unwrap(), 2);
+        migrate(&mut c, &mended).unwrap();
+        assert_eq!(version(&c).unwrap(), 2, "nothing is done twice");
+    }
+}

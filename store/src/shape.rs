@@ -1,0 +1,65 @@
+//! The little that the store reads in documents.
+//!
+//! Documents belong to the directory; the store keeps them whole. Two facts in them are
+//! wanted for counts and for finding users. They are taken from the fixed head without
+//! decoding the rest, here and nowhere else; a test holds this together with the codec.
+
+use rollcall_core::document::FORMAT;
+use rollcall_core::id::UserId;
+use rollcall_core::reason::SkipReason;
+
+/// Why a record leads to no user.
+pub(crate) fn held_reason(document: &[u8]) -> Option<SkipReason> {
+    match document {
+        [FORMAT, reason, ..] => SkipReason::from_u8(*reason),
+        _ => None,
+    }
+}
+
+/// The id of a user.
+pub(crate) fn user_id(document: &[u8]) -> Option<UserId> {
+    let (&format, rest) = document.split_first()?;
+    let id = rest.first_chunk::<16>()?;
+    (format == FORMAT).then_some(UserId(*id))
+}
+
+/// Under what hash a user is found by its id: the first half of the id, which for ids of
+/// version 7 begins with the time, so that new entries lie side by side.
+pub(crate) fn id_hash(id: UserId) -> i64 {
+    let mut half = [0; 8];
+    half.copy_from_slice(&id.0[..8]);
+    i64::from_be_bytes(half)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use super::*;
+    use rollcall_core::document::{Document, Record};
+
+    #[test]
+    fn what_is_peeked_is_what_the_codec_wrote() {
+        let id = UserId([7; 16]);
+        let mut bytes = Vec::new();
+        Document::new(id, 5).encode(&mut bytes);
+        assert_eq!(user_id(&bytes), Some(id));
+
+        for reason in SkipReason::ALL {
+            let mut bytes = Vec::new();
+            Record {
+                reason,
+                former: None,
+                tx: &[],
+                position: "",
+                commit_us: 1,
+                hash: 2,
+                hold: &[],
+                shadow: &[],
+            }
+            .encode(&mut bytes);
+            assert_eq!(held_reason(&bytes), Some(reason));
+        }
+        assert_eq!(held_reason(&[]), None);
+        assert_eq!(user_id(&[FORMAT, 1]), None);
+    }
+}

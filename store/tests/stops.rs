@@ -1,0 +1,278 @@
+//! What must not be opened or written, and that nothing is changed or lost by the refusal.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    dead_code,
+    reason = "a test fails by panicking; the people are shared"
+)]
+
+mod people;
+
+use std::fs;
+use std::io::{Seek, SeekFrom, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use people::*;
+use rollcall_core::state::State;
+use rollcall_store::{OpenOptions, Readers, Store, StoreError};
+use rusqlite::Connection;
+
+fn refused(path: &Path, organization: &str) -> StoreError {
+    match Store::open(path, OpenOptions::new(organization)) {
+        Err(e) => e,
+        Ok(_) => panic!("it was opened"),
+    }
+}
+
+#[test]
+fn the_directory_and_its_files_are_closed_to_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("deep").join("store");
+    let (mut writer, _readers) = open(&path);
+    let mut plan = creation(&mut writer, 0, 10);
+    commit(&mut writer, &mut plan, 1).unwrap();
+    let mode = |p: &Path| fs::metadata(p).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(&path), 0o700);
+    for entry in fs::read_dir(&path).unwrap() {
+        let file = entry.unwrap().path();
+        assert_eq!(mode(&file), 0o600, "{}", file.display());
+    }
+}
+
+#[test]
+fn a_second_daemon_is_told_who_holds_the_store() {
+    let dir = tempfile::tempdir().unwrap();
+    let (writer, _readers) = open(dir.path());
+    let e = refused(dir.path(), "acme");
+    assert_eq!(e.code(), "store_in_use");
+    assert!(
+        e.to_string().contains(&format!("(process {})", std::process::id())),
+        "{e}"
+    );
+    assert_eq!(
+        Store::in_use(dir.path()).unwrap(),
+        Some(Some(std::process::id()))
+    );
+    writer.close().unwrap();
+    assert_eq!(Store::in_use(dir.path()).unwrap(), None);
+    open(dir.path());
+}
+
+#[test]
+fn another_organizations_store_is_refused_untouched() {
+    let dir = tempfile::tempdir().unwrap();
+    let (writer, _readers) = open(dir.path());
+    writer.close().unwrap();
+    let file = dir.path().join("rollcall.db");
+    let before = fs::read(&file).unwrap();
+    let e = refused(dir.path(), "globex");
+    assert_eq!(e.code(), "store_other_organization");
+    assert!(e.to_string().contains("\"acme\"") && e.to_string().contains("\"globex\""));
+    assert_eq!(fs::read(&file).unwrap(), before);
+}
+
+#[test]
+fn a_later_version_is_refused_untouched() {
+    let dir = tempfile::tempdir().unwrap();
+    let (writer, _readers) = open(dir.path());
+    writer.close().unwrap();
+    let file = dir.path().join("rollcall.db");
+    let c = Connection::open(&file).unwrap();
+    c.pragma_update(None, "user_version", 9_999).unwrap();
+    c.close().unwrap();
+    let before = fs::read(&file).unwrap();
+    let e = refused(dir.path(), "acme");
+    assert!(matches!(e, StoreError::Newer { found: 9_999, .. }), "{e}");
+    let e = Readers::open_readonly(dir.path()).unwrap_err();
+    assert_eq!(e.code(), "store_newer");
+    assert_eq!(fs::read(&file).unwrap(), before);
+}
+
+#[test]
+fn a_file_of_somebody_else_is_refused_untouched() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("rollcall.db");
+
+    fs::write(&file, vec![b'x'; 5_000]).unwrap();
+    assert_eq!(refused(dir.path(), "acme").code(), "store_not_ours");
+    assert_eq!(fs::read(&file).unwrap(), vec![b'x'; 5_000]);
+
+    fs::remove_file(&file).unwrap();
+    let c = Connection::open(&file).unwrap();
+    c.execute_batch("CREATE TABLE accounts(name)").unwrap();
+    c.close().unwrap();
+    let before = fs::read(&file).unwrap();
+    assert_eq!(refused(dir.path(), "acme").code(), "store_not_ours");
+    assert_eq!(fs::read(&file).unwrap(), before);
+
+    let plain = dir.path().join("plain");
+    fs::write(&plain, "text").unwrap();
+    assert_eq!(refused(&plain, "acme").code(), "store_not_ours");
+}
+
+#[test]
+fn an_empty_file_becomes_a_store() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("rollcall.db"), "").unwrap();
+    assert_eq!(
+        Readers::open_readonly(dir.path()).unwrap_err().code(),
+        "store_missing"
+    );
+    let (writer, _readers) = open(dir.path());
+    assert_eq!(writer.identity().generation, 1);
+}
+
+#[test]
+fn a_directory_without_a_store_is_not_made_by_a_reader() {
+    let dir = tempfile::tempdir().unwrap();
+    let nowhere = dir.path().join("nowhere");
+    assert_eq!(
+        Readers::open_readonly(&nowhere).unwrap_err().code(),
+        "store_missing"
+    );
+    assert!(!nowhere.exists());
+}
+
+#[test]
+fn a_file_that_was_cut_is_damaged() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut writer, readers) = open(dir.path());
+    let mut plan = creation(&mut writer, 0, 2_000);
+    commit(&mut writer, &mut plan, 1).unwrap();
+    drop(readers);
+    writer.close().unwrap();
+    let file = fs::OpenOptions::new()
+        .write(true)
+        .open(dir.path().join("rollcall.db"))
+        .unwrap();
+    let size = file.metadata().unwrap().len();
+    file.set_len(size / 2).unwrap();
+    assert_eq!(refused(dir.path(), "acme").code(), "store_damaged");
+}
+
+#[test]
+fn a_damaged_page_poisons_the_store() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut writer, readers) = open(dir.path());
+    let mut plan = creation(&mut writer, 0, 5_000);
+    commit(&mut writer, &mut plan, 1).unwrap();
+    drop(readers);
+    writer.close().unwrap();
+    // Every page but the first, which holds the schema.
+    let mut file = fs::OpenOptions::new()
+        .write(true)
+        .open(dir.path().join("rollcall.db"))
+        .unwrap();
+    let pages = file.metadata().unwrap().len() / 4096;
+    let tables = {
+        let c = Connection::open(dir.path().join("rollcall.db")).unwrap();
+        c.query_row(
+            "SELECT MAX(rootpage) FROM sqlite_master WHERE name != 'user'",
+            [],
+            |r| r.get::<_, u64>(0),
+        )
+        .unwrap()
+    };
+    for page in tables..pages {
+        file.seek(SeekFrom::Start(page * 4096)).unwrap();
+        file.write_all(&[0xa5; 4096]).unwrap();
+    }
+    file.sync_all().unwrap();
+
+    let (mut writer, readers) = open(dir.path());
+    assert!(!readers.check().unwrap_or(vec!["damaged".to_owned()]).is_empty());
+    let mut failed = None;
+    for n in 0..5_000 {
+        let mut document = Vec::new();
+        if let Err(e) = writer.link(SOURCE, &key(n)).and_then(|_| {
+            writer.user(rollcall_core::id::UserRow(n as i64 + 1), &mut document)
+        }) {
+            failed = Some(e);
+            break;
+        }
+    }
+    assert!(failed.unwrap().to_string().contains("damaged"));
+    assert!(writer.poisoned().is_some());
+    let mut plan = creation(&mut writer, 90_000, 1);
+    let e = commit(&mut writer, &mut plan, 2).unwrap_err();
+    assert_eq!(e.code(), "store_poisoned");
+    assert!(!e.is_transient());
+    assert_eq!(plan.events.len(), 1, "the caller keeps its plan");
+}
+
+#[test]
+fn a_full_disk_loses_nothing_and_the_same_batch_is_stored_after_space_is_made() {
+    let dir = tempfile::tempdir().unwrap();
+    let small = OpenOptions {
+        max_bytes: 600 << 10,
+        ..OpenOptions::new("acme")
+    };
+    let (mut writer, readers) = open_with(dir.path(), small).unwrap();
+    let mut stored = 0;
+    let mut n = 0;
+    let mut refused = loop {
+        let mut plan = creation(&mut writer, stored, 500);
+        n += 1;
+        match commit(&mut writer, &mut plan, n) {
+            Ok(_) => stored += 500,
+            Err(e) => {
+                assert_eq!(e.code(), "store_disk_full", "{e}");
+                assert!(e.is_transient());
+                break plan;
+            }
+        }
+        assert!(n < 100, "the limit never came");
+    };
+    assert!(writer.poisoned().is_none());
+    assert_eq!(writer.counts().users, stored);
+    assert_eq!(readers.counts().unwrap().users, stored);
+    assert_eq!(cursor(&readers), n - 1);
+    assert_eq!(writer.link(SOURCE, &key(stored)).unwrap(), None);
+    assert_eq!(refused.events.len(), 500);
+    let mut owners = smallvec::SmallVec::new();
+    writer.owners(email(stored), &mut owners).unwrap();
+    assert!(owners.is_empty(), "nothing of it stayed in memory");
+    // Room is made by what trimming gives back.
+    let next = writer.counts().next_position;
+    assert!(writer.trim_outbox(next, i64::MAX, 0).unwrap().blocks > 0);
+    commit(&mut writer, &mut refused, n).unwrap();
+    assert_eq!(writer.counts().users, stored + 500);
+    assert_eq!(cursor(&readers), n);
+    assert_eq!(writer.counts().next_sequence.0, stored + 501);
+}
+
+#[test]
+fn a_plan_about_a_user_that_does_not_exist_is_refused_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut writer, readers) = open(dir.path());
+    let mut plan = creation(&mut writer, 0, 3);
+    plan.users
+        .insert(rollcall_core::id::UserRow(77), write(77, false));
+    let e = commit(&mut writer, &mut plan, 1).unwrap_err();
+    assert_eq!(e.code(), "store_refused");
+    assert_eq!(readers.counts().unwrap().users, 0);
+    assert_eq!(writer.link(SOURCE, &key(0)).unwrap(), None);
+    plan.users.remove(&rollcall_core::id::UserRow(77));
+    commit(&mut writer, &mut plan, 1).unwrap();
+    assert_eq!(readers.counts().unwrap().users, 3);
+}
+
+#[test]
+fn a_custom_attribute_keeps_its_number_and_its_type() {
+    use rollcall_core::attribute::{AttrId, AttrType, FIRST_CUSTOM};
+    let dir = tempfile::tempdir().unwrap();
+    let (mut writer, readers) = open(dir.path());
+    let badge = ("badge".to_owned(), AttrType::Text);
+    let floor = ("floor".to_owned(), AttrType::Integer);
+    let first = writer.custom_attributes(std::slice::from_ref(&badge)).unwrap();
+    assert_eq!(first[0].0, AttrId(FIRST_CUSTOM));
+    let both = writer.custom_attributes(&[floor, badge]).unwrap();
+    assert_eq!(both[0].0, AttrId(FIRST_CUSTOM + 1));
+    assert_eq!(both[1].0, AttrId(FIRST_CUSTOM));
+    assert_eq!(readers.custom_attributes().unwrap().len(), 2);
+    let e = writer
+        .custom_attributes(&[("badge".to_owned(), AttrType::Integer)])
+        .unwrap_err();
+    assert!(e.to_string().contains("custom.badge is stored as text"), "{e}");
+}
