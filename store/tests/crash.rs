@@ -50,9 +50,7 @@ fn child(path: &Path) {
         out.flush().unwrap();
         if n % 5 == 0 {
             let delivered = writer.counts().next_position.before();
-            writer
-                .trim_outbox(delivered, i64::MAX, 64 << 10)
-                .unwrap();
+            writer.trim_outbox(delivered, i64::MAX, 64 << 10).unwrap();
         }
     }
 }
@@ -119,7 +117,10 @@ fn a_batch_is_stored_whole_or_not_at_all_when_the_process_is_killed() {
         assert_eq!(counts.next_sequence, Sequence(users + 1));
         assert_eq!(counts.next_position, Position(users + 1));
         assert_eq!(&counts, writer.counts());
-        assert_eq!(writer.links_after(SOURCE, None, usize::MAX).unwrap().len() as u64, users);
+        assert_eq!(
+            writer.links_after(SOURCE, None, usize::MAX).unwrap().len() as u64,
+            users
+        );
 
         let mut blocks = 0;
         let mut bytes_known = None;

@@ -7,7 +7,9 @@ use rollcall_core::event::{Event, EventKind};
 use rollcall_core::id::{MatchHash, RunId, SourceId, UserId, UserRow};
 use rollcall_core::plan::{Plan, UserWrite};
 use rollcall_core::state::{KeyBytes, LinkTarget, State};
-use rollcall_store::{Commit, Committed, OpenOptions, Progress, Readers, Store, StoreError, Writer};
+use rollcall_store::{
+    Commit, Committed, OpenOptions, Progress, Readers, Store, StoreError, Writer,
+};
 
 pub const SOURCE: SourceId = SourceId(1);
 
