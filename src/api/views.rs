@@ -420,13 +420,13 @@ fn find(readers: &Readers, name: &str) -> Result<Option<UserRowView>, StoreError
     }
     for attribute in [USER_NAME, EMAIL] {
         let mut folded = Vec::new();
-        fold(attribute, name.as_bytes(), &mut folded);
+        fold(name.as_bytes(), &mut folded);
         for row in readers.users_by_match(MatchHash::of(attribute, &folded))? {
             let Ok(document) = Document::decode(&row.document) else {
                 continue;
             };
             let mut own = Vec::new();
-            fold(attribute, document.value(attribute).unwrap_or_default(), &mut own);
+            fold(document.value(attribute).unwrap_or_default(), &mut own);
             if own == folded {
                 return Ok(Some(row));
             }

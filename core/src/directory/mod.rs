@@ -239,6 +239,12 @@ impl<'r> Resolver<'r> {
         self.heal()
     }
 
+    /// Counts a row that has no readable key: it cannot be named, so nothing can follow.
+    pub fn unreadable_key(&mut self) {
+        self.plan.counters.processed += 1;
+        self.plan.counters.errored += 1;
+    }
+
     /// Emits what the batch did to conflicts. Without this call the plan is not whole.
     ///
     /// # Errors

@@ -14,7 +14,6 @@
 use icu_casemap::{CaseMapper, CaseMapperBorrowed};
 use unicode_normalization::{IsNormalized, UnicodeNormalization, is_nfc_quick};
 
-use crate::attribute::AttrId;
 
 const CASES: CaseMapperBorrowed<'static> = CaseMapper::new();
 
@@ -49,10 +48,7 @@ fn push_chars(chars: impl Iterator<Item = char>, out: &mut Vec<u8>) {
 /// (definition D146 of the Unicode Standard) brought to NFKC, without default-ignorable
 /// characters and surrounding white space. `value` is the attribute's value in its stored
 /// form; bytes that are not UTF-8 are compared as they are. An empty result matches nothing.
-///
-/// All attributes share one form today; it is asked for by attribute because how values
-/// compare belongs to the attribute, and callers keep (attribute, form) pairs.
-pub fn fold(_attribute: AttrId, value: &[u8], out: &mut Vec<u8>) {
+pub fn fold(value: &[u8], out: &mut Vec<u8>) {
     if value.is_ascii() {
         let start = value.iter().position(|&b| !is_ascii_space(b));
         let end = value.iter().rposition(|&b| !is_ascii_space(b));
@@ -117,7 +113,7 @@ mod tests {
 
     fn folded(text: &str) -> String {
         let mut out = Vec::new();
-        fold(EMAIL, text.as_bytes(), &mut out);
+        fold(text.as_bytes(), &mut out);
         String::from_utf8(out).unwrap()
     }
 
@@ -144,7 +140,7 @@ mod tests {
     #[test]
     fn bytes_that_are_not_text_are_compared_as_they_are() {
         let mut out = Vec::new();
-        fold(EMAIL, &[0xff, b'A'], &mut out);
+        fold(&[0xff, b'A'], &mut out);
         assert_eq!(out, [0xff, b'A']);
     }
 
