@@ -264,6 +264,11 @@ impl KafkaConfig {
             .set("reconnect.backoff.max.ms", "1000")
             .set("log.connection.close", "false")
             .set("log_level", "5");
+        for (name, value) in &self.properties {
+            if properties::is_about_the_connection(name) {
+                config.set(name, value);
+            }
+        }
         let tls = self.tls.mode != TlsMode::Disable;
         config.set(
             "security.protocol",
@@ -405,12 +410,6 @@ impl KafkaConfig {
                 .set("auto.offset.reset", "earliest")
                 .set("fetch.wait.max.ms", "50")
                 .set("queued.max.messages.kbytes", "4096");
-        }
-        for (name, value) in &self.properties {
-            if name.starts_with("ssl.") || name.starts_with("socket.") || name.starts_with("sasl.")
-            {
-                config.set(name, value);
-            }
         }
         Ok(config)
     }
