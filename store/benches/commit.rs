@@ -285,9 +285,15 @@ fn growth() {
         )
         .unwrap();
     assert!(found.is_empty());
-    println!("search through {n} users               {:>6.0} ms", began.elapsed().as_secs_f64() * 1e3);
+    println!(
+        "search through {n} users               {:>6.0} ms",
+        began.elapsed().as_secs_f64() * 1e3
+    );
     let before = std::fs::metadata(readers.path()).unwrap().len();
-    println!("size of the database                   {:>6} MiB", before >> 20);
+    println!(
+        "size of the database                   {:>6} MiB",
+        before >> 20
+    );
 }
 
 fn quiet(c: &mut Criterion) {

@@ -86,7 +86,9 @@ pub(crate) fn apply(
     sinks(connection, commit)?;
     for s in &commit.schemas {
         connection
-            .prepare_cached("INSERT OR REPLACE INTO schema(source, version, columns) VALUES(?1, ?2, ?3)")?
+            .prepare_cached(
+                "INSERT OR REPLACE INTO schema(source, version, columns) VALUES(?1, ?2, ?3)",
+            )?
             .execute((s.source.0, s.version, &s.columns))?;
     }
     counts.save(connection, stored)?;
@@ -159,10 +161,7 @@ fn users(
     insert_users(connection, &new)
 }
 
-fn insert_users(
-    connection: &Connection,
-    new: &[(UserRow, &UserWrite)],
-) -> Result<(), StoreError> {
+fn insert_users(connection: &Connection, new: &[(UserRow, &UserWrite)]) -> Result<(), StoreError> {
     const INTO: &str =
         "INSERT INTO user(id, active, updated_us, user_name, display_name, document) VALUES";
     fn bind(
@@ -240,25 +239,20 @@ fn links(connection: &Connection, plan: &Plan) -> Result<(), StoreError> {
     )
 }
 
-fn records(
-    connection: &Connection,
-    plan: &Plan,
-    counts: &mut Counts,
-) -> Result<(), StoreError> {
+fn records(connection: &Connection, plan: &Plan, counts: &mut Counts) -> Result<(), StoreError> {
     let mut sorted: Vec<_> = plan.records.iter().collect();
     sorted.sort_unstable_by_key(|(place, _)| *place);
     let mut before =
         connection.prepare_cached("SELECT document FROM record WHERE source = ?1 AND key = ?2")?;
-    let mut write = connection
-        .prepare_cached("INSERT OR REPLACE INTO record(source, key, document) VALUES(?1, ?2, ?3)")?;
+    let mut write = connection.prepare_cached(
+        "INSERT OR REPLACE INTO record(source, key, document) VALUES(?1, ?2, ?3)",
+    )?;
     let mut remove =
         connection.prepare_cached("DELETE FROM record WHERE source = ?1 AND key = ?2")?;
     for ((source, key), document) in sorted {
         let place = (source.0, key.as_slice());
         let old = before
-            .query_row(place, |r| {
-                Ok(shape::held_reason(r.get_ref(0)?.as_blob()?))
-            })
+            .query_row(place, |r| Ok(shape::held_reason(r.get_ref(0)?.as_blob()?)))
             .optional()?;
         counts.hold(old.flatten(), -1);
         match document {

@@ -70,9 +70,9 @@ impl Counts {
                 "next_user" => counts.next_user = signed,
                 "next_run" => counts.next_run = value,
                 other => {
-                    let reason = other.strip_prefix(HELD).and_then(|name| {
-                        SkipReason::ALL.into_iter().find(|r| r.as_str() == name)
-                    });
+                    let reason = other
+                        .strip_prefix(HELD)
+                        .and_then(|name| SkipReason::ALL.into_iter().find(|r| r.as_str() == name));
                     if let Some(reason) = reason {
                         counts.held.insert(reason, value);
                     }
@@ -93,8 +93,16 @@ impl Counts {
             ("active", self.active, stored.active),
             ("outbox_blocks", self.outbox_blocks, stored.outbox_blocks),
             ("outbox_bytes", self.outbox_bytes, stored.outbox_bytes),
-            ("next_position", self.next_position.0, stored.next_position.0),
-            ("next_sequence", self.next_sequence.0, stored.next_sequence.0),
+            (
+                "next_position",
+                self.next_position.0,
+                stored.next_position.0,
+            ),
+            (
+                "next_sequence",
+                self.next_sequence.0,
+                stored.next_sequence.0,
+            ),
             (
                 "next_user",
                 self.next_user.unsigned_abs(),

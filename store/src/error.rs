@@ -145,7 +145,9 @@ impl StoreError {
     pub(crate) fn poisons(&self) -> bool {
         match self {
             StoreError::Damaged { .. } | StoreError::Poisoned { .. } => true,
-            StoreError::Sql(e) => e.sqlite_error_code() == Some(rusqlite::ErrorCode::SystemIoFailure),
+            StoreError::Sql(e) => {
+                e.sqlite_error_code() == Some(rusqlite::ErrorCode::SystemIoFailure)
+            }
             _ => false,
         }
     }
@@ -161,16 +163,16 @@ impl From<rusqlite::Error> for StoreError {
             ffi::SQLITE_IOERR_FSYNC | ffi::SQLITE_IOERR_DIR_FSYNC => StoreError::Poisoned {
                 reason: format!("a flush to disk failed ({e})"),
             },
-            ffi::SQLITE_IOERR_WRITE
-            | ffi::SQLITE_IOERR_TRUNCATE
-            | ffi::SQLITE_IOERR_SHMSIZE => StoreError::DiskFull {
-                detail: e.to_string(),
-            },
-            ffi::SQLITE_IOERR_SHORT_READ
-            | ffi::SQLITE_IOERR_DATA
-            | ffi::SQLITE_IOERR_CORRUPTFS => StoreError::Damaged {
-                detail: e.to_string(),
-            },
+            ffi::SQLITE_IOERR_WRITE | ffi::SQLITE_IOERR_TRUNCATE | ffi::SQLITE_IOERR_SHMSIZE => {
+                StoreError::DiskFull {
+                    detail: e.to_string(),
+                }
+            }
+            ffi::SQLITE_IOERR_SHORT_READ | ffi::SQLITE_IOERR_DATA | ffi::SQLITE_IOERR_CORRUPTFS => {
+                StoreError::Damaged {
+                    detail: e.to_string(),
+                }
+            }
             code => match code & 0xff {
                 ffi::SQLITE_FULL => StoreError::DiskFull {
                     detail: e.to_string(),

@@ -121,11 +121,7 @@ impl MatchDelta {
         {
             let mut remove =
                 connection.prepare_cached("DELETE FROM match_key WHERE hash = ?1 AND user = ?2")?;
-            for (&entry, &present) in self
-                .entries
-                .range((from, Bound::Unbounded))
-                .take(limit)
-            {
+            for (&entry, &present) in self.entries.range((from, Bound::Unbounded)).take(limit) {
                 if present {
                     gained.push(entry);
                 } else {
@@ -204,9 +200,7 @@ fn encode(changes: &[(Entry, bool)]) -> Vec<u8> {
 }
 
 /// The entries of a journal row.
-pub(crate) fn decode(
-    bytes: &[u8],
-) -> Result<impl Iterator<Item = (Entry, bool)> + '_, StoreError> {
+pub(crate) fn decode(bytes: &[u8]) -> Result<impl Iterator<Item = (Entry, bool)> + '_, StoreError> {
     if bytes.len() % ENTRY_BYTES != 0 {
         return Err(StoreError::Damaged {
             detail: "a row of the match-key journal has an impossible length".to_owned(),

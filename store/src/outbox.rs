@@ -120,7 +120,9 @@ fn read(row: &Row<'_>) -> Result<OutboxBlock, StoreError> {
     let expected: i64 = row.get(5)?;
     let Some(bytes) = bytes.filter(|b| checksum(b) == expected) else {
         return Err(StoreError::Damaged {
-            detail: format!("the outbox block at position {first_position} does not match its checksum"),
+            detail: format!(
+                "the outbox block at position {first_position} does not match its checksum"
+            ),
         });
     };
     Ok(OutboxBlock {
@@ -177,10 +179,7 @@ pub(crate) fn kept(connection: &Connection) -> Result<Option<(Position, Position
              (SELECT position, count FROM outbox ORDER BY position DESC LIMIT 1) b",
         )?
         .query_row([], |r| {
-            Ok((
-                Position::from_sql(r.get(0)?),
-                Position::from_sql(r.get(1)?),
-            ))
+            Ok((Position::from_sql(r.get(0)?), Position::from_sql(r.get(1)?)))
         })
         .optional()?)
 }
@@ -202,8 +201,8 @@ pub(crate) fn position_behind(
     // always the beginning of a block, or the end.
     while low < high {
         let middle = Position(low.0 + (high.0 - low.0) / 2);
-        let (begin, end, next): (i64, i64, i64) = block_at
-            .query_row([middle.to_sql()], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?)))?;
+        let (begin, end, next): (i64, i64, i64) =
+            block_at.query_row([middle.to_sql()], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?)))?;
         if Sequence::from_sql(next) > after.next() {
             high = Position::from_sql(begin);
         } else {

@@ -225,10 +225,7 @@ mod tests {
     #[test]
     fn a_migration_that_fails_leaves_the_version_before_it() {
         let mut c = Connection::open_in_memory().unwrap();
-        let steps = [
-            "CREATE TABLE a(x)",
-            "CREATE TABLE b(x); CREATE TABLE a(x)",
-        ];
+        let steps = ["CREATE TABLE a(x)", "CREATE TABLE b(x); CREATE TABLE a(x)"];
         assert!(migrate(&mut c, &steps).is_err());
         assert_eq!(version(&c).unwrap(), 1);
         let tables: i64 = c

@@ -297,10 +297,12 @@ impl Writer {
                 .connection
                 .transaction_with_behavior(TransactionBehavior::Immediate)?;
             let find = |c: &Connection| -> Result<Option<u16>, StoreError> {
-                Ok(c.query_row("SELECT id FROM source WHERE name = ?1", [name], |r| {
-                    r.get(0)
-                })
-                .optional()?)
+                Ok(
+                    c.query_row("SELECT id FROM source WHERE name = ?1", [name], |r| {
+                        r.get(0)
+                    })
+                    .optional()?,
+                )
             };
             if let Some(id) = find(&tx)? {
                 return Ok(SourceId(id));

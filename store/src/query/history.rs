@@ -67,8 +67,7 @@ pub(super) fn conflict(
     connection: &Connection,
     fingerprint: Fingerprint,
 ) -> Result<Option<ConflictRow>, StoreError> {
-    let mut statement =
-        connection.prepare_cached(&format!("{CONFLICT} WHERE fingerprint = ?1"))?;
+    let mut statement = connection.prepare_cached(&format!("{CONFLICT} WHERE fingerprint = ?1"))?;
     let mut rows = statement.query([fingerprint.0 as i64])?;
     rows.next()?.map(read_conflict).transpose()
 }
@@ -207,11 +206,13 @@ impl Readers {
     /// How many gaps are open.
     pub fn open_gap_count(&self) -> Result<u64, StoreError> {
         self.with(|c| {
-            Ok(c.prepare_cached("SELECT COUNT(*) FROM gap WHERE closed_us IS NULL")?
-                .query_row([], |r| r.get::<_, i64>(0))
-                .optional()?
-                .unwrap_or(0)
-                .max(0) as u64)
+            Ok(
+                c.prepare_cached("SELECT COUNT(*) FROM gap WHERE closed_us IS NULL")?
+                    .query_row([], |r| r.get::<_, i64>(0))
+                    .optional()?
+                    .unwrap_or(0)
+                    .max(0) as u64,
+            )
         })
     }
 }

@@ -167,11 +167,7 @@ pub(crate) fn links_after(
     let mut statement = connection.prepare_cached(
         "SELECT key, user FROM link WHERE source = ?1 AND key > ?2 ORDER BY key LIMIT ?3",
     )?;
-    let mut rows = statement.query((
-        source.0,
-        after,
-        i64::try_from(limit).unwrap_or(i64::MAX),
-    ))?;
+    let mut rows = statement.query((source.0, after, i64::try_from(limit).unwrap_or(i64::MAX)))?;
     let mut links = Vec::new();
     while let Some(row) = rows.next()? {
         let key = row.get_ref(0)?.as_blob().map_err(rusqlite::Error::from)?;

@@ -169,11 +169,12 @@ impl Readers {
             let mut all = Vec::new();
             while let Some(row) = rows.next()? {
                 let kind: String = row.get(2)?;
-                let kind = serde_json::from_value(serde_json::Value::String(kind)).map_err(|_| {
-                    StoreError::Damaged {
-                        detail: "a custom attribute has no known type".to_owned(),
-                    }
-                })?;
+                let kind =
+                    serde_json::from_value(serde_json::Value::String(kind)).map_err(|_| {
+                        StoreError::Damaged {
+                            detail: "a custom attribute has no known type".to_owned(),
+                        }
+                    })?;
                 all.push((AttrId(row.get(0)?), row.get(1)?, kind));
             }
             Ok(all)
@@ -233,11 +234,10 @@ impl Readers {
     /// How many records each sink has parked, by sink name.
     pub fn parked_counts(&self) -> Result<Vec<(String, u64)>, StoreError> {
         self.with(|c| {
-            let mut statement = c
-                .prepare_cached("SELECT sink, COUNT(*) FROM parked GROUP BY sink ORDER BY sink")?;
-            let rows = statement.query_map([], |r| {
-                Ok((r.get(0)?, r.get::<_, i64>(1)?.max(0) as u64))
-            })?;
+            let mut statement =
+                c.prepare_cached("SELECT sink, COUNT(*) FROM parked GROUP BY sink ORDER BY sink")?;
+            let rows =
+                statement.query_map([], |r| Ok((r.get(0)?, r.get::<_, i64>(1)?.max(0) as u64)))?;
             Ok(rows.collect::<Result<_, _>>()?)
         })
     }

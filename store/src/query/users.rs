@@ -72,11 +72,8 @@ impl Readers {
                  AND (?3 IS NULL OR user_name LIKE ?3 ESCAPE '\\' \
                       OR display_name LIKE ?3 ESCAPE '\\') ORDER BY id"
             ))?;
-            let mut rows = statement.query((
-                after.map_or(i64::MIN, |r| r.0),
-                filter.active,
-                &pattern,
-            ))?;
+            let mut rows =
+                statement.query((after.map_or(i64::MIN, |r| r.0), filter.active, &pattern))?;
             let mut users = Vec::new();
             while users.len() < limit
                 && let Some(row) = rows.next()?
@@ -145,9 +142,11 @@ impl Readers {
     /// ([`rollcall_core::document::Record`]).
     pub fn record(&self, source: SourceId, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
         self.with(|c| {
-            Ok(c.prepare_cached("SELECT document FROM record WHERE source = ?1 AND key = ?2")?
-                .query_row((source.0, key), |r| r.get(0))
-                .optional()?)
+            Ok(
+                c.prepare_cached("SELECT document FROM record WHERE source = ?1 AND key = ?2")?
+                    .query_row((source.0, key), |r| r.get(0))
+                    .optional()?,
+            )
         })
     }
 
@@ -181,10 +180,7 @@ fn user(connection: &Connection, row: UserRow) -> Result<Option<UserRowView>, St
 }
 
 /// The users under a hash: those of the table with the journal laid over them.
-fn candidates(
-    connection: &Connection,
-    hash: i64,
-) -> Result<SmallVec<[UserRow; 4]>, StoreError> {
+fn candidates(connection: &Connection, hash: i64) -> Result<SmallVec<[UserRow; 4]>, StoreError> {
     let mut users: SmallVec<[UserRow; 4]> = SmallVec::new();
     let mut table = connection.prepare_cached("SELECT user FROM match_key WHERE hash = ?1")?;
     let mut rows = table.query([hash])?;
