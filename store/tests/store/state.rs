@@ -137,8 +137,8 @@ fn round() -> impl Strategy<Value = Round> {
 }
 
 fn hash(n: u8) -> MatchHash {
-    // Both halves of the signed order.
-    MatchHash(u64::from(n).wrapping_mul(0x4000_0000_0000_0001))
+    // Both halves of the signed order, and none that a user's id would have.
+    MatchHash(u64::from(n).wrapping_mul(0x4000_0000_0000_0001) + 0x0100_0000)
 }
 
 fn plan_of(writer: &mut Writer, model: &Model, steps: &[Step]) -> Plan {
@@ -263,11 +263,11 @@ fn preload(writer: &mut Writer) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 32, ..ProptestConfig::default() })]
 
     #[test]
     fn the_store_answers_as_a_model_in_memory_does(
-        rounds in prop::collection::vec(round(), 1..12),
+        rounds in prop::collection::vec(round(), 1..9),
         match_delta_entries in prop_oneof![Just(1usize), Just(6), Just(1_000)],
     ) {
         let dir = tempfile::tempdir().unwrap();

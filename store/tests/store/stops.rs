@@ -151,23 +151,20 @@ fn a_damaged_page_poisons_the_store() {
     commit(&mut writer, &mut plan, 1).unwrap();
     drop(readers);
     writer.close().unwrap();
-    // Every page but the first, which holds the schema.
-    let mut file = fs::OpenOptions::new()
-        .write(true)
-        .open(dir.path().join("rollcall.db"))
-        .unwrap();
-    let pages = file.metadata().unwrap().len() / 4096;
-    let tables = {
-        let c = Connection::open(dir.path().join("rollcall.db")).unwrap();
-        c.query_row(
-            "SELECT MAX(rootpage) FROM sqlite_master WHERE name != 'user'",
-            [],
-            |r| r.get::<_, i64>(0),
-        )
-        .unwrap()
+    // Pages of users only, so that the store opens and the damage is met later.
+    let path = dir.path().join("rollcall.db");
+    let pages: Vec<i64> = {
+        let c = Connection::open(&path).unwrap();
+        let mut statement = c
+            .prepare("SELECT pageno FROM dbstat WHERE name = 'user' AND pagetype = 'leaf'")
+            .unwrap();
+        let pages = statement.query_map([], |r| r.get(0)).unwrap();
+        pages.map(Result::unwrap).collect()
     };
-    for page in tables.unsigned_abs()..pages {
-        file.seek(SeekFrom::Start(page * 4096)).unwrap();
+    let mut file = fs::OpenOptions::new().write(true).open(&path).unwrap();
+    for page in pages {
+        file.seek(SeekFrom::Start((page.unsigned_abs() - 1) * 4096))
+            .unwrap();
         file.write_all(&[0xa5; 4096]).unwrap();
     }
     file.sync_all().unwrap();
