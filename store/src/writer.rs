@@ -414,7 +414,6 @@ impl Writer {
     /// Dropping the writer instead loses nothing, the next start only takes longer.
     pub fn close(mut self) -> Result<(), StoreError> {
         self.refuse_if_poisoned()?;
-        let _ = self.connection.execute_batch("PRAGMA optimize");
         self.checkpoint("TRUNCATE")
     }
 

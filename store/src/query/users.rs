@@ -44,6 +44,15 @@ pub struct UserRowView {
     pub document: Vec<u8>,
 }
 
+/// A record that leads to no user, as stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HeldRecord {
+    /// Its key ([`rollcall_contract::Key`] bytes).
+    pub key: Vec<u8>,
+    /// Everything; see [`rollcall_core::document::Record`].
+    pub document: Vec<u8>,
+}
+
 const COLUMNS: &str = "id, active, updated_us, user_name, display_name, document";
 
 fn view(row: &Row<'_>) -> rusqlite::Result<UserRowView> {
@@ -151,13 +160,13 @@ impl Readers {
     }
 
     /// Records of a source that lead to no user, in the order of their keys, from behind a
-    /// key on: keys and documents.
+    /// key on.
     pub fn records_after(
         &self,
         source: SourceId,
         after: &[u8],
         limit: usize,
-    ) -> Result<Vec<(Vec<u8>, Vec<u8>)>, StoreError> {
+    ) -> Result<Vec<HeldRecord>, StoreError> {
         self.with(|c| {
             let mut statement = c.prepare_cached(
                 "SELECT key, document FROM record WHERE source = ?1 AND key > ?2 \
@@ -165,7 +174,12 @@ impl Readers {
             )?;
             let rows = statement.query_map(
                 (source.0, after, i64::try_from(limit).unwrap_or(i64::MAX)),
-                |r| Ok((r.get(0)?, r.get(1)?)),
+                |r| {
+                    Ok(HeldRecord {
+                        key: r.get(0)?,
+                        document: r.get(1)?,
+                    })
+                },
             )?;
             Ok(rows.collect::<Result<_, _>>()?)
         })

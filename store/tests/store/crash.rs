@@ -38,7 +38,7 @@ fn child(path: &Path) {
         commit(&mut writer, &mut plan, n).unwrap();
         writeln!(out, "stored {n}").unwrap();
         out.flush().unwrap();
-        if n % 5 == 0 {
+        if n.is_multiple_of(5) {
             let delivered = writer.counts().next_position.before();
             writer.trim_outbox(delivered, i64::MAX, 64 << 10).unwrap();
         }
