@@ -6,6 +6,8 @@
 //! mapping) share the block, so that they are delivered exactly as surely, but take no
 //! sequence number of the identity events.
 
+pub mod body;
+
 use crate::id::{RunId, SourceId, UserId};
 
 /// The closed list of types, `io.rollcall.<…>.v1`.

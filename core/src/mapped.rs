@@ -87,6 +87,7 @@ struct RowRecord {
     shadow: u32,
     shadow_len: u32,
     hash: u64,
+    incomplete: bool,
 }
 
 /// Many mapped rows.
@@ -196,7 +197,16 @@ impl MappedRows {
             shadow: shadow.start as u32,
             shadow_len: shadow.len() as u32,
             hash,
+            incomplete: false,
         });
+    }
+
+    /// Says of the row that was finished last that a value which its rules need was
+    /// nowhere to be found; see [`MappedRow::incomplete`].
+    pub fn mark_incomplete(&mut self) {
+        if let Some(row) = self.rows.last_mut() {
+            row.incomplete = true;
+        }
     }
 
     /// Forgets the fields added since a mark (a row that failed half-way).
@@ -229,6 +239,13 @@ impl<'a> MappedRow<'a> {
         self.record.hash
     }
 
+    /// Whether a value that a rule or the scope needs was neither in the image nor in the
+    /// stored shadow. The fields concerned are [`Assigned::Keep`]; the record should be
+    /// read again from its source.
+    pub fn incomplete(&self) -> bool {
+        self.record.incomplete
+    }
+
     /// The fields in ascending order of attributes.
     pub fn fields(&self) -> impl Iterator<Item = MappedField<'a>> + Clone + use<'a> {
         let rows = self.rows;
@@ -253,9 +270,17 @@ pub struct ListValue;
 impl ListValue {
     /// Appends the form of the given texts.
     pub fn encode(texts: &mut Vec<&str>, out: &mut Vec<u8>) {
-        texts.sort_unstable();
+        ListValue::encode_slice(texts, out);
         texts.dedup();
-        for t in texts.iter() {
+    }
+
+    /// As [`ListValue::encode`], of texts in any buffer. They are left sorted.
+    pub fn encode_slice(texts: &mut [&str], out: &mut Vec<u8>) {
+        texts.sort_unstable();
+        for (i, t) in texts.iter().enumerate() {
+            if i > 0 && texts[i - 1] == *t {
+                continue;
+            }
             let mut n = t.len();
             while n >= 0x80 {
                 out.push((n as u8 & 0x7f) | 0x80);

@@ -83,6 +83,7 @@ pub(crate) fn apply(
     let gaps = gaps(connection, commit)?;
     runs(connection, commit)?;
     scans(connection, commit)?;
+    repairs(connection, commit)?;
     sinks(connection, commit)?;
     for s in &commit.schemas {
         connection
@@ -425,6 +426,20 @@ fn scans(connection: &Connection, commit: &Commit<'_>) -> Result<(), StoreError>
         connection
             .prepare_cached("DELETE FROM scan_seen WHERE source = ?1")?
             .execute([source.0])?;
+    }
+    Ok(())
+}
+
+fn repairs(connection: &Connection, commit: &Commit<'_>) -> Result<(), StoreError> {
+    for (source, key) in &commit.repaired {
+        connection
+            .prepare_cached("DELETE FROM repair WHERE source = ?1 AND key = ?2")?
+            .execute((source.0, key.as_slice()))?;
+    }
+    for (source, key) in commit.plan.iter().flat_map(|plan| &plan.reread) {
+        connection
+            .prepare_cached("INSERT OR IGNORE INTO repair(source, key) VALUES(?1, ?2)")?
+            .execute((source.0, key.as_slice()))?;
     }
     Ok(())
 }

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use rollcall_contract::{Cursor, Gap, Key, Lineage};
 use rollcall_core::id::{RunId, SourceId};
 use rollcall_core::plan::{Counters, Plan};
+use rollcall_core::state::KeyBytes;
 
 use crate::outbox::OutboxBlock;
 use crate::position::{Position, Sequence};
@@ -38,6 +39,9 @@ pub struct Commit<'a> {
     pub seen: Vec<PageSeen>,
     /// Scans that ended: their row and what they have seen are forgotten.
     pub scans_ended: Vec<SourceId>,
+    /// Records that were read again: nothing is asked of their source any more. (What a plan
+    /// wants read again is in [`Plan::reread`].)
+    pub repaired: Vec<(SourceId, KeyBytes)>,
     /// Sinks that advanced or changed their state.
     pub sinks: Vec<SinkRow>,
     /// Records that a sink refused for ever.

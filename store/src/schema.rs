@@ -170,6 +170,14 @@ CREATE TABLE scan_seen(
   PRIMARY KEY(source, page)
 ) WITHOUT ROWID;
 
+-- Records to be read again from their source, because a value was neither in the log nor
+-- here.
+CREATE TABLE repair(
+  source INTEGER NOT NULL,
+  key BLOB NOT NULL,
+  PRIMARY KEY(source, key)
+) WITHOUT ROWID;
+
 CREATE TABLE sink(
   name TEXT PRIMARY KEY,
   delivered INTEGER NOT NULL,

@@ -265,6 +265,32 @@ impl Writer {
         Ok(trimmed)
     }
 
+    /// Goes on behind a position that somebody has already seen, with positions and
+    /// sequences alike: for a store that was restored from a backup, so that what it gives
+    /// out from here on is never taken for what it gave out before.
+    pub fn skip_to(&mut self, seen: Position) -> Result<(), StoreError> {
+        self.refuse_if_poisoned()?;
+        let next = seen.next();
+        if next <= self.counts.next_position {
+            return Ok(());
+        }
+        let mut counts = self.counts.clone();
+        let skipped = next.0 - counts.next_position.0;
+        counts.next_position = next;
+        counts.next_sequence = counts.next_sequence.plus(skipped);
+        let outcome = (|| {
+            let tx = self
+                .connection
+                .transaction_with_behavior(TransactionBehavior::Immediate)?;
+            counts.save(&tx, &self.counts)?;
+            tx.commit()?;
+            Ok(())
+        })();
+        self.guard(outcome)?;
+        self.counts = counts;
+        Ok(())
+    }
+
     /// Forgets runs that ended, and gaps and conflicts that were closed, before a time. At
     /// most a thousand of each in one call; gives how many.
     pub fn forget_history(&mut self, before_us: i64) -> Result<u64, StoreError> {

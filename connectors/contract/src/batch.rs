@@ -376,21 +376,25 @@ impl BatchBuilder {
 
     /// The raw buffer, to be read into and to be looked at. Bytes before the end of a cell
     /// that was added must not be removed.
+    #[inline]
     pub fn data(&mut self) -> &mut Vec<u8> {
         &mut self.batch.data
     }
 
     /// How many changes are finished.
+    #[inline]
     pub fn len(&self) -> usize {
         self.batch.heads.len()
     }
 
     /// Whether no change is finished.
+    #[inline]
     pub fn is_empty(&self) -> bool {
         self.batch.heads.is_empty()
     }
 
     /// Bytes held in memory.
+    #[inline]
     pub fn size_bytes(&self) -> usize {
         self.batch.size_bytes()
     }
@@ -426,6 +430,7 @@ impl BatchBuilder {
     ///
     /// # Panics
     /// When no transaction or no such table was made known: a broken invariant.
+    #[inline]
     pub fn begin(&mut self, table: u16, op: Op, ordinal: u32) {
         assert!(self.has_tx(), "a change outside of a transaction");
         assert!(
@@ -468,6 +473,22 @@ impl BatchBuilder {
         self.batch.cells.push(RawCell {
             start: 0,
             len: UNCHANGED,
+        });
+    }
+
+    /// Adds the value that the whole old row of this change has in the same column, for a
+    /// cell that the log calls unchanged. Stays unchanged where the old row lacks it.
+    /// `columns` is the length of a row; the old row was added just before the new one.
+    #[inline]
+    pub fn cell_from_before(&mut self, columns: usize) {
+        let cells = &mut self.batch.cells;
+        let before = cells.len().checked_sub(columns).map(|at| cells[at]);
+        cells.push(match before {
+            Some(cell) if cell.len != MISSING => cell,
+            _ => RawCell {
+                start: 0,
+                len: UNCHANGED,
+            },
         });
     }
 
@@ -522,6 +543,7 @@ impl BatchBuilder {
     ///
     /// # Panics
     /// When the cells are not as many as the images need: a broken invariant.
+    #[inline]
     pub fn finish(&mut self, has_after: bool, size: usize) {
         if let Some(mut head) = self.open.take() {
             let columns = self.batch.tables[usize::from(head.table)].columns.len();

@@ -40,6 +40,8 @@ pub enum GapReason {
     PublicationChanged,
     /// The table was dropped and created again.
     TableRecreated,
+    /// The table was emptied at once: everybody is absent, and that needs a look.
+    Truncated,
     /// Partitions were attached or detached.
     PartitionsChanged,
     /// Columns changed in a way that the log does not carry to old rows.
@@ -63,6 +65,7 @@ impl GapReason {
             GapReason::Restored => "restored",
             GapReason::PublicationChanged => "publication_changed",
             GapReason::TableRecreated => "table_recreated",
+            GapReason::Truncated => "truncated",
             GapReason::PartitionsChanged => "partitions_changed",
             GapReason::SchemaChanged => "schema_changed",
             GapReason::MappingChanged => "mapping_changed",

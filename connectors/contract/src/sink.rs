@@ -46,7 +46,7 @@ pub struct Refused {
 
 /// A destination for events.
 #[async_trait]
-pub trait Sink: Send + 'static {
+pub trait Sink: Send + Sync + 'static {
     /// Connects, fences older instances of itself, and finds the last position that is
     /// certain.
     async fn start(&mut self) -> Result<SinkStart, ConnectorError>;
@@ -55,6 +55,13 @@ pub trait Sink: Send + 'static {
     /// or nothing where the sink has transactions. Refused records are returned, the others
     /// are delivered. After a transient error the caller calls `start` again.
     async fn deliver(&mut self, block: Vec<Outgoing>) -> Result<Vec<Refused>, ConnectorError>;
+
+    /// Refused records whose answer may never have reached the caller, because one of the
+    /// two died in between. Asked once after `start`; taking note of one twice must do no
+    /// harm.
+    fn recovered(&mut self) -> Vec<Refused> {
+        Vec::new()
+    }
 
     /// Ends in order.
     async fn stop(&mut self);

@@ -3,9 +3,7 @@
 //! Every read is checked against what is left, so no input can make it panic or allocate
 //! more than the input's own size allows: counts are only trusted as far as elements follow.
 
-use super::{
-    Contribution, Document, Evidence, FORMAT, Link, LinkState, Spare, UserState, recycle,
-};
+use super::{Contribution, Document, Evidence, FORMAT, Link, LinkState, Spare, UserState, recycle};
 use crate::attribute::AttrId;
 use crate::id::{RunId, SourceId, UserId};
 use crate::mapped::Strength;

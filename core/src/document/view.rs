@@ -112,9 +112,7 @@ impl View {
             let Some(first) = group.first() else { continue };
             let known = attributes.get(first.attribute);
             let kind = known.map_or(AttrType::Text, |a| a.kind);
-            let mut given = group
-                .iter()
-                .map(|c| give(&document, c, kind, &source_name));
+            let mut given = group.iter().map(|c| give(&document, c, kind, &source_name));
             let Some(winner) = given.next() else { continue };
             let value = if kind == AttrType::List {
                 list_text(group.iter().flat_map(|c| ListValue::texts(c.value)))
@@ -122,7 +120,8 @@ impl View {
                 winner.value.clone()
             };
             fields.push(FieldView {
-                attribute: known.map_or_else(|| format!("[{}]", first.attribute.0), |a| a.name.clone()),
+                attribute: known
+                    .map_or_else(|| format!("[{}]", first.attribute.0), |a| a.name.clone()),
                 value,
                 winner,
                 others: given.collect(),

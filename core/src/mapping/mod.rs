@@ -1,1 +1,38 @@
 //! Rows to attributes.
+//!
+//! A mapping is compiled once, against the schema of its table and the attributes of the
+//! organization, and evaluated for every row. Compiling finds every error that needs no
+//! record ([`Mapper::compile`]); evaluating is a pure function of a row's cells and the
+//! stored shadow of the same record ([`Mapper::map`]), so a row maps to the same attributes
+//! whenever and however often it is read: live, in a scan, after a crash, in a preview.
+//!
+//! The parts: [`MappingSpec`] is what an operator asks; `compile` checks it; `mapper`
+//! applies it; `canonical` gives values their one form; `expression` with `operand`,
+//! `predicate`, `function` and `dry_run` is everything about CEL; [`Shadow`] is the stored
+//! row; [`fold`] is how match keys are compared; [`guess`] proposes a mapping for a table;
+//! [`fixture`] runs an operator's own tests of one.
+
+mod canonical;
+mod compile;
+mod dry_run;
+mod error;
+mod expression;
+pub mod fixture;
+mod function;
+pub mod guess;
+mod mapper;
+mod operand;
+mod predicate;
+mod shadow;
+mod spec;
+mod text;
+
+pub use error::{MappingError, Place};
+pub use expression::MAX_EXPRESSION_BYTES;
+pub use mapper::Mapper;
+pub use shadow::{Shadow, ShadowError};
+pub use spec::{ConstValue, DEFAULT_MAX_VALUE_BYTES, MappingSpec, OnNull, RuleKind, RuleSpec};
+pub use text::{fold, push_nfc};
+
+#[cfg(test)]
+mod tests;

@@ -143,6 +143,21 @@ impl Readers {
         })
     }
 
+    /// Records of a source that are to be read again.
+    pub fn repairs(&self, source: SourceId) -> Result<Vec<Key>, StoreError> {
+        self.with(|c| {
+            let mut statement =
+                c.prepare_cached("SELECT key FROM repair WHERE source = ?1 ORDER BY key")?;
+            let mut rows = statement.query([source.0])?;
+            let mut keys = Vec::new();
+            while let Some(row) = rows.next()? {
+                let bytes = row.get_ref(0)?.as_blob().map_err(rusqlite::Error::from)?;
+                keys.extend(Key::from_bytes(bytes));
+            }
+            Ok(keys)
+        })
+    }
+
     /// Every version of a source's shadow schema, in the order of their numbers.
     pub fn schemas(&self, source: SourceId) -> Result<Vec<SchemaVersion>, StoreError> {
         self.with(|c| {

@@ -113,6 +113,40 @@ fn raw_changes_take_positions_and_no_sequences() {
 }
 
 #[test]
+fn a_restored_store_goes_on_behind_what_was_seen_of_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut writer, readers) = open(dir.path());
+    for n in 1..=4 {
+        commit(&mut writer, &mut raw_and_identity(n), n).unwrap();
+    }
+    writer.skip_to(Position(1_000)).unwrap();
+    writer.skip_to(Position(7)).unwrap();
+    for n in 5..=9 {
+        commit(&mut writer, &mut raw_and_identity(n), n).unwrap();
+    }
+    let first = readers.outbox_from(Position(13), 1).unwrap();
+    assert_eq!(first[0].first_position, Position(1_001));
+    let sequence = first[0].first_sequence;
+    // The hole is passed from both of its sides and from within.
+    for after in 0..4 {
+        let blocks = readers.outbox_after(Sequence(after), 1).unwrap();
+        assert_eq!(blocks[0].first_sequence, Sequence(after + 1));
+    }
+    for after in [Sequence(4), Sequence(500), sequence.before()] {
+        let blocks = readers.outbox_after(after, 1).unwrap();
+        assert_eq!(blocks[0].first_sequence, sequence, "behind {after}");
+    }
+    let last = readers.outbox_after(sequence.plus(3), usize::MAX).unwrap();
+    assert_eq!(last.len(), 1);
+    assert!(
+        readers
+            .outbox_after(sequence.plus(4), 1)
+            .unwrap()
+            .is_empty()
+    );
+}
+
+#[test]
 fn trimming_keeps_what_is_not_delivered_and_what_is_young() {
     let dir = tempfile::tempdir().unwrap();
     let (mut writer, readers) = open(dir.path());

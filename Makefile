@@ -1,0 +1,41 @@
+# The commands of the README. Each installs what it needs first and says so.
+
+SHELL := /bin/bash
+INSTALL := tests/testbed/install
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test bench lint fmt testbed cargo
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: cargo ## the whole way on a private PostgreSQL; KAFKA=1 adds a real Apache Kafka
+	@$(INSTALL) build postgres $(if $(filter-out 0,$(KAFKA)),kafka)
+	cargo build --release --bin rollcall
+	@KAFKA=$(filter-out 0,$(KAFKA)) tests/demo/run
+
+test: cargo ## every test, against real servers
+	@$(INSTALL) build postgres postgres18 kafka
+	cargo test --workspace --no-fail-fast
+
+bench: cargo ## the figures; ONLY=<prefix> for one group, HUGE=1 for the 10 GB transaction
+	@$(INSTALL) build postgres kafka
+	cargo build --release
+	cargo run --release -p rollcall-bench -- $(if $(ONLY),--only $(ONLY)) $(if $(filter-out 0,$(HUGE)),--huge)
+
+lint: cargo ## formatting and clippy, warnings are errors
+	@$(INSTALL) build
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+
+fmt: cargo ## formats the sources
+	cargo fmt --all
+
+testbed: ## installs all servers and tools that tests, demo and benches use
+	@$(INSTALL) build postgres postgres18 kafka
+	@echo "testbed: everything is in place"
+
+cargo:
+	@command -v cargo >/dev/null || { \
+		echo "Rust is missing: install it with rustup (package 'rustup' of Debian 13 and Ubuntu 24.04, or the Rust project's installer), then run this again." >&2; \
+		exit 1; }

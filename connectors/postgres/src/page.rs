@@ -1,0 +1,538 @@
+//! Pages of a scan, each in a short transaction of its own.
+//!
+//! A page must be exactly what one snapshot holds, since the window argues with that
+//! snapshot. Hence the order of statements:
+//!
+//! 1. `BEGIN` with `REPEATABLE READ`, `READ ONLY`; nothing has a snapshot yet.
+//! 2. `LOCK TABLE … ACCESS SHARE`: the lock that a `SELECT` takes anyway, but taken before
+//!    the snapshot. A rewriting `ALTER TABLE` that committed between snapshot and lock would
+//!    make the table look empty to the snapshot, and an empty page means leavers.
+//! 3. The table's definition and the snapshot, with the insert position behind it.
+//! 4. The rows, by `COPY`, in the order of the key's index and by its own operators: the
+//!    row after the last key of the page before is the first one of this page, for any type
+//!    and collation. `row_security = off` turns a policy that would hide rows into an error.
+//!
+//! A page is bounded twice: by rows, estimated from the width of the rows read so far, and
+//! by bytes while it arrives. Rows behind the bound are not kept.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use futures::TryStreamExt;
+use rollcall_contract::{
+    BatchBuilder, Class, ConnectorError, Key, Op, Page, PageRequest, Tx, TxId,
+};
+use smallvec::SmallVec;
+use tokio_postgres::{Client, IsolationLevel, Transaction};
+
+use crate::check;
+use crate::config::PostgresConfig;
+use crate::copy_text::{self, Field};
+use crate::lsn::Lsn;
+use crate::position::PgCursor;
+use crate::query::{failed, ident, literal, table};
+use crate::schema::{self, KeyColumn, Table};
+use crate::snapshot::{LogLayout, PageWindow, Snapshot};
+use crate::type_map::TypeMap;
+
+/// Rows of the first page, when nothing is known of their width.
+const FIRST_ROWS: usize = 1_000;
+/// At most so many records are read again by key in one call.
+pub(crate) const MAX_KEYS: usize = 1_000;
+
+/// What pages need besides a connection.
+pub(crate) struct Pages {
+    /// Mean bytes of a row as `COPY` prints it, over the last page; 0 when unknown.
+    width_bytes: AtomicU64,
+}
+
+/// What identifies the server in the cursor of a page.
+#[derive(Clone, Copy)]
+pub(crate) struct Server {
+    system_id: u64,
+    timeline: u32,
+    layout: LogLayout,
+}
+
+impl Server {
+    /// Reads it; these do not change while a connection lives.
+    pub(crate) async fn read(client: &Client) -> Result<Server, ConnectorError> {
+        let row = client
+            .query_one(
+                "SELECT s.system_identifier, c.timeline_id, \
+                        pg_catalog.current_setting('wal_block_size')::int8, \
+                        pg_catalog.pg_size_bytes(pg_catalog.current_setting('wal_segment_size')) \
+                 FROM pg_catalog.pg_control_system() s, pg_catalog.pg_control_checkpoint() c",
+                &[],
+            )
+            .await
+            .map_err(|e| failed(&e, "reading the layout of the log"))?;
+        Ok(Server {
+            system_id: row.get::<_, i64>(0) as u64,
+            timeline: row.get::<_, i32>(1) as u32,
+            layout: LogLayout {
+                page_size: row.get::<_, i64>(2) as u64,
+                segment_size: row.get::<_, i64>(3) as u64,
+            },
+        })
+    }
+}
+
+enum Which<'a> {
+    After(Option<&'a Key>),
+    Keys(&'a [Key]),
+}
+
+impl Pages {
+    pub(crate) fn new() -> Pages {
+        Pages {
+            width_bytes: AtomicU64::new(0),
+        }
+    }
+
+    /// Reads one page.
+    pub(crate) async fn page(
+        &self,
+        client: &mut Client,
+        server: &Server,
+        config: &PostgresConfig,
+        types: &TypeMap,
+        request: &PageRequest,
+    ) -> Result<Page, ConnectorError> {
+        let width = self.width_bytes.load(Ordering::Relaxed);
+        let rows = match usize::try_from(width) {
+            Ok(0) | Err(_) => FIRST_ROWS,
+            Ok(width) => request.limit_bytes / width,
+        }
+        .clamp(1, request.limit_rows.max(1));
+        let which = Which::After(request.after.as_ref());
+        let read = read(
+            client,
+            server,
+            config,
+            types,
+            which,
+            rows,
+            request.limit_bytes,
+        )
+        .await?;
+        if let Some(width) = read.bytes.checked_div(read.rows) {
+            self.width_bytes
+                .store(width.max(1) as u64, Ordering::Relaxed);
+        }
+        let is_last = read.rows < rows && !read.cut;
+        let last = if is_last { None } else { read.last };
+        Ok(Page {
+            rows: read.batch,
+            last,
+            window: Box::new(read.window),
+        })
+    }
+
+    /// Reads records by key.
+    pub(crate) async fn reread(
+        &self,
+        client: &mut Client,
+        server: &Server,
+        config: &PostgresConfig,
+        types: &TypeMap,
+        keys: &[Key],
+    ) -> Result<Page, ConnectorError> {
+        if keys.len() > MAX_KEYS {
+            return Err(ConnectorError::definite(
+                "too_many_keys",
+                format!("{} records were asked for at once.", keys.len()),
+                format!("Ask for at most {MAX_KEYS} at a time."),
+            ));
+        }
+        let which = Which::Keys(keys);
+        let read = read(client, server, config, types, which, keys.len(), usize::MAX).await?;
+        Ok(Page {
+            rows: read.batch,
+            last: None,
+            window: Box::new(read.window),
+        })
+    }
+}
+
+struct Read {
+    batch: rollcall_contract::Batch,
+    window: PageWindow,
+    rows: usize,
+    bytes: usize,
+    cut: bool,
+    last: Option<Key>,
+}
+
+async fn read(
+    client: &mut Client,
+    server: &Server,
+    config: &PostgresConfig,
+    types: &TypeMap,
+    which: Which<'_>,
+    limit_rows: usize,
+    limit_bytes: usize,
+) -> Result<Read, ConnectorError> {
+    const DOING: &str = "reading a page of the table";
+    let transaction = client
+        .build_transaction()
+        .isolation_level(IsolationLevel::RepeatableRead)
+        .read_only(true)
+        .start()
+        .await
+        .map_err(|e| failed(&e, DOING))?;
+    let timeout_ms = config.query_timeout.as_millis();
+    transaction
+        .batch_execute(&format!(
+            "SET LOCAL row_security = off; SET LOCAL lock_timeout = {timeout_ms}; \
+             SET LOCAL statement_timeout = {timeout_ms}; \
+             LOCK TABLE {} IN ACCESS SHARE MODE",
+            table(&config.table)
+        ))
+        .await
+        .map_err(|e| failed(&e, DOING))?;
+    let definition = schema::load(
+        &transaction,
+        &config.table,
+        &config.publication,
+        config.key.as_deref(),
+        types,
+    )
+    .await?
+    .ok_or_else(|| {
+        ConnectorError::definite(
+            "no_such_table",
+            format!("There is no table {}.", config.table),
+            "Correct `table` in the configuration.",
+        )
+    })?;
+    if let Some((code, sentence, fix)) = check::obstacle_of_identity(&definition) {
+        return Err(ConnectorError::definite(code, sentence, fix));
+    }
+    let (window, taken_us) = open_window(&transaction, server).await?;
+    let sql = select(&definition, &which, limit_rows)?;
+    let read = copy_rows(
+        &transaction,
+        &definition,
+        &sql,
+        limit_bytes,
+        taken_us,
+        server,
+        window,
+    )
+    .await?;
+    transaction.commit().await.map_err(|e| failed(&e, DOING))?;
+    Ok(read)
+}
+
+/// Takes the snapshot, and then, within the same statement, the insert position.
+async fn open_window(
+    transaction: &Transaction<'_>,
+    server: &Server,
+) -> Result<(PageWindow, i64), ConnectorError> {
+    const DOING: &str = "taking the page's snapshot";
+    let row = transaction
+        .query_one(
+            "SELECT pg_catalog.pg_current_snapshot()::text, \
+                    pg_catalog.pg_current_wal_insert_lsn()::text, \
+                    (extract(epoch FROM pg_catalog.clock_timestamp()) * 1000000)::int8",
+            &[],
+        )
+        .await
+        .map_err(|e| failed(&e, DOING))?;
+    let snapshot = Snapshot::parse(row.get(0));
+    let insert = row.get::<_, &str>(1).parse::<Lsn>();
+    let (Some(snapshot), Ok(insert)) = (snapshot, insert) else {
+        return Err(ConnectorError::definite(
+            "snapshot_unreadable",
+            "The server's snapshot or position is not in the documented form.",
+            "Report this with the server's version.",
+        ));
+    };
+    let window = PageWindow {
+        snapshot,
+        high: server.layout.last_record_end(insert),
+    };
+    Ok((window, row.get(2)))
+}
+
+/// The `SELECT` behind the `COPY`.
+fn select(
+    definition: &Table,
+    which: &Which<'_>,
+    limit_rows: usize,
+) -> Result<String, ConnectorError> {
+    let columns: Vec<String> = definition
+        .schema
+        .columns
+        .iter()
+        .map(|c| ident(&c.name))
+        .collect();
+    // The rows of inheriting tables have a name of their own in the log.
+    let only = match definition.kind {
+        rollcall_contract::RelationKind::PartitionedTable => "",
+        _ => "ONLY ",
+    };
+    let mut conditions = Vec::new();
+    if let Some(filter) = &definition.row_filter {
+        conditions.push(format!("({filter})"));
+    }
+    match which {
+        Which::After(None) => {}
+        Which::After(Some(key)) => conditions.push(behind(&definition.key_order, key)?),
+        Which::Keys(keys) => conditions.push(one_of(&definition.key_order, keys)?),
+    }
+    let filter = if conditions.is_empty() {
+        String::new()
+    } else {
+        format!(" WHERE {}", conditions.join(" AND "))
+    };
+    let order: Vec<String> = definition
+        .key_order
+        .iter()
+        .map(|c| format!("{} USING {}", ident(&c.name), c.less))
+        .collect();
+    Ok(format!(
+        "COPY (SELECT {} FROM {only}{}{filter} ORDER BY {} LIMIT {limit_rows}) TO STDOUT",
+        columns.join(", "),
+        table(&definition.schema.table),
+        order.join(", "),
+    ))
+}
+
+/// Rows whose key comes behind the given one. One row comparison when all columns compare
+/// by the same operator, since the planner answers that from the index at once; else the
+/// comparison is written out column by column.
+fn behind(order: &[KeyColumn], key: &Key) -> Result<String, ConnectorError> {
+    let values = constants(order, key)?;
+    let names: Vec<String> = order.iter().map(|c| ident(&c.name)).collect();
+    if let [first, rest @ ..] = order
+        && rest.iter().all(|c| c.greater == first.greater)
+    {
+        return Ok(if rest.is_empty() {
+            format!("{} {} {}", names[0], first.greater, values[0])
+        } else {
+            format!(
+                "ROW({}) {} ROW({})",
+                names.join(", "),
+                first.greater,
+                values.join(", ")
+            )
+        });
+    }
+    let mut out = String::new();
+    for i in (0..order.len()).rev() {
+        let greater = format!("{} {} {}", names[i], order[i].greater, values[i]);
+        out = if out.is_empty() {
+            greater
+        } else {
+            format!(
+                "({greater} OR ({} {} {} AND {out}))",
+                names[i], order[i].equal, values[i]
+            )
+        };
+    }
+    Ok(out)
+}
+
+/// Rows whose key is one of these.
+fn one_of(order: &[KeyColumn], keys: &[Key]) -> Result<String, ConnectorError> {
+    let mut each = Vec::with_capacity(keys.len());
+    for key in keys {
+        let values = constants(order, key)?;
+        let columns: Vec<String> = order
+            .iter()
+            .zip(&values)
+            .map(|(c, v)| format!("{} {} {v}", ident(&c.name), c.equal))
+            .collect();
+        each.push(format!("({})", columns.join(" AND ")));
+    }
+    Ok(if each.is_empty() {
+        "false".to_owned()
+    } else {
+        format!("({})", each.join(" OR "))
+    })
+}
+
+/// The key's parts as constants of the columns' types.
+fn constants(order: &[KeyColumn], key: &Key) -> Result<Vec<String>, ConnectorError> {
+    let foreign = || {
+        ConnectorError::definite(
+            "key_of_another_schema",
+            "A stored key does not fit the table's key columns.",
+            "The key was changed: remove what the store holds of this source, or restore the key.",
+        )
+    };
+    let parts: Vec<&[u8]> = key.parts().collect();
+    if parts.len() != order.len() {
+        return Err(foreign());
+    }
+    order
+        .iter()
+        .zip(parts)
+        .map(|(column, part)| {
+            let text = std::str::from_utf8(part).map_err(|_| foreign())?;
+            let constant = match column.class {
+                Class::Bytes => literal(&format!("\\x{text}")),
+                _ => literal(text),
+            };
+            Ok(format!("{constant}::{}", column.cast))
+        })
+        .collect()
+}
+
+async fn copy_rows(
+    transaction: &Transaction<'_>,
+    definition: &Table,
+    sql: &str,
+    limit_bytes: usize,
+    taken_us: i64,
+    server: &Server,
+    window: PageWindow,
+) -> Result<Read, ConnectorError> {
+    const DOING: &str = "reading a page of the table";
+    let malformed = |what: &str| {
+        ConnectorError::definite(
+            "protocol_violation",
+            format!("The server sent a row in COPY that {what}."),
+            "Report this with the server's version.",
+        )
+    };
+    let schema = Arc::clone(&definition.schema);
+    let mut builder = BatchBuilder::default();
+    builder.tx(Tx {
+        id: TxId::default(),
+        position: SmallVec::from_slice(window.high.to_string().as_bytes()),
+        commit_us: taken_us,
+    });
+    let at = builder.table(&schema);
+    let (mut bytes, mut cut) = (0, false);
+    let (mut fields, mut scratch): (Vec<Field>, Vec<u8>) = (Vec::new(), Vec::new());
+    let stream = transaction
+        .copy_out(sql)
+        .await
+        .map_err(|e| failed(&e, DOING))?;
+    let mut stream = std::pin::pin!(stream);
+    while let Some(row) = stream.try_next().await.map_err(|e| failed(&e, DOING))? {
+        if cut {
+            continue;
+        }
+        let from = builder.data().len();
+        builder.data().extend_from_slice(&row);
+        if !copy_text::split_row(builder.data(), from, &mut fields) {
+            return Err(malformed("is not in the text format"));
+        }
+        if fields.len() != schema.columns.len() {
+            return Err(malformed("has another number of columns"));
+        }
+        let ordinal = u32::try_from(builder.len()).unwrap_or(u32::MAX);
+        builder.begin(at, Op::Read, ordinal);
+        for (i, field) in fields.iter().enumerate() {
+            match *field {
+                None => builder.cell_null(),
+                Some((start, len)) => definition.forms[i]
+                    .add_cell(&mut builder, start..start + len, &mut scratch)
+                    .map_err(|e| {
+                        malformed(&format!(
+                            "has a value of column \"{}\" that {e}",
+                            schema.columns[i].name
+                        ))
+                    })?,
+            }
+        }
+        builder.finish(true, row.len());
+        bytes += row.len();
+        cut = bytes >= limit_bytes;
+    }
+    let cursor = PgCursor {
+        system_id: server.system_id,
+        timeline: server.timeline,
+        commit_end: window.high,
+        inside: None,
+    };
+    let batch = builder.build(cursor.encode());
+    let last = match batch.len() {
+        0 => None,
+        n => batch
+            .change(n - 1)
+            .after()
+            .and_then(|row| Key::of_row(&schema, &row)),
+    };
+    Ok(Read {
+        rows: batch.len(),
+        batch,
+        window,
+        bytes,
+        cut,
+        last,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
+
+    use super::*;
+
+    fn column(name: &str, cast: &str, schema: &str, class: Class) -> KeyColumn {
+        let op = |o: &str| format!("OPERATOR({schema}.{o})");
+        KeyColumn {
+            name: name.to_owned(),
+            cast: cast.to_owned(),
+            class,
+            less: op("<"),
+            greater: op(">"),
+            equal: op("="),
+        }
+    }
+
+    fn key(parts: &[&str]) -> Key {
+        let mut key = Key::new();
+        for part in parts {
+            key.push(part.as_bytes());
+        }
+        key
+    }
+
+    #[test]
+    fn a_composite_key_is_one_row_comparison() {
+        let order = [
+            column("org", "text", "pg_catalog", Class::Text),
+            column("no", "integer", "pg_catalog", Class::Int),
+        ];
+        assert_eq!(
+            behind(&order, &key(&["O'X", "7"])).unwrap(),
+            "ROW(\"org\", \"no\") OPERATOR(pg_catalog.>) ROW(E'O''X'::text, E'7'::integer)"
+        );
+        assert_eq!(
+            behind(&order[1..], &key(&["7"])).unwrap(),
+            "\"no\" OPERATOR(pg_catalog.>) E'7'::integer"
+        );
+        assert!(behind(&order, &key(&["7"])).is_err());
+    }
+
+    #[test]
+    fn columns_with_operators_of_their_own_are_compared_one_by_one() {
+        let order = [
+            column("mail", "public.citext", "public", Class::Text),
+            column("raw", "bytea", "pg_catalog", Class::Bytes),
+        ];
+        assert_eq!(
+            behind(&order, &key(&["a", "00ff"])).unwrap(),
+            "(\"mail\" OPERATOR(public.>) E'a'::public.citext OR \
+             (\"mail\" OPERATOR(public.=) E'a'::public.citext AND \
+             \"raw\" OPERATOR(pg_catalog.>) E'\\\\x00ff'::bytea))"
+        );
+    }
+
+    #[test]
+    fn records_are_read_again_by_equality() {
+        let order = [column("no", "integer", "pg_catalog", Class::Int)];
+        assert_eq!(one_of(&order, &[]).unwrap(), "false");
+        assert_eq!(
+            one_of(&order, &[key(&["1"]), key(&["2"])]).unwrap(),
+            "((\"no\" OPERATOR(pg_catalog.=) E'1'::integer) OR \
+             (\"no\" OPERATOR(pg_catalog.=) E'2'::integer))"
+        );
+    }
+}

@@ -1,0 +1,19 @@
+//! What the PostgreSQL source promises, against real servers.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test ends at the first thing that is not as expected"
+)]
+
+mod bed;
+mod checks;
+mod connecting;
+mod forms;
+mod gaps;
+mod pages;
+mod server;
+mod startup;
+mod stream;
+mod values;

@@ -1,0 +1,339 @@
+//! Which user is this, and may it be written?
+//!
+//! Three questions, in this order. *Is the record one of several with the same match key?*
+//! is asked of the records of its own source: of the links' contributions and of the match
+//! keys of held records, not of users' winning values, so it has the same answer whatever
+//! other sources say. *Which user has its match key?* and *is its userName or email taken?*
+//! are asked of winning values.
+
+use smallvec::SmallVec;
+
+use super::hold::Holding;
+use super::rules::SourceRules;
+use super::{Cause, Resolver};
+use crate::attribute::{AttrId, EMAIL, USER_NAME};
+use crate::conflict::{ConflictKind, Fingerprint};
+use crate::document::{Document, Hold, LinkState};
+use crate::id::{MatchHash, UserId, UserRow};
+use crate::mapped::{Assigned, MappedRow};
+use crate::reason::SkipReason;
+use crate::state::{KeyBytes, StateError};
+
+/// A match key, folded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Key {
+    pub(super) attribute: AttrId,
+    pub(super) folded: SmallVec<[u8; 48]>,
+    pub(super) hash: MatchHash,
+}
+
+pub(super) type Keys = SmallVec<[Key; 2]>;
+
+/// What correlation found.
+pub(super) enum Correlated {
+    /// No user has any of the match keys.
+    Nobody,
+    /// Exactly one.
+    Owner(UserRow),
+    /// A person must decide.
+    Hold(Holding),
+}
+
+/// Names a conflict: source, kind, attribute and value, and for all kinds but duplicates the
+/// record.
+pub(super) fn fingerprint(
+    cause: &Cause<'_>,
+    kind: ConflictKind,
+    attribute: Option<AttrId>,
+    folded: &[u8],
+) -> Fingerprint {
+    let mut hasher = xxhash_rust::xxh3::Xxh3::new();
+    hasher.update(&cause.source.0.to_le_bytes());
+    hasher.update(&[kind as u8]);
+    hasher.update(&attribute.map_or(0, |a| a.0).to_le_bytes());
+    hasher.update(&(folded.len() as u64).to_le_bytes());
+    hasher.update(folded);
+    if kind != ConflictKind::DuplicateInSource {
+        hasher.update(cause.key);
+    }
+    Fingerprint(hasher.digest())
+}
+
+struct Owner {
+    row: UserRow,
+    id: UserId,
+    active: bool,
+    linked: bool,
+}
+
+impl Resolver<'_> {
+    pub(super) fn key(&self, attribute: AttrId, value: &[u8]) -> Option<Key> {
+        let mut folded = Vec::with_capacity(value.len());
+        self.rules.fold(attribute, value, &mut folded);
+        (!folded.is_empty()).then(|| Key {
+            attribute,
+            hash: MatchHash::of(attribute, &folded),
+            folded: SmallVec::from_slice(&folded),
+        })
+    }
+
+    /// The record's own match keys in the order of the source's match attributes. What the
+    /// row keeps is taken from its link.
+    pub(super) fn match_keys(
+        &self,
+        rules: &SourceRules,
+        row: &MappedRow<'_>,
+        link: Option<(&Document<'_>, usize)>,
+    ) -> Keys {
+        let mut keys = Keys::new();
+        for &attribute in &rules.match_attributes {
+            if self.rules.is_list(attribute) {
+                continue;
+            }
+            let value = match row.fields().find(|f| f.attribute == attribute) {
+                None => None,
+                Some(field) => match field.assigned {
+                    Assigned::Value(value) => Some(value),
+                    Assigned::Clear => None,
+                    Assigned::Keep => link.and_then(|(document, at)| {
+                        let of_link = |c: &&_| link_of(c) == Some(at as u16);
+                        document
+                            .group(attribute)
+                            .iter()
+                            .find(of_link)
+                            .map(|c| c.value)
+                    }),
+                },
+            };
+            keys.extend(value.and_then(|v| self.key(attribute, v)));
+        }
+        keys
+    }
+
+    fn folds_to(&self, key: &Key, value: &[u8]) -> bool {
+        let mut folded = Vec::with_capacity(value.len());
+        self.rules.fold(key.attribute, value, &mut folded);
+        folded == key.folded[..]
+    }
+
+    /// Whether another present record of the source has one of these match keys. If so,
+    /// the others are held too, and the conflicts name them all.
+    pub(super) fn duplicate(
+        &mut self,
+        cause: &Cause<'_>,
+        keys: &[Key],
+    ) -> Result<Option<Holding>, StateError> {
+        let mut holding = Holding::new(SkipReason::DuplicateInSource);
+        let mut held = false;
+        for key in keys {
+            let fp = fingerprint(
+                cause,
+                ConflictKind::DuplicateInSource,
+                Some(key.attribute),
+                &key.folded,
+            );
+            let open = self.open_conflict(fp)?;
+            if open.is_some_and(|c| c.records.iter().any(|r| r[..] != *cause.key)) {
+                self.join(cause, fp, Some(key.attribute), cause.key, &[])?;
+                holding.conflicts.push(fp);
+                held = true;
+                continue;
+            }
+            let others = self.records_with(cause, key)?;
+            if others.is_empty() {
+                held |= self.ws.announced.contains(&key.hash)
+                    || self.rules.known_duplicates.contains(&key.hash);
+                continue;
+            }
+            for (other, user) in others {
+                self.join(cause, fp, Some(key.attribute), &other, user.as_slice())?;
+                self.hold_other(cause, &other, fp)?;
+            }
+            self.join(cause, fp, Some(key.attribute), cause.key, &[])?;
+            holding.conflicts.push(fp);
+            held = true;
+        }
+        holding.pending = keys.to_vec();
+        Ok(held.then_some(holding))
+    }
+
+    /// Other present records of the source that have a match key, and their users.
+    fn records_with(
+        &mut self,
+        cause: &Cause<'_>,
+        key: &Key,
+    ) -> Result<Vec<(KeyBytes, Option<UserId>)>, StateError> {
+        let mut found: Vec<(KeyBytes, Option<UserId>)> = Vec::new();
+        let mut bytes = self.ws.buffer();
+        for row in self.owners(key.hash)? {
+            self.load_user(row, &mut bytes)?;
+            let document = self.decode(&bytes)?;
+            for c in document.group(key.attribute) {
+                let Some(link) = c.link.map(|i| document.links[usize::from(i)]) else {
+                    continue;
+                };
+                // What a held record has now is among the waiting; a failed one still
+                // counts with what it gave last.
+                let counts = match link.state {
+                    LinkState::Live => true,
+                    LinkState::Held(reason) => reason.is_error(),
+                    LinkState::Gone(_) => false,
+                };
+                if counts
+                    && link.source == cause.source
+                    && link.key != cause.key
+                    && self.folds_to(key, c.value)
+                {
+                    found.push((KeyBytes::from_slice(link.key), Some(document.id)));
+                }
+            }
+            self.ws.keep(document);
+        }
+        for (source, other) in self.waiting(key.hash)? {
+            if source != cause.source
+                || other[..] == *cause.key
+                || found.iter().any(|(k, _)| *k == other)
+            {
+                continue;
+            }
+            if let Some(stored) = self.stored(source, &other, &mut bytes)?
+                && stored.held
+                && has_pending(&Hold::decode(stored.hold), key)
+            {
+                found.push((other, stored.user));
+            }
+        }
+        self.ws.give_back(bytes);
+        Ok(found)
+    }
+
+    /// Users whose winning value is this.
+    fn users_with(
+        &mut self,
+        cause: &Cause<'_>,
+        key: &Key,
+    ) -> Result<SmallVec<[Owner; 2]>, StateError> {
+        let mut found = SmallVec::new();
+        let rows = self.owners(key.hash)?;
+        if rows.is_empty() {
+            return Ok(found);
+        }
+        let mut bytes = self.ws.buffer();
+        for row in rows {
+            self.load_user(row, &mut bytes)?;
+            let document = self.decode(&bytes)?;
+            if let Some(value) = document.value(key.attribute)
+                && document.state != crate::document::UserState::Tombstone
+                && self.folds_to(key, value)
+            {
+                found.push(Owner {
+                    row,
+                    id: document.id,
+                    active: document.is_active(),
+                    linked: document.present_link_of(cause.source).is_some(),
+                });
+            }
+            self.ws.keep(document);
+        }
+        self.ws.give_back(bytes);
+        Ok(found)
+    }
+
+    /// Finds the user of a record that has none: the first match key that anybody has
+    /// decides. A user who works is preferred to those who no longer do.
+    pub(super) fn correlate(
+        &mut self,
+        cause: &Cause<'_>,
+        keys: &[Key],
+    ) -> Result<Correlated, StateError> {
+        for key in keys {
+            let mut owners = self.users_with(cause, key)?;
+            if owners.iter().any(|o| o.active) {
+                owners.retain(|o| o.active);
+            }
+            let (kind, reason) = match &owners[..] {
+                [] => continue,
+                [owner] if !owner.linked => return Ok(Correlated::Owner(owner.row)),
+                [_] => (
+                    ConflictKind::DuplicateInSource,
+                    SkipReason::DuplicateInSource,
+                ),
+                _ => (ConflictKind::DisputedMatch, SkipReason::DisputedMatch),
+            };
+            let users: SmallVec<[UserId; 2]> = owners.iter().map(|o| o.id).collect();
+            let fp = fingerprint(cause, kind, Some(key.attribute), &key.folded);
+            self.join_kind(cause, fp, kind, Some(key.attribute), cause.key, &users)?;
+            let mut holding = Holding::new(reason);
+            holding.conflicts.push(fp);
+            holding.pending = keys.to_vec();
+            return Ok(Correlated::Hold(holding));
+        }
+        Ok(Correlated::Nobody)
+    }
+
+    /// Whether the userName or email that a user would have belongs to another one. Only
+    /// what the change brings is looked at: a value, or that the user becomes active.
+    pub(super) fn taken(
+        &mut self,
+        cause: &Cause<'_>,
+        keys: &[Key],
+        user: Option<UserRow>,
+        before: Option<&Document<'_>>,
+        after: &Document<'_>,
+    ) -> Result<Option<Holding>, StateError> {
+        let Some((key, owner)) = self.collision(cause, user, before, after)? else {
+            return Ok(None);
+        };
+        let kind = ConflictKind::Uniqueness;
+        let fp = fingerprint(cause, kind, Some(key.attribute), &key.folded);
+        self.join_kind(cause, fp, kind, Some(key.attribute), cause.key, &[owner])?;
+        let mut holding = Holding::new(SkipReason::Uniqueness);
+        holding.conflicts.push(fp);
+        holding.pending = keys.to_vec();
+        if !holding.pending.contains(&key) {
+            holding.pending.push(key);
+        }
+        Ok(Some(holding))
+    }
+
+    /// The first unique value of `after` that another active user has.
+    pub(super) fn collision(
+        &mut self,
+        cause: &Cause<'_>,
+        user: Option<UserRow>,
+        before: Option<&Document<'_>>,
+        after: &Document<'_>,
+    ) -> Result<Option<(Key, UserId)>, StateError> {
+        if !after.is_active() {
+            return Ok(None);
+        }
+        let before = before.filter(|b| b.is_active());
+        for attribute in [USER_NAME, EMAIL] {
+            let Some(value) = after.value(attribute) else {
+                continue;
+            };
+            if before.is_some_and(|b| b.value(attribute) == Some(value)) {
+                continue;
+            }
+            let Some(key) = self.key(attribute, value) else {
+                continue;
+            };
+            let owners = self.users_with(cause, &key)?;
+            let other = owners.iter().find(|o| o.active && Some(o.row) != user);
+            if let Some(other) = other {
+                return Ok(Some((key, other.id)));
+            }
+        }
+        Ok(None)
+    }
+}
+
+fn link_of(c: &crate::document::Contribution<'_>) -> Option<u16> {
+    c.link
+}
+
+pub(super) fn has_pending(hold: &Hold<'_>, key: &Key) -> bool {
+    hold.pending
+        .iter()
+        .any(|(a, v)| *a == key.attribute && **v == key.folded[..])
+}

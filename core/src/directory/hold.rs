@@ -1,0 +1,481 @@
+//! Records that are not applied: what they wait for, and the conflicts that name them.
+//!
+//! The invariant: a record waits for exactly the match keys of its stored [`Hold`], and is
+//! named by exactly the conflicts of it. Every change of a hold goes through
+//! [`Resolver::release`] with the old and the new form, which brings both indexes along.
+//! A conflict is closed when it names no record any more.
+
+use smallvec::SmallVec;
+
+use super::correlate::{Key, Keys};
+use super::workspace::Touch;
+use super::{Cause, Resolver};
+use crate::attribute::AttrId;
+use crate::conflict::{ConflictKind, ConflictRow, Fingerprint};
+use crate::document::{Document, Hold, LinkState, Record};
+use crate::id::{MatchHash, UserId, UserRow};
+use crate::reason::SkipReason;
+use crate::state::{KeyBytes, LinkTarget, StateError};
+
+/// A decision not to apply a record.
+#[derive(Debug)]
+pub(super) struct Holding {
+    pub(super) reason: SkipReason,
+    pub(super) rule: Option<u16>,
+    pub(super) conflicts: SmallVec<[Fingerprint; 2]>,
+    pub(super) pending: Vec<Key>,
+}
+
+impl Holding {
+    pub(super) fn new(reason: SkipReason) -> Self {
+        Holding {
+            reason,
+            rule: None,
+            conflicts: SmallVec::new(),
+            pending: Vec::new(),
+        }
+    }
+
+    fn encode(&self, out: &mut Vec<u8>) {
+        if self.rule.is_none() && self.conflicts.is_empty() && self.pending.is_empty() {
+            return;
+        }
+        let hold = Hold {
+            rule: self.rule,
+            conflicts: self.conflicts.clone(),
+            pending: self
+                .pending
+                .iter()
+                .map(|k| (k.attribute, &k.folded[..]))
+                .collect(),
+        };
+        hold.encode(out);
+    }
+}
+
+impl Resolver<'_> {
+    /// Stores a record's new image without applying it. Its user, if it has one, stays as it
+    /// is.
+    pub(super) fn hold(
+        &mut self,
+        cause: &Cause<'_>,
+        shadow: &[u8],
+        holding: &Holding,
+    ) -> Result<(), StateError> {
+        if cause.counts() {
+            if holding.reason.is_error() {
+                self.plan.counters.errored += 1;
+            } else {
+                self.plan.counters.skipped += 1;
+            }
+        }
+        let mut hold = self.ws.buffer();
+        holding.encode(&mut hold);
+        let mut bytes = self.ws.buffer();
+        let result = self.hold_in(cause, shadow, holding.reason, &hold, &mut bytes);
+        self.ws.give_back(bytes);
+        self.ws.give_back(hold);
+        result
+    }
+
+    fn hold_in(
+        &mut self,
+        cause: &Cause<'_>,
+        shadow: &[u8],
+        reason: SkipReason,
+        hold: &[u8],
+        bytes: &mut Vec<u8>,
+    ) -> Result<(), StateError> {
+        let mut former = None;
+        let mut known_tx: &[u8] = &[];
+        let mut is_new = true;
+        match self.target(cause.source, cause.key)? {
+            Some(LinkTarget::User(user)) => {
+                self.load_user(user, bytes)?;
+                let mut document = self.decode(bytes)?;
+                let present = document
+                    .find_link(cause.source, cause.key)
+                    .filter(|&i| document.links[i].state.is_present());
+                if let Some(i) = present {
+                    let old = document.links[i];
+                    if cause.is_stored_already(old.hash) {
+                        self.ws.keep(document);
+                        return Ok(());
+                    }
+                    let link = &mut document.links[i];
+                    link.state = LinkState::Held(reason);
+                    link.hold = hold;
+                    link.hash = cause.hash;
+                    link.shadow = shadow;
+                    cause.stamp(link);
+                    if *link != old {
+                        self.release(cause, cause.key, old.hold, hold)?;
+                        self.write_values_kept(user, &document);
+                    }
+                    self.ws.keep(document);
+                    return Ok(());
+                }
+                let former_link = document.find_link(cause.source, cause.key);
+                known_tx = former_link.map_or(known_tx, |i| document.links[i].tx);
+                former = former_link.map(|_| user);
+                self.ws.keep(document);
+            }
+            Some(LinkTarget::Record) => {
+                self.load_record(cause.source, cause.key, bytes)?;
+                let old = Record::decode(bytes).map_err(|e| StateError(e.to_string()))?;
+                if cause.is_stored_already(old.hash) {
+                    return Ok(());
+                }
+                former = old.former;
+                known_tx = old.tx;
+                is_new = false;
+                self.release(cause, cause.key, old.hold, hold)?;
+            }
+            None => {}
+        }
+        let record = Record {
+            reason,
+            former,
+            tx: if cause.tx.is_empty() {
+                known_tx
+            } else {
+                cause.tx
+            },
+            position: cause.position,
+            commit_us: cause.commit_us,
+            hash: cause.hash,
+            hold,
+            shadow,
+        };
+        let mut written = Vec::new();
+        record.encode(&mut written);
+        if is_new {
+            self.release(cause, cause.key, &[], hold)?;
+            self.point(cause.source, cause.key, Some(LinkTarget::Record));
+        }
+        let key = (cause.source, KeyBytes::from_slice(cause.key));
+        self.plan.records.insert(key, Some(written));
+        Ok(())
+    }
+
+    /// Holds a record because its key came back with somebody else's data.
+    pub(super) fn hold_reused(
+        &mut self,
+        cause: &Cause<'_>,
+        shadow: &[u8],
+        document: &Document<'_>,
+    ) -> Result<(), StateError> {
+        let kind = ConflictKind::KeyReuse;
+        let fp = super::correlate::fingerprint(cause, kind, None, &[]);
+        self.join_kind(cause, fp, kind, None, cause.key, &[document.id])?;
+        let mut holding = Holding::new(SkipReason::KeyReuse);
+        holding.conflicts.push(fp);
+        self.hold(cause, shadow, &holding)
+    }
+
+    /// Makes another record of the source a part of a duplicate: if it was applied it is
+    /// held from now on, if it was held for something else it is held for this.
+    pub(super) fn hold_other(
+        &mut self,
+        cause: &Cause<'_>,
+        key: &[u8],
+        fp: Fingerprint,
+    ) -> Result<(), StateError> {
+        let mut bytes = self.ws.buffer();
+        let mut new = self.ws.buffer();
+        let result = self.hold_other_in(cause, key, fp, &mut bytes, &mut new);
+        self.ws.give_back(bytes);
+        self.ws.give_back(new);
+        result
+    }
+
+    fn hold_other_in(
+        &mut self,
+        cause: &Cause<'_>,
+        key: &[u8],
+        fp: Fingerprint,
+        bytes: &mut Vec<u8>,
+        new: &mut Vec<u8>,
+    ) -> Result<(), StateError> {
+        let duplicate = SkipReason::DuplicateInSource;
+        let extend = |old: &Hold<'_>, was_duplicate: bool| {
+            let mut conflicts = SmallVec::new();
+            if was_duplicate {
+                conflicts.extend(old.conflicts.iter().copied().filter(|c| *c != fp));
+            }
+            conflicts.push(fp);
+            conflicts
+        };
+        match self.target(cause.source, key)? {
+            None => Ok(()),
+            Some(LinkTarget::Record) => {
+                self.load_record(cause.source, key, bytes)?;
+                let old = Record::decode(bytes).map_err(|e| StateError(e.to_string()))?;
+                let mut hold = Hold::decode(old.hold);
+                hold.conflicts = extend(&hold, old.reason == duplicate);
+                hold.encode(new);
+                self.release(cause, key, old.hold, new)?;
+                let record = Record {
+                    reason: duplicate,
+                    hold: new,
+                    ..old
+                };
+                let mut written = Vec::new();
+                record.encode(&mut written);
+                let key = (cause.source, KeyBytes::from_slice(key));
+                self.plan.records.insert(key, Some(written));
+                Ok(())
+            }
+            Some(LinkTarget::User(user)) => {
+                self.load_user(user, bytes)?;
+                let document = self.decode(bytes)?;
+                let at = document.find_link(cause.source, key);
+                let result = match at {
+                    Some(at) => self.hold_link(cause, user, &document, at, duplicate, fp, None),
+                    None => Ok(()),
+                };
+                self.ws.keep(document);
+                result
+            }
+        }
+    }
+
+    /// Marks a present link as held without a new image. It waits for the match keys that it
+    /// gave (or waited for already) and for `also`. A failed one stays failed.
+    #[expect(clippy::too_many_arguments, reason = "one link, and why it is held")]
+    pub(super) fn hold_link(
+        &mut self,
+        cause: &Cause<'_>,
+        user: UserRow,
+        document: &Document<'_>,
+        at: usize,
+        reason: SkipReason,
+        fp: Fingerprint,
+        also: Option<&Key>,
+    ) -> Result<(), StateError> {
+        let old = document.links[at];
+        let was = Hold::decode(old.hold);
+        let given: Keys = self.given_keys(cause, document, at);
+        let mut hold = Hold {
+            rule: was.rule,
+            ..Hold::default()
+        };
+        if old.state == LinkState::Held(reason) {
+            hold.conflicts
+                .extend(was.conflicts.iter().copied().filter(|c| *c != fp));
+        }
+        hold.conflicts.push(fp);
+        if was.pending.is_empty() {
+            let keys = given.iter().map(|k| (k.attribute, &k.folded[..]));
+            hold.pending.extend(keys);
+        } else {
+            hold.pending.extend(was.pending.iter().copied());
+        }
+        if let Some(key) = also
+            && !super::correlate::has_pending(&hold, key)
+        {
+            hold.pending.push((key.attribute, &key.folded[..]));
+        }
+        let mut new = self.ws.buffer();
+        hold.encode(&mut new);
+        self.release(cause, old.key, old.hold, &new)?;
+        let mut after = document.clone_with(self.ws.spare());
+        let link = &mut after.links[at];
+        link.hold = &new;
+        if !matches!(old.state, LinkState::Held(r) if r.is_error()) {
+            link.state = LinkState::Held(reason);
+        }
+        self.write_values_kept(user, &after);
+        self.ws.keep(after);
+        self.ws.give_back(new);
+        Ok(())
+    }
+
+    /// The match keys that a link gave its user.
+    fn given_keys(&self, cause: &Cause<'_>, document: &Document<'_>, at: usize) -> Keys {
+        let mut keys = Keys::new();
+        for &attribute in &cause.rules.match_attributes {
+            let given = document
+                .group(attribute)
+                .iter()
+                .find(|c| c.link == Some(at as u16));
+            if !self.rules.is_list(attribute) {
+                keys.extend(given.and_then(|c| self.key(attribute, c.value)));
+            }
+        }
+        keys
+    }
+
+    /// Brings the indexes from one form of a record's hold to another. Empty bytes: the
+    /// record is not held.
+    pub(super) fn release(
+        &mut self,
+        cause: &Cause<'_>,
+        key: &[u8],
+        old: &[u8],
+        new: &[u8],
+    ) -> Result<(), StateError> {
+        if old == new {
+            return Ok(());
+        }
+        let (old, new) = (Hold::decode(old), Hold::decode(new));
+        // While a duplicate still names several, none of them can be applied.
+        let mut still_held = false;
+        for fp in old.conflicts.iter().filter(|f| !new.conflicts.contains(f)) {
+            still_held |= self.leave_conflict(cause, *fp, key)? > 1;
+        }
+        for pending in old.pending.iter().filter(|p| !new.pending.contains(p)) {
+            let hash = MatchHash::of(pending.0, pending.1);
+            let entry = (hash, cause.source, KeyBytes::from_slice(key));
+            self.plan.waiting.insert(entry, false);
+            if !still_held {
+                self.ws.touched.push(hash);
+            }
+        }
+        for pending in new.pending.iter().filter(|p| !old.pending.contains(p)) {
+            let hash = MatchHash::of(pending.0, pending.1);
+            let key = KeyBytes::from_slice(key);
+            let gained = self.ws.waiting.entry(hash).or_default();
+            gained.push((cause.source, key.clone()));
+            self.plan.waiting.insert((hash, cause.source, key), true);
+        }
+        Ok(())
+    }
+
+    /// Forgets the row of a record that has no user. `restore`: the key leads to its former
+    /// user again, if it had one.
+    pub(super) fn drop_record(
+        &mut self,
+        cause: &Cause<'_>,
+        key: &[u8],
+        restore: bool,
+    ) -> Result<(), StateError> {
+        let mut bytes = self.ws.buffer();
+        self.load_record(cause.source, key, &mut bytes)?;
+        let record = Record::decode(&bytes).map_err(|e| StateError(e.to_string()))?;
+        self.release(cause, key, record.hold, &[])?;
+        if restore {
+            self.point(cause.source, key, record.former.map(LinkTarget::User));
+        }
+        let key = (cause.source, KeyBytes::from_slice(key));
+        self.plan.records.insert(key, None);
+        self.ws.give_back(bytes);
+        Ok(())
+    }
+
+    /// An open conflict, as the plan will leave it.
+    pub(super) fn open_conflict(
+        &mut self,
+        fp: Fingerprint,
+    ) -> Result<Option<ConflictRow>, StateError> {
+        let conflict = match self.plan.conflicts.get(&fp) {
+            Some(c) => Some(c.clone()),
+            None => self.state.conflict(fp)?,
+        };
+        Ok(conflict.filter(|c| c.closed_us.is_none()))
+    }
+
+    pub(super) fn join(
+        &mut self,
+        cause: &Cause<'_>,
+        fp: Fingerprint,
+        attribute: Option<AttrId>,
+        key: &[u8],
+        users: &[UserId],
+    ) -> Result<(), StateError> {
+        let kind = ConflictKind::DuplicateInSource;
+        self.join_kind(cause, fp, kind, attribute, key, users)
+    }
+
+    /// Lets a conflict name a record and users; opens it if it is not.
+    pub(super) fn join_kind(
+        &mut self,
+        cause: &Cause<'_>,
+        fp: Fingerprint,
+        kind: ConflictKind,
+        attribute: Option<AttrId>,
+        key: &[u8],
+        users: &[UserId],
+    ) -> Result<(), StateError> {
+        self.touch_conflict(cause, fp)?;
+        let attributes = &self.rules.attributes;
+        let now_us = self.now_us;
+        let row = self
+            .plan
+            .conflicts
+            .entry(fp)
+            .or_insert_with(|| ConflictRow {
+                fingerprint: fp,
+                kind,
+                source: cause.source,
+                records: Vec::new(),
+                users: Vec::new(),
+                attribute: attribute
+                    .and_then(|a| attributes.get(a))
+                    .map(|a| a.name.clone()),
+                opened_us: now_us,
+                closed_us: None,
+            });
+        if row.closed_us.take().is_some() {
+            row.users.clear();
+        }
+        if let Err(at) = row.records.binary_search_by(|r| r[..].cmp(key)) {
+            row.records.insert(at, KeyBytes::from_slice(key));
+        }
+        for user in users {
+            if let Err(at) = row.users.binary_search(user) {
+                row.users.insert(at, *user);
+            }
+        }
+        Ok(())
+    }
+
+    /// A conflict no longer names a record; gives how many it still names.
+    fn leave_conflict(
+        &mut self,
+        cause: &Cause<'_>,
+        fp: Fingerprint,
+        key: &[u8],
+    ) -> Result<usize, StateError> {
+        self.touch_conflict(cause, fp)?;
+        let now_us = self.now_us;
+        let Some(row) = self.plan.conflicts.get_mut(&fp) else {
+            return Ok(0);
+        };
+        row.records.retain(|r| r[..] != *key);
+        if row.records.is_empty() && row.closed_us.is_none() {
+            row.closed_us = Some(now_us);
+        }
+        Ok(row.records.len())
+    }
+
+    /// Brings a conflict into the plan, if it is open, and remembers what it was.
+    fn touch_conflict(&mut self, cause: &Cause<'_>, fp: Fingerprint) -> Result<(), StateError> {
+        let seen = self.ws.conflicts.iter().position(|t| t.fingerprint == fp);
+        let id = self.conflict_event_id(cause, fp);
+        if let Some(touch) = seen.and_then(|i| self.ws.conflicts.get_mut(i)) {
+            touch.id = id;
+            touch.position.clear();
+            touch.position.push_str(cause.position);
+            touch.time_us = cause.commit_us;
+            return Ok(());
+        }
+        let stored = match self.plan.conflicts.get(&fp) {
+            Some(_) => None,
+            None => self.state.conflict(fp)?,
+        };
+        let was_open = stored.as_ref().is_some_and(|c| c.closed_us.is_none());
+        if let Some(row) = stored {
+            self.plan.conflicts.insert(fp, row);
+        }
+        self.ws.conflicts.push(Touch {
+            fingerprint: fp,
+            was_open,
+            source: cause.source,
+            position: cause.position.to_owned(),
+            time_us: cause.commit_us,
+            id,
+        });
+        Ok(())
+    }
+}

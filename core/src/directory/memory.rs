@@ -1,0 +1,147 @@
+//! A directory in memory: for tests and simulations.
+
+use hashbrown::{HashMap, HashSet};
+use smallvec::SmallVec;
+
+use crate::conflict::{ConflictRow, Fingerprint};
+use crate::id::{MatchHash, SourceId, UserRow};
+use crate::plan::Plan;
+use crate::state::{KeyBytes, LinkTarget, State, StateError};
+
+/// Stored state that lives only here.
+#[derive(Clone, Debug, Default)]
+pub struct MemoryState {
+    /// Documents of users.
+    pub users: HashMap<UserRow, Vec<u8>>,
+    /// Where records lead.
+    pub links: HashMap<(SourceId, KeyBytes), LinkTarget>,
+    /// Documents of records without a user.
+    pub records: HashMap<(SourceId, KeyBytes), Vec<u8>>,
+    /// Which users have a match key.
+    pub match_keys: HashMap<MatchHash, HashSet<UserRow>>,
+    /// Which records wait for a match key.
+    pub waiting: HashMap<MatchHash, HashSet<(SourceId, KeyBytes)>>,
+    /// Conflicts, open and closed.
+    pub conflicts: HashMap<Fingerprint, ConflictRow>,
+    last_row: i64,
+}
+
+impl MemoryState {
+    /// Takes a plan in.
+    pub fn apply(&mut self, plan: &Plan) {
+        for (row, write) in &plan.users {
+            self.users.insert(*row, write.document.clone());
+        }
+        for (key, target) in &plan.links {
+            match target {
+                Some(target) => self.links.insert(key.clone(), *target),
+                None => self.links.remove(key),
+            };
+        }
+        for (key, record) in &plan.records {
+            match record {
+                Some(record) => self.records.insert(key.clone(), record.clone()),
+                None => self.records.remove(key),
+            };
+        }
+        for (&(hash, user), &gained) in &plan.match_keys {
+            let owners = self.match_keys.entry(hash).or_default();
+            if gained {
+                owners.insert(user);
+            } else {
+                owners.remove(&user);
+            }
+            if owners.is_empty() {
+                self.match_keys.remove(&hash);
+            }
+        }
+        for ((hash, source, key), &waits) in &plan.waiting {
+            let records = self.waiting.entry(*hash).or_default();
+            let record = (*source, key.clone());
+            if waits {
+                records.insert(record);
+            } else {
+                records.remove(&record);
+            }
+            if records.is_empty() {
+                self.waiting.remove(hash);
+            }
+        }
+        for (fingerprint, row) in &plan.conflicts {
+            self.conflicts.insert(*fingerprint, row.clone());
+        }
+    }
+
+    /// The conflicts that are open, in the order of their fingerprints.
+    pub fn open_conflicts(&self) -> Vec<&ConflictRow> {
+        let mut open: Vec<&ConflictRow> = self
+            .conflicts
+            .values()
+            .filter(|c| c.closed_us.is_none())
+            .collect();
+        open.sort_by_key(|c| c.fingerprint);
+        open
+    }
+}
+
+impl State for MemoryState {
+    fn link(&mut self, source: SourceId, key: &[u8]) -> Result<Option<LinkTarget>, StateError> {
+        Ok(self
+            .links
+            .get(&(source, KeyBytes::from_slice(key)))
+            .copied())
+    }
+
+    fn user(&mut self, row: UserRow, into: &mut Vec<u8>) -> Result<bool, StateError> {
+        Ok(self
+            .users
+            .get(&row)
+            .map(|d| into.extend_from_slice(d))
+            .is_some())
+    }
+
+    fn record(
+        &mut self,
+        source: SourceId,
+        key: &[u8],
+        into: &mut Vec<u8>,
+    ) -> Result<bool, StateError> {
+        let record = self.records.get(&(source, KeyBytes::from_slice(key)));
+        Ok(record.map(|d| into.extend_from_slice(d)).is_some())
+    }
+
+    fn owners(
+        &mut self,
+        hash: MatchHash,
+        into: &mut SmallVec<[UserRow; 4]>,
+    ) -> Result<(), StateError> {
+        if let Some(owners) = self.match_keys.get(&hash) {
+            into.extend(owners.iter().copied());
+        }
+        Ok(())
+    }
+
+    fn waiting(
+        &mut self,
+        hash: MatchHash,
+        into: &mut Vec<(SourceId, KeyBytes)>,
+    ) -> Result<(), StateError> {
+        if let Some(records) = self.waiting.get(&hash) {
+            into.extend(records.iter().cloned());
+        }
+        Ok(())
+    }
+
+    fn conflict(&mut self, fingerprint: Fingerprint) -> Result<Option<ConflictRow>, StateError> {
+        Ok(self
+            .conflicts
+            .get(&fingerprint)
+            .filter(|c| c.closed_us.is_none())
+            .cloned())
+    }
+
+    fn allocate_user(&mut self) -> UserRow {
+        self.last_row += 1;
+        UserRow(self.last_row)
+    }
+}

@@ -1,0 +1,194 @@
+//! What an organization decided about its directory.
+
+use hashbrown::{HashMap, HashSet};
+use smallvec::SmallVec;
+
+use crate::attribute::{AttrId, AttrType, Attributes, EMAIL, USER_NAME};
+use crate::id::{MatchHash, SourceId};
+use crate::mapped::{Assigned, MappedRow, MappedRows, Strength};
+
+/// What the end of a record does to its user.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum LeaverAction {
+    /// The user is deactivated when its last record is gone.
+    #[default]
+    Deactivate,
+    /// Nothing.
+    Ignore,
+}
+
+/// The rules of one source.
+#[derive(Clone, Debug)]
+pub struct SourceRules {
+    /// Its number in the store.
+    pub id: SourceId,
+    /// Its name, which is in the ids of events.
+    pub name: String,
+    /// Attributes by which its records find their user, in this order.
+    pub match_attributes: Vec<AttrId>,
+    /// What the end of a record does.
+    pub leaver: LeaverAction,
+    /// Attributes of which at least one must be as before when a deleted key comes back.
+    pub fingerprint: Vec<AttrId>,
+}
+
+impl SourceRules {
+    /// A source with the defaults: matched by email, leavers deactivated, fingerprint of
+    /// names and email.
+    pub fn new(id: SourceId, name: impl Into<String>) -> Self {
+        use crate::attribute::{DISPLAY_NAME, FAMILY_NAME, GIVEN_NAME};
+        SourceRules {
+            id,
+            name: name.into(),
+            match_attributes: vec![EMAIL],
+            leaver: LeaverAction::default(),
+            fingerprint: vec![GIVEN_NAME, FAMILY_NAME, DISPLAY_NAME, EMAIL],
+        }
+    }
+}
+
+/// Maps a stored shadow again: for records that were held or whose mapping changed.
+pub trait Remap {
+    /// Appends one row, the mapping of a shadow of this source. When the shadow alone is not
+    /// enough (a redacted column is mapped), the row is [`crate::mapped::Outcome::Deferred`]
+    /// and the record is read again. Appends nothing when the source is not known.
+    fn remap(&self, source: SourceId, shadow: &[u8], out: &mut MappedRows);
+}
+
+/// Appends the folded form of a match value: equal people, equal bytes.
+pub type Fold = fn(AttrId, &[u8], &mut Vec<u8>);
+
+/// All rules of an organization.
+pub struct Rules {
+    /// The organization's name, which is in the ids of events.
+    pub organization: String,
+    /// Its attributes.
+    pub attributes: Attributes,
+    /// Maps shadows.
+    pub remap: Box<dyn Remap + Send + Sync>,
+    /// Match keys that a scan found in several records of a source: nobody with one of them
+    /// is written, whichever page they are on. Empty it when the load has ended, and then
+    /// call [`super::Resolver::retry`] with them.
+    pub known_duplicates: HashSet<MatchHash>,
+    fold: Fold,
+    sources: Vec<SourceRules>,
+    authority: HashMap<AttrId, Vec<SourceId>>,
+    keys: Vec<AttrId>,
+}
+
+impl std::fmt::Debug for Rules {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Rules")
+            .field("organization", &self.organization)
+            .field("sources", &self.sources)
+            .field("authority", &self.authority)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Rules {
+    /// Rules. `sources` in the order of the configuration; `authority` names, for an
+    /// attribute, the sources whose value counts first (the others follow in the order of
+    /// the configuration).
+    pub fn new(
+        organization: impl Into<String>,
+        attributes: Attributes,
+        sources: Vec<SourceRules>,
+        authority: HashMap<AttrId, Vec<SourceId>>,
+        fold: Fold,
+        remap: Box<dyn Remap + Send + Sync>,
+    ) -> Self {
+        let mut keys: Vec<AttrId> = [USER_NAME, EMAIL]
+            .into_iter()
+            .chain(
+                sources
+                    .iter()
+                    .flat_map(|s| s.match_attributes.iter().copied()),
+            )
+            .filter(|&a| attributes.get(a).is_some_and(|a| a.kind != AttrType::List))
+            .collect();
+        keys.sort_unstable();
+        keys.dedup();
+        Rules {
+            organization: organization.into(),
+            attributes,
+            remap,
+            known_duplicates: HashSet::new(),
+            fold,
+            sources,
+            authority,
+            keys,
+        }
+    }
+
+    /// The rules of a source, if it is configured.
+    pub fn source(&self, id: SourceId) -> Option<&SourceRules> {
+        self.sources.iter().find(|s| s.id == id)
+    }
+
+    /// The attributes whose folded values are match keys of users: userName, email and
+    /// whatever a source matches on.
+    pub fn key_attributes(&self) -> &[AttrId] {
+        &self.keys
+    }
+
+    /// Appends the folded form of a value.
+    pub fn fold(&self, attribute: AttrId, value: &[u8], out: &mut Vec<u8>) {
+        (self.fold)(attribute, value, out);
+    }
+
+    /// The hashes of a mapped row's own match keys, for [`super::Resolver::begin_batch`] and
+    /// for finding duplicates in a whole table.
+    pub fn match_hashes(
+        &self,
+        source: SourceId,
+        row: &MappedRow<'_>,
+        out: &mut SmallVec<[MatchHash; 3]>,
+    ) {
+        let Some(rules) = self.source(source) else {
+            return;
+        };
+        let mut folded = Vec::new();
+        for field in row.fields() {
+            if let Assigned::Value(value) = field.assigned
+                && rules.match_attributes.contains(&field.attribute)
+            {
+                folded.clear();
+                self.fold(field.attribute, value, &mut folded);
+                if !folded.is_empty() {
+                    out.push(MatchHash::of(field.attribute, &folded));
+                }
+            }
+        }
+    }
+
+    pub(super) fn is_list(&self, attribute: AttrId) -> bool {
+        self.attributes
+            .get(attribute)
+            .is_some_and(|a| a.kind == AttrType::List)
+    }
+
+    /// The place of a contribution among those to one attribute: lower wins. A value that is
+    /// only meant for the empty field comes after all others; then authority counts, then
+    /// the order of the configuration. Rollcall's own value is before every source.
+    pub(super) fn rank(
+        &self,
+        attribute: AttrId,
+        source: Option<SourceId>,
+        strength: Strength,
+    ) -> u32 {
+        let Some(source) = source else { return 0 };
+        let late = u32::from(strength == Strength::IfEmpty) << 20;
+        if let Some(order) = self.authority.get(&attribute)
+            && let Some(i) = order.iter().position(|s| *s == source)
+        {
+            return 1 + late + i as u32;
+        }
+        let i = self
+            .sources
+            .iter()
+            .position(|s| s.id == source)
+            .unwrap_or(self.sources.len());
+        1 + late + (1 << 10) + i as u32
+    }
+}

@@ -1,0 +1,428 @@
+//! A small world for tests: rows are maps of attributes, a shadow is their text.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "tests fail by panicking"
+)]
+
+mod promises;
+mod properties;
+mod sharing;
+
+use std::collections::BTreeMap;
+
+use hashbrown::{HashMap, HashSet};
+use serde_json::Value as Json;
+use smallvec::SmallVec;
+
+use super::*;
+use crate::attribute::{ACTIVE, AttrType, Attributes, EMAIL, USER_NAME};
+use crate::conflict::ConflictRow;
+use crate::document::Document;
+use crate::event::{EventBlock, EventKind};
+use crate::id::UserId;
+use crate::mapped::{ListValue, MappedRows, Strength};
+use crate::plan::Counters;
+
+pub(super) const A: SourceId = SourceId(1);
+pub(super) const B: SourceId = SourceId(2);
+pub(super) const TITLE: AttrId = AttrId(10);
+pub(super) const ROLES: AttrId = AttrId(26);
+pub(super) const NUMBER: AttrId = AttrId(28);
+
+pub(super) fn fold_text(_: AttrId, value: &[u8], out: &mut Vec<u8>) {
+    let text = String::from_utf8_lossy(value);
+    out.extend_from_slice(text.trim().to_lowercase().as_bytes());
+}
+
+/// Reads `16=a@x;26=r1,r2`. `!scope` is out of scope, `!fail` fails, `10~` keeps, `10^v` is
+/// on create, `10?v` is if empty. A missing attribute is cleared.
+pub(super) fn map(shadow: &str, out: &mut MappedRows) {
+    let shadow_start = out.mark();
+    out.bytes().extend_from_slice(shadow.as_bytes());
+    let shadow_range = shadow_start..out.mark();
+    let mark = out.field_mark();
+    let mut outcome = Outcome::Mapped;
+    let mut fields: Vec<(u16, char, &str)> = Vec::new();
+    for part in shadow.split(';').filter(|p| !p.is_empty()) {
+        match part {
+            "!scope" => outcome = Outcome::OutOfScope,
+            "!fail" => {
+                outcome = Outcome::Failed {
+                    reason: SkipReason::TypeMismatch,
+                    rule: Some(7),
+                }
+            }
+            _ => {
+                let at = part.find(['=', '~', '^', '?']).unwrap();
+                let (id, rest) = part.split_at(at);
+                let kind = rest.chars().next().unwrap();
+                fields.push((id.parse().unwrap(), kind, &rest[1..]));
+            }
+        }
+    }
+    fields.sort();
+    if outcome == Outcome::Mapped {
+        for (id, kind, value) in fields {
+            let attribute = AttrId(id);
+            let strength = match kind {
+                '^' => Strength::OnCreate,
+                '?' => Strength::IfEmpty,
+                _ => Strength::Always,
+            };
+            if kind == '~' {
+                out.keep_field(attribute, id, strength);
+                continue;
+            }
+            let start = out.mark();
+            if attribute == ROLES {
+                let mut texts: Vec<&str> = value.split(',').filter(|t| !t.is_empty()).collect();
+                ListValue::encode(&mut texts, out.bytes());
+            } else {
+                out.bytes().extend_from_slice(value.as_bytes());
+            }
+            out.value_since(start, attribute, id, strength);
+        }
+    }
+    let hash = xxhash_rust::xxh3::xxh3_64(shadow.as_bytes());
+    out.finish_row(outcome, mark, shadow_range, hash);
+}
+
+struct TestMapper;
+
+impl Remap for TestMapper {
+    fn remap(&self, _: SourceId, shadow: &[u8], out: &mut MappedRows) {
+        map(std::str::from_utf8(shadow).unwrap(), out);
+    }
+}
+
+struct Ids(u8);
+
+impl NewIds for Ids {
+    fn user_id(&mut self, _: i64) -> UserId {
+        self.0 += 1;
+        UserId([self.0; 16])
+    }
+}
+
+pub(super) fn attributes() -> Attributes {
+    Attributes::new([(AttrId(1000), "badge".to_owned(), AttrType::Integer)])
+}
+
+pub(super) fn two_sources() -> Rules {
+    let a = SourceRules::new(A, "hr");
+    let b = SourceRules::new(B, "crm");
+    let authority = HashMap::from([(TITLE, vec![B, A])]);
+    Rules::new(
+        "acme",
+        attributes(),
+        vec![a, b],
+        authority,
+        fold_text,
+        Box::new(TestMapper),
+    )
+}
+
+/// One change for a test.
+#[derive(Clone, Debug)]
+pub(super) enum Step {
+    /// Source, key, row.
+    Put(SourceId, &'static str, String),
+    /// Source, key.
+    Delete(SourceId, &'static str),
+    /// Source, old key, new key, row.
+    Rename(SourceId, &'static str, &'static str, String),
+    /// Source, key, row: read by a scan.
+    Scan(SourceId, &'static str, String),
+}
+
+pub(super) fn put(source: SourceId, key: &'static str, row: &str) -> Step {
+    Step::Put(source, key, row.to_owned())
+}
+
+pub(super) fn scan(source: SourceId, key: &'static str, row: &str) -> Step {
+    Step::Scan(source, key, row.to_owned())
+}
+
+/// An event, decoded.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Told {
+    pub(super) kind: EventKind,
+    pub(super) id: [u8; 16],
+    pub(super) user: Option<UserId>,
+    pub(super) data: Json,
+}
+
+pub(super) struct World {
+    pub(super) rules: Rules,
+    pub(super) state: MemoryState,
+    pub(super) told: Vec<Told>,
+    pub(super) counters: Counters,
+    pub(super) last: Plan,
+    workspace: Workspace,
+    ids: Ids,
+    pub(super) clock: i64,
+}
+
+impl World {
+    pub(super) fn new(rules: Rules) -> World {
+        World {
+            rules,
+            state: MemoryState::default(),
+            told: Vec::new(),
+            counters: Counters::default(),
+            last: Plan::default(),
+            workspace: Workspace::default(),
+            ids: Ids(0),
+            clock: 1_000,
+        }
+    }
+
+    pub(super) fn with(&mut self, run: impl FnOnce(&mut Resolver<'_>)) -> Vec<Told> {
+        let mut plan = Plan::default();
+        self.clock += 1;
+        let mut resolver = Resolver::new(
+            &self.rules,
+            &mut self.state,
+            &mut plan,
+            &mut self.ids,
+            &mut self.workspace,
+            self.clock,
+            RunId(self.clock as u64),
+        );
+        run(&mut resolver);
+        resolver.finish().unwrap();
+        self.state.apply(&plan);
+        self.counters.add(&plan.counters);
+        let told = events(&plan.events);
+        self.told.extend(told.iter().cloned());
+        self.last = plan;
+        told
+    }
+
+    /// Applies steps as one batch and gives its events.
+    pub(super) fn batch(&mut self, steps: &[Step]) -> Vec<Told> {
+        let clock = self.clock * 1000;
+        let mut last: BTreeMap<(SourceId, &str), Vec<MatchHash>> = BTreeMap::new();
+        for step in steps {
+            match step {
+                Step::Put(s, key, row) | Step::Scan(s, key, row) | Step::Rename(s, _, key, row) => {
+                    let mut rows = MappedRows::default();
+                    map(row, &mut rows);
+                    let mut hashes = SmallVec::new();
+                    self.rules.match_hashes(*s, &rows.row(0), &mut hashes);
+                    last.insert((*s, *key), hashes.to_vec());
+                    if let Step::Rename(s, old, ..) = step {
+                        last.remove(&(*s, *old));
+                    }
+                }
+                Step::Delete(s, key) => {
+                    last.remove(&(*s, *key));
+                }
+            }
+        }
+        self.with(|r| {
+            for source in [A, B] {
+                let images: Vec<(&[u8], MatchHash)> = last
+                    .iter()
+                    .filter(|((s, _), _)| *s == source)
+                    .flat_map(|((_, k), hs)| hs.iter().map(move |h| (k.as_bytes(), *h)))
+                    .collect();
+                r.begin_batch(&images);
+            }
+            for (i, step) in steps.iter().enumerate() {
+                let position = format!("0/{:X}", clock + i as i64);
+                take(r, step, &position, clock + i as i64);
+            }
+        })
+    }
+
+    pub(super) fn one(&mut self, step: Step) -> Vec<Told> {
+        self.batch(&[step])
+    }
+
+    /// The users as their events tell them: the last `user` of each.
+    pub(super) fn folded(&self) -> BTreeMap<String, Json> {
+        let mut users = BTreeMap::new();
+        for told in &self.told {
+            if let Some(user) = told.data.get("user") {
+                let id = user["id"].as_str().unwrap().to_owned();
+                users.insert(id, user.clone());
+            }
+        }
+        users
+    }
+
+    /// The users as they are stored.
+    pub(super) fn users(&self) -> BTreeMap<String, Json> {
+        let mut users = BTreeMap::new();
+        for bytes in self.state.users.values() {
+            let document = Document::decode(bytes).unwrap();
+            let mut out = Vec::new();
+            crate::event::body::created(&mut out, &self.rules.attributes, &document);
+            let json: Json = serde_json::from_slice(&out).unwrap();
+            users.insert(document.id.to_string(), json["user"].clone());
+        }
+        users
+    }
+
+    /// The users without their ids, sorted: to compare two worlds.
+    pub(super) fn people(&self) -> Vec<String> {
+        let mut people: Vec<String> = self
+            .users()
+            .into_values()
+            .map(|mut u| {
+                u.as_object_mut().unwrap().shift_remove("id");
+                u.to_string()
+            })
+            .collect();
+        people.sort();
+        people
+    }
+
+    pub(super) fn open(&self) -> Vec<ConflictRow> {
+        self.state.open_conflicts().into_iter().cloned().collect()
+    }
+
+    /// The only user with this email.
+    pub(super) fn user(&self, email: &str) -> Json {
+        let mut found: Vec<Json> = self
+            .users()
+            .into_values()
+            .filter(|u| u["email"] == email)
+            .collect();
+        assert_eq!(found.len(), 1, "users with {email}");
+        found.remove(0)
+    }
+
+    /// Every invariant of what is stored.
+    pub(super) fn check(&self) {
+        assert_eq!(self.folded(), self.users(), "events tell the directory");
+        let mut links = HashSet::new();
+        let mut match_keys: HashMap<MatchHash, HashSet<UserRow>> = HashMap::new();
+        let mut waiting: HashMap<MatchHash, HashSet<(SourceId, KeyBytes)>> = HashMap::new();
+        let mut named: HashSet<(crate::conflict::Fingerprint, KeyBytes)> = HashSet::new();
+        let mut wait = |source: SourceId, key: &[u8], hold: &[u8]| {
+            let hold = crate::document::Hold::decode(hold);
+            for (a, v) in &hold.pending {
+                let entry = waiting.entry(MatchHash::of(*a, v)).or_default();
+                entry.insert((source, KeyBytes::from_slice(key)));
+            }
+            for c in &hold.conflicts {
+                named.insert((*c, KeyBytes::from_slice(key)));
+            }
+        };
+        let mut taken: HashSet<(AttrId, Vec<u8>)> = HashSet::new();
+        for (row, bytes) in &self.state.users {
+            let d = Document::decode(bytes).unwrap();
+            let mut again = Vec::new();
+            d.encode(&mut again);
+            assert_eq!(&again, bytes, "a document encodes to itself");
+            assert!(!d.links.is_empty(), "no user without evidence");
+            for l in d.links.iter().filter(|l| l.state.is_present()) {
+                let key = (l.source, KeyBytes::from_slice(l.key));
+                assert!(links.insert(key.clone()), "a link leads to one user");
+                assert_eq!(self.state.links.get(&key), Some(&LinkTarget::User(*row)));
+                wait(l.source, l.key, l.hold);
+            }
+            for c in &d.contributions {
+                if self.rules.key_attributes().contains(&c.attribute) {
+                    let mut folded = Vec::new();
+                    fold_text(c.attribute, c.value, &mut folded);
+                    let hash = MatchHash::of(c.attribute, &folded);
+                    match_keys.entry(hash).or_default().insert(*row);
+                }
+            }
+            for attribute in [EMAIL, USER_NAME] {
+                if let Some(v) = d.value(attribute).filter(|_| d.is_active()) {
+                    let mut folded = Vec::new();
+                    fold_text(attribute, v, &mut folded);
+                    assert!(taken.insert((attribute, folded)), "identifiers are unique");
+                }
+            }
+        }
+        for ((source, key), bytes) in &self.state.records {
+            let r = crate::document::Record::decode(bytes).unwrap();
+            let target = self.state.links.get(&(*source, key.clone()));
+            assert_eq!(target, Some(&LinkTarget::Record));
+            wait(*source, key, r.hold);
+        }
+        for (key, target) in &self.state.links {
+            if *target == LinkTarget::Record {
+                assert!(self.state.records.contains_key(key), "a record has its row");
+            }
+        }
+        assert_eq!(match_keys, self.state.match_keys, "match keys");
+        assert_eq!(waiting, self.state.waiting, "waiting records");
+        let open: HashSet<_> = self
+            .open()
+            .iter()
+            .flat_map(|c| {
+                c.records
+                    .iter()
+                    .map(|r| (c.fingerprint, r.clone()))
+                    .collect::<Vec<_>>()
+            })
+            .collect();
+        assert_eq!(named, open, "conflicts name the records that are held");
+    }
+}
+
+fn take(r: &mut Resolver<'_>, step: &Step, position: &str, commit_us: i64) {
+    let change = |key, old_key, origin| ChangeRef {
+        key,
+        old_key,
+        tx: if origin == Origin::Log { b"tx1" } else { b"" },
+        position,
+        ordinal: 0,
+        commit_us,
+        origin,
+    };
+    let mut rows = MappedRows::default();
+    match step {
+        Step::Put(s, key, row) => {
+            map(row, &mut rows);
+            let change = change(key.as_bytes(), None, Origin::Log);
+            r.apply(*s, &change, rows.row(0)).unwrap();
+        }
+        Step::Scan(s, key, row) => {
+            map(row, &mut rows);
+            let change = change(key.as_bytes(), None, Origin::Scan);
+            r.apply(*s, &change, rows.row(0)).unwrap();
+        }
+        Step::Rename(s, old, key, row) => {
+            map(row, &mut rows);
+            let change = change(key.as_bytes(), Some(old.as_bytes()), Origin::Log);
+            r.apply(*s, &change, rows.row(0)).unwrap();
+        }
+        Step::Delete(s, key) => {
+            let change = change(key.as_bytes(), None, Origin::Log);
+            r.remove(*s, &change, LeaverReason::Deleted).unwrap();
+        }
+    }
+}
+
+pub(super) fn events(block: &EventBlock) -> Vec<Told> {
+    EventBlock::decode(block.as_bytes())
+        .map(|e| {
+            let e = e.unwrap();
+            Told {
+                kind: e.kind,
+                id: e.id,
+                user: e.user,
+                data: serde_json::from_slice(e.data).unwrap(),
+            }
+        })
+        .collect()
+}
+
+pub(super) fn kinds(told: &[Told]) -> Vec<EventKind> {
+    told.iter().map(|t| t.kind).collect()
+}
+
+pub(super) fn is_active(user: &Json) -> bool {
+    assert!(ACTIVE.0 == 15);
+    user["active"].as_bool().unwrap()
+}

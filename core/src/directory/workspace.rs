@@ -1,0 +1,109 @@
+//! Memory that is kept from batch to batch, and what a batch must remember beside its plan.
+//!
+//! The plan's maps are keyed for the store, by (hash, user) and (hash, record). To find by
+//! hash alone what this batch has added, the same entries are kept here by hash; whether
+//! they still hold is always asked of the plan and of the documents.
+
+use hashbrown::{HashMap, HashSet};
+use smallvec::SmallVec;
+
+use crate::conflict::Fingerprint;
+use crate::document::{Document, Spare};
+use crate::id::{MatchHash, SourceId, UserId, UserRow};
+use crate::mapped::MappedRows;
+use crate::plan::Plan;
+use crate::state::KeyBytes;
+
+/// What changed a conflict last, for its event.
+#[derive(Debug)]
+pub(super) struct Touch {
+    pub(super) fingerprint: Fingerprint,
+    pub(super) was_open: bool,
+    pub(super) source: SourceId,
+    pub(super) position: String,
+    pub(super) time_us: i64,
+    pub(super) id: [u8; 16],
+}
+
+/// Memory of a [`super::Resolver`], to be reused for each batch.
+#[derive(Debug, Default)]
+pub struct Workspace {
+    buffers: Vec<Vec<u8>>,
+    spares: Vec<Spare>,
+    rows: Vec<MappedRows>,
+    pub(super) body: Vec<u8>,
+    /// Users that gained a match key in this plan.
+    pub(super) owners: HashMap<MatchHash, SmallVec<[UserRow; 2]>>,
+    /// Records that began to wait in this plan.
+    pub(super) waiting: HashMap<MatchHash, SmallVec<[(SourceId, KeyBytes); 1]>>,
+    /// Match keys that several records of this batch will have.
+    pub(super) announced: HashSet<MatchHash>,
+    /// Match keys that may have become free.
+    pub(super) touched: Vec<MatchHash>,
+    /// Conflicts that this plan touched, in that order.
+    pub(super) conflicts: Vec<Touch>,
+}
+
+impl Workspace {
+    pub(super) fn start(&mut self, plan: &Plan) {
+        self.owners.clear();
+        self.waiting.clear();
+        self.announced.clear();
+        self.touched.clear();
+        self.conflicts.clear();
+        for (&(hash, user), &gained) in &plan.match_keys {
+            if gained {
+                self.owners.entry(hash).or_default().push(user);
+            }
+        }
+        for ((hash, source, key), &waits) in &plan.waiting {
+            if waits {
+                let entry = self.waiting.entry(*hash).or_default();
+                entry.push((*source, key.clone()));
+            }
+        }
+    }
+
+    pub(super) fn announce(&mut self, last_images: &[(&[u8], MatchHash)]) {
+        let mut seen: HashMap<MatchHash, &[u8]> = HashMap::with_capacity(last_images.len());
+        for &(key, hash) in last_images {
+            if *seen.entry(hash).or_insert(key) != key {
+                self.announced.insert(hash);
+            }
+        }
+    }
+
+    /// An empty buffer.
+    pub(super) fn buffer(&mut self) -> Vec<u8> {
+        self.buffers.pop().unwrap_or_default()
+    }
+
+    pub(super) fn give_back(&mut self, mut buffer: Vec<u8>) {
+        buffer.clear();
+        self.buffers.push(buffer);
+    }
+
+    pub(super) fn rows(&mut self) -> MappedRows {
+        self.rows.pop().unwrap_or_default()
+    }
+
+    pub(super) fn give_back_rows(&mut self, mut rows: MappedRows) {
+        rows.clear();
+        self.rows.push(rows);
+    }
+
+    pub(super) fn spare(&mut self) -> Spare {
+        self.spares.pop().unwrap_or_default()
+    }
+
+    /// Keeps the vectors of a document that is no longer needed.
+    pub(super) fn keep(&mut self, document: Document<'_>) {
+        self.spares.push(document.into_spare());
+    }
+
+    /// A user without links and without an id yet.
+    pub(super) fn new_document<'a>(&mut self, now_us: i64) -> Document<'a> {
+        let spare = self.spare();
+        Document::new(UserId([0; 16]), now_us).clone_with(spare)
+    }
+}

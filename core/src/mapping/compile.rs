@@ -1,0 +1,379 @@
+//! From what an operator asks to a mapper, or to everything that is wrong with it.
+//!
+//! Every check that needs no record is made here, and none of them stops at the first
+//! fault. A mapper that comes out refers to columns and attributes by number only; nothing
+//! is looked up by name for a row.
+
+use rollcall_contract::TableSchema;
+
+use super::canonical::Target;
+use super::dry_run;
+use super::error::{MappingError, Place, did_you_mean};
+use super::expression::{Expression, Flaw};
+use super::mapper::{Mapper, Rule, Source};
+use super::spec::{ConstValue, MappingSpec, OnNull, RuleKind, RuleSpec};
+use crate::attribute::{AttrType, Attributes};
+
+impl Mapper {
+    /// Compiles a mapping for rows of a schema.
+    ///
+    /// `schema_version` is the number under which the caller remembers the schema; shadows
+    /// carry it. All errors are returned, each with its place.
+    pub fn compile(
+        spec: &MappingSpec,
+        schema: &TableSchema,
+        attributes: &Attributes,
+        schema_version: u32,
+    ) -> Result<Mapper, Vec<MappingError>> {
+        let mut compiler = Compiler {
+            schema,
+            attributes,
+            redacted: vec![false; schema.columns.len()],
+            errors: Vec::new(),
+            warnings: Vec::new(),
+        };
+        compiler.redact(&spec.redact);
+        let scope = spec.scope.as_deref().and_then(|s| compiler.scope(s));
+        let mut rules: Vec<Rule> = Vec::with_capacity(spec.rules.len());
+        for (index, rule) in spec.rules.iter().enumerate() {
+            compiler.repeated(index, spec);
+            rules.extend(compiler.rule(index, rule));
+        }
+        let Compiler {
+            redacted,
+            errors,
+            warnings,
+            ..
+        } = compiler;
+        if !errors.is_empty() {
+            return Err(errors);
+        }
+        rules.sort_by_key(|r| r.attribute);
+        let mut needed: Vec<bool> = redacted.iter().map(|redacted| !redacted).collect();
+        let mut need = |column: usize| needed[column] = true;
+        if let Some(scope) = &scope {
+            scope.columns().iter().copied().for_each(&mut need);
+        }
+        for rule in &rules {
+            match &rule.source {
+                Source::Column { index, .. } => need(*index),
+                Source::Expr(e) => e.columns().iter().copied().for_each(&mut need),
+                Source::Constant(_) => {}
+            }
+        }
+        Ok(Mapper {
+            version: schema_version,
+            columns: schema
+                .columns
+                .iter()
+                .map(|c| (c.name.clone(), c.class))
+                .collect(),
+            rules,
+            scope,
+            redacted,
+            needed,
+            max_value_bytes: spec.max_value_bytes,
+            texts: spec.rules.iter().map(rule_text).collect(),
+            warnings,
+            older: hashbrown::HashMap::new(),
+        })
+    }
+}
+
+fn rule_text(rule: &RuleSpec) -> String {
+    let attribute = &rule.attribute;
+    match &rule.kind {
+        RuleKind::Column(column) => format!("{attribute} = column {column}"),
+        RuleKind::Expr(source) => format!("{attribute} = expression {source}"),
+        RuleKind::Constant(value) => match value {
+            ConstValue::Text(t) => format!("{attribute} = constant \"{t}\""),
+            ConstValue::Boolean(b) => format!("{attribute} = constant {b}"),
+            ConstValue::Integer(n) => format!("{attribute} = constant {n}"),
+            ConstValue::Number(n) => format!("{attribute} = constant {n}"),
+            ConstValue::List(items) => format!("{attribute} = constant {items:?}"),
+        },
+    }
+}
+
+struct Compiler<'s> {
+    schema: &'s TableSchema,
+    attributes: &'s Attributes,
+    redacted: Vec<bool>,
+    errors: Vec<MappingError>,
+    warnings: Vec<MappingError>,
+}
+
+impl Compiler<'_> {
+    fn error(
+        &mut self,
+        place: Place,
+        rule: &str,
+        found: impl Into<String>,
+        expected: impl Into<String>,
+        suggestion: Option<String>,
+    ) {
+        self.errors.push(MappingError {
+            place,
+            rule: rule.to_owned(),
+            found: found.into(),
+            expected: expected.into(),
+            suggestion,
+        });
+    }
+
+    fn flaw(&mut self, place: Place, rule: &str, flaw: Flaw) {
+        self.error(place, rule, flaw.found, flaw.expected, flaw.suggestion);
+    }
+
+    fn unknown_column(&mut self, place: Place, rule: &str, column: &str) {
+        let names = self.schema.columns.iter().map(|c| c.name.as_str());
+        let suggestion = did_you_mean(column, names);
+        self.error(
+            place,
+            rule,
+            format!("an unknown column `{column}`"),
+            format!("a column of {}", self.schema.table),
+            suggestion,
+        );
+    }
+
+    fn redact(&mut self, columns: &[String]) {
+        for (index, column) in columns.iter().enumerate() {
+            let place = Place::Redact(index);
+            match self.schema.position(column) {
+                None => self.unknown_column(place, "redact", column),
+                Some(at) if self.schema.key.contains(&at) => self.error(
+                    place,
+                    "redact",
+                    format!("the key column `{column}`"),
+                    "a column that is not part of the key: links are stored by their key",
+                    None,
+                ),
+                Some(at) => self.redacted[at] = true,
+            }
+        }
+    }
+
+    fn scope(&mut self, source: &str) -> Option<Expression> {
+        self.expression(Place::Scope, "scope", source, None)
+    }
+
+    fn expression(
+        &mut self,
+        place: Place,
+        rule: &str,
+        source: &str,
+        target: Option<&Target>,
+    ) -> Option<Expression> {
+        let expression = match Expression::compile(source, self.schema) {
+            Ok(expression) => expression,
+            Err(flaws) => {
+                for flaw in flaws {
+                    self.flaw(place, rule, flaw);
+                }
+                return None;
+            }
+        };
+        let findings = dry_run::run(&expression, self.schema, target);
+        if let Some(flaw) = findings.flaw {
+            self.flaw(place, rule, flaw);
+            return None;
+        }
+        for column in findings.null_fails {
+            self.warnings.push(MappingError {
+                place,
+                rule: rule.to_owned(),
+                found: format!("an expression that fails where `{column}` is null"),
+                expected: "an answer for every record that the table allows".into(),
+                suggestion: Some(format!(
+                    "use `coalesce({column}, \"\")`, `concat(…)` or `{column} == null ? … : …`"
+                )),
+            });
+        }
+        Some(expression)
+    }
+
+    fn repeated(&mut self, index: usize, spec: &MappingSpec) {
+        let attribute = &spec.rules[index].attribute;
+        let first = spec.rules[..index]
+            .iter()
+            .position(|r| r.attribute == *attribute);
+        if let Some(first) = first {
+            self.error(
+                Place::Rule(index),
+                attribute,
+                format!("a second rule for `{attribute}`"),
+                "one rule for each attribute",
+                Some(format!(
+                    "join it with rule {} in one expression: `condition ? a : b`",
+                    first + 1
+                )),
+            );
+        }
+    }
+
+    fn rule(&mut self, index: usize, rule: &RuleSpec) -> Option<Rule> {
+        let place = Place::Rule(index);
+        let name = rule.attribute.as_str();
+        let attributes = self.attributes;
+        let Some(attribute) = attributes.by_name(name) else {
+            let names = attributes.iter().map(|a| a.name.as_str());
+            let suggestion = did_you_mean(name, names).or_else(|| {
+                Some("declare it as a custom attribute and map `custom.<name>`".to_owned())
+            });
+            self.error(
+                place,
+                name,
+                format!("an unknown attribute `{name}`"),
+                "an attribute of users",
+                suggestion,
+            );
+            // The rest of the rule is still looked at, for what it says of columns.
+            match &rule.kind {
+                RuleKind::Column(c) if self.schema.position(c).is_none() => {
+                    self.unknown_column(place, name, c);
+                }
+                RuleKind::Expr(source) => {
+                    if let Err(flaws) = Expression::compile(source, self.schema) {
+                        flaws.into_iter().for_each(|f| self.flaw(place, name, f));
+                    }
+                }
+                _ => {}
+            }
+            return None;
+        };
+        let number = u16::try_from(index).ok()?;
+        let before = self.errors.len();
+        self.options(place, rule, attribute.kind);
+        let target = Target::new(attribute, rule.split.clone());
+        let source = match &rule.kind {
+            RuleKind::Column(column) => self.column(place, name, column, &target),
+            RuleKind::Expr(source) => self
+                .expression(place, name, source, Some(&target))
+                .map(Source::Expr),
+            RuleKind::Constant(value) => self
+                .constant(place, name, "constant", value, &target)
+                .map(Source::Constant),
+        };
+        let default = rule
+            .default
+            .as_ref()
+            .and_then(|value| self.constant(place, name, "default", value, &target));
+        if self.errors.len() > before {
+            return None;
+        }
+        Some(Rule {
+            number,
+            attribute: attribute.id,
+            strength: rule.strength,
+            source: source?,
+            target,
+            default,
+            on_null: rule.on_null,
+        })
+    }
+
+    fn options(&mut self, place: Place, rule: &RuleSpec, kind: AttrType) {
+        let name = rule.attribute.as_str();
+        match (rule.on_null, &rule.default) {
+            (OnNull::Default, None) => self.error(
+                place,
+                name,
+                "`on_null = \"default\"` without a default",
+                "a `default`",
+                None,
+            ),
+            (OnNull::Keep, Some(_)) => self.error(
+                place,
+                name,
+                "a default beside `on_null = \"keep\"`",
+                "one of the two: a null either keeps the value or becomes the default",
+                None,
+            ),
+            _ => {}
+        }
+        if let Some(split) = &rule.split {
+            if kind != AttrType::List {
+                self.error(
+                    place,
+                    name,
+                    "`split` on an attribute that holds a single value",
+                    "an attribute that holds a list",
+                    None,
+                );
+            } else if split.is_empty() {
+                self.error(place, name, "an empty `split`", "a separator", None);
+            }
+        }
+    }
+
+    fn column(
+        &mut self,
+        place: Place,
+        name: &str,
+        column: &str,
+        target: &Target,
+    ) -> Option<Source> {
+        let Some(index) = self.schema.position(column) else {
+            self.unknown_column(place, name, column);
+            return None;
+        };
+        let found = &self.schema.columns[index];
+        if self.redacted[index] {
+            self.error(
+                place,
+                name,
+                format!("the redacted column `{column}`"),
+                "a column whose values may be stored",
+                Some("take it out of `redact`, or compute with it in an expression".into()),
+            );
+            return None;
+        }
+        if let Err(fix) = target.accepts(found.class) {
+            self.error(
+                place,
+                name,
+                format!(
+                    "column `{column}` of type {} ({})",
+                    found.type_name,
+                    found.class.name()
+                ),
+                format!("values for an attribute of type {:?}", target.kind).to_lowercase(),
+                Some(fix.replace("column", column)),
+            );
+            return None;
+        }
+        Some(Source::Column {
+            index,
+            class: found.class,
+        })
+    }
+
+    fn constant(
+        &mut self,
+        place: Place,
+        name: &str,
+        what: &str,
+        value: &ConstValue,
+        target: &Target,
+    ) -> Option<Vec<u8>> {
+        let mut bytes = Vec::new();
+        match target.push_const(value, &mut bytes) {
+            Ok(true) => Some(bytes),
+            Ok(false) => {
+                self.error(place, name, format!("an empty {what}"), "a value", None);
+                None
+            }
+            Err(_) => {
+                self.error(
+                    place,
+                    name,
+                    format!("{} as {what}", value.kind()),
+                    format!("a value for an attribute of type {:?}", target.kind).to_lowercase(),
+                    None,
+                );
+                None
+            }
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! What is wrong with a mapping.
+//!
+//! Errors are found when a mapping is compiled, all of them at once, so that a mapping that
+//! exists cannot fail for a reason that was visible in its configuration. They are made
+//! from names in the configuration and the schema alone; no record is read for them.
+
+use std::fmt;
+
+/// Where in a mapping something is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Place {
+    /// The rule with this index.
+    Rule(usize),
+    /// The scope.
+    Scope,
+    /// The redacted column with this index.
+    Redact(usize),
+}
+
+/// One error, or one remark, on a mapping.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MappingError {
+    /// Where it is.
+    pub place: Place,
+    /// The attribute of the rule, `scope` or `redact`.
+    pub rule: String,
+    /// What was found.
+    pub found: String,
+    /// What should be there instead.
+    pub expected: String,
+    /// A way to put it right.
+    pub suggestion: Option<String>,
+}
+
+impl fmt::Display for MappingError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{}: found {}, expected {}",
+            self.rule, self.found, self.expected
+        )?;
+        match &self.suggestion {
+            Some(s) => write!(f, "; {s}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl std::error::Error for MappingError {}
+
+/// The candidate that was probably meant, if one is near enough to be worth naming.
+pub(crate) fn nearest<'a>(
+    wanted: &str,
+    candidates: impl IntoIterator<Item = &'a str>,
+) -> Option<&'a str> {
+    let folded = wanted.to_lowercase();
+    candidates
+        .into_iter()
+        .map(|c| (strsim::jaro_winkler(&folded, &c.to_lowercase()), c))
+        .filter(|(score, _)| *score > 0.8)
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|(_, c)| c)
+}
+
+/// `did you mean …?` for the nearest candidate.
+pub(crate) fn did_you_mean<'a>(
+    wanted: &str,
+    candidates: impl IntoIterator<Item = &'a str>,
+) -> Option<String> {
+    nearest(wanted, candidates).map(|c| format!("did you mean `{c}`?"))
+}

@@ -1,0 +1,298 @@
+//! The compiled mapping, applied to rows.
+//!
+//! The four states of a cell stay apart to the end: a value is copied, null means what the
+//! rule says that null means, and a cell that is unchanged or missing is looked up in the
+//! stored shadow of the same record. What is in neither says nothing, so the attribute
+//! keeps what it has; no path leads from a missing cell to a cleared attribute, nor out of
+//! scope. Such a row is marked incomplete and the source is asked again.
+//!
+//! A row needs its shadow when any cell is not known that a rule, the scope or the new
+//! shadow needs. It is deferred then, and deciding that reads the cells' states only, so a
+//! row is never mapped half.
+//!
+//! A row that fails leaves no fields behind: the record is applied whole or not at all. Its
+//! shadow is kept even so, because it is what a corrected mapping is tried on.
+//!
+//! Mapping is a pure function of the cells, so mapping a stored shadow gives what mapping
+//! the row gave (property test), but for redacted columns.
+
+use hashbrown::HashMap;
+use rollcall_contract::{Cell, Class, Row, TableSchema};
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::canonical::Target;
+use super::error::MappingError;
+use super::expression::{Expression, Stop};
+use super::shadow::{self, Cells, Shadow};
+use super::spec::OnNull;
+use crate::attribute::AttrId;
+use crate::mapped::{MappedRows, Outcome, Strength};
+use crate::reason::SkipReason;
+
+/// Where a compiled rule takes its value from.
+#[derive(Debug)]
+pub(super) enum Source {
+    Column { index: usize, class: Class },
+    Expr(Expression),
+    Constant(Vec<u8>),
+}
+
+#[derive(Debug)]
+pub(super) struct Rule {
+    pub(super) number: u16,
+    pub(super) attribute: AttrId,
+    pub(super) strength: Strength,
+    pub(super) source: Source,
+    pub(super) target: Target,
+    pub(super) default: Option<Vec<u8>>,
+    pub(super) on_null: OnNull,
+}
+
+/// A compiled mapping; see [`Mapper::compile`].
+#[derive(Debug)]
+pub struct Mapper {
+    /// The number of `columns` among the schemas of this source.
+    pub(super) version: u32,
+    /// Names and classes, in the order of rows.
+    pub(super) columns: Vec<(String, Class)>,
+    /// In ascending order of attributes.
+    pub(super) rules: Vec<Rule>,
+    pub(super) scope: Option<Expression>,
+    pub(super) redacted: Vec<bool>,
+    /// Columns that a row must show, or its shadow: used by a rule or the scope, or stored.
+    pub(super) needed: Vec<bool>,
+    pub(super) max_value_bytes: usize,
+    /// For people, by rule number.
+    pub(super) texts: Vec<String>,
+    pub(super) warnings: Vec<MappingError>,
+    /// For older schemas: where each present column was.
+    pub(super) older: HashMap<u32, Vec<Option<usize>>>,
+}
+
+/// What a rule says.
+enum Said {
+    /// The bytes appended last.
+    Value,
+    Null,
+    Nothing,
+}
+
+impl Mapper {
+    /// Makes an older schema of the table known, so that shadows written under it can be
+    /// read: columns are found by name, and count only while their class is the same, since
+    /// the canonical text of another class is another text.
+    pub fn learn_schema(&mut self, version: u32, schema: &TableSchema) {
+        let places = self.columns.iter().map(|(name, class)| {
+            let at = schema.position(name)?;
+            (schema.columns[at].class == *class).then_some(at)
+        });
+        let places = places.collect();
+        if version != self.version {
+            self.older.insert(version, places);
+        }
+    }
+
+    /// Whether shadows written under a schema can be read.
+    pub fn knows_schema(&self, version: u32) -> bool {
+        version == self.version || self.older.contains_key(&version)
+    }
+
+    /// The schema number that new shadows carry.
+    pub fn schema_version(&self) -> u32 {
+        self.version
+    }
+
+    /// Remarks on the mapping that are no errors.
+    pub fn warnings(&self) -> &[MappingError] {
+        &self.warnings
+    }
+
+    /// A rule as people read it: `email = column emp_email`.
+    pub fn rule_text(&self, rule: u16) -> Option<&str> {
+        self.texts.get(usize::from(rule)).map(String::as_str)
+    }
+
+    /// Maps one row and adds exactly one row to `out`.
+    ///
+    /// `stored` is the shadow of the same record: `None` when it was not looked up yet, and
+    /// the row is deferred if it turns out to be needed; an empty slice when there is none.
+    /// A shadow that is damaged or of an unknown schema counts as none.
+    pub fn map(&self, row: &Row<'_>, stored: Option<&[u8]>, out: &mut MappedRows) {
+        let mut cells: Cells<'_> = row.cells().collect();
+        let open = |cell: &Cell<'_>| matches!(cell, Cell::Unchanged | Cell::Missing);
+        let needs_shadow = cells
+            .iter()
+            .zip(&self.needed)
+            .any(|(cell, needed)| *needed && open(cell));
+        if needs_shadow {
+            let Some(stored) = stored else {
+                let (fields, mark) = (out.field_mark(), out.mark());
+                out.finish_row(Outcome::Deferred, fields, mark..mark, 0);
+                return;
+            };
+            let known = self.known(stored);
+            for (column, cell) in cells.iter_mut().enumerate() {
+                if open(cell) {
+                    *cell = known
+                        .as_ref()
+                        .map_or(Cell::Missing, |known| known.get(column));
+                }
+            }
+        }
+        self.finish(&cells, out);
+    }
+
+    /// Maps a stored shadow again, and adds exactly one row to `out`. Redacted columns are
+    /// missing in it, so their rules keep what they said, and the hash is not that of the
+    /// whole row.
+    pub fn map_shadow(&self, shadow: &[u8], out: &mut MappedRows) {
+        let cells: Cells<'_> = match self.known(shadow) {
+            Some(known) => (0..self.columns.len()).map(|c| known.get(c)).collect(),
+            None => self.columns.iter().map(|_| Cell::Missing).collect(),
+        };
+        self.finish(&cells, out);
+    }
+
+    fn known<'a>(&'a self, stored: &'a [u8]) -> Option<Known<'a>> {
+        let shadow = Shadow::decode(stored).ok()?;
+        let places = if shadow.version() == self.version {
+            None
+        } else {
+            Some(self.older.get(&shadow.version())?.as_slice())
+        };
+        Some(Known { shadow, places })
+    }
+
+    fn finish(&self, cells: &[Cell<'_>], out: &mut MappedRows) {
+        let start = out.mark();
+        shadow::encode_cells(cells, |_| false, out.bytes());
+        let hash = xxh3_64(out.since(start));
+        out.bytes().truncate(start);
+        shadow::encode(self.version, cells, |c| self.is_redacted(c), out.bytes());
+        let end = out.mark();
+        let fields = out.field_mark();
+        let mut incomplete = false;
+        let outcome = self.apply(cells, &mut incomplete, out);
+        if outcome != Outcome::Mapped {
+            out.truncate_fields(fields);
+            out.bytes().truncate(end);
+        }
+        out.finish_row(outcome, fields, start..end, hash);
+        if incomplete {
+            out.mark_incomplete();
+        }
+    }
+
+    fn is_redacted(&self, column: usize) -> bool {
+        self.redacted.get(column).copied().unwrap_or(false)
+    }
+
+    fn apply(&self, cells: &[Cell<'_>], incomplete: &mut bool, out: &mut MappedRows) -> Outcome {
+        if let Some(scope) = &self.scope {
+            let failed = |reason| Outcome::Failed { reason, rule: None };
+            match scope.evaluate(cells, as_scope) {
+                Ok(Some(true)) => {}
+                Ok(Some(false)) => return Outcome::OutOfScope,
+                Ok(None) => return failed(SkipReason::ExpressionFailed),
+                Err(Stop::Missing) => {
+                    *incomplete = true;
+                    return failed(SkipReason::Incomplete);
+                }
+                Err(Stop::Bad) => return failed(SkipReason::BadValue),
+                Err(Stop::Failed(_)) => return failed(SkipReason::ExpressionFailed),
+            }
+        }
+        for rule in &self.rules {
+            let mark = out.mark();
+            let said = match rule.value(cells, out.bytes()) {
+                Ok(said) => said,
+                Err(reason) => {
+                    return Outcome::Failed {
+                        reason,
+                        rule: Some(rule.number),
+                    };
+                }
+            };
+            let (attribute, number, strength) = (rule.attribute, rule.number, rule.strength);
+            match (said, &rule.default, rule.on_null) {
+                (Said::Value, _, _) => {
+                    if out.mark() - mark > self.max_value_bytes {
+                        return Outcome::Failed {
+                            reason: SkipReason::TooLong,
+                            rule: Some(number),
+                        };
+                    }
+                    out.value_since(mark, attribute, number, strength);
+                }
+                (Said::Null, Some(default), _) => {
+                    out.bytes().extend_from_slice(default);
+                    out.value_since(mark, attribute, number, strength);
+                }
+                (Said::Null, None, OnNull::Clear | OnNull::Default) => {
+                    out.clear_field(attribute, number, strength);
+                }
+                (Said::Null, None, OnNull::Keep) => {
+                    out.keep_field(attribute, number, strength);
+                }
+                (Said::Nothing, _, _) => {
+                    *incomplete = true;
+                    out.keep_field(attribute, number, strength);
+                }
+            }
+        }
+        Outcome::Mapped
+    }
+}
+
+/// A stored row, seen through the present schema.
+struct Known<'a> {
+    shadow: Shadow<'a>,
+    places: Option<&'a [Option<usize>]>,
+}
+
+impl<'a> Known<'a> {
+    fn get(&self, column: usize) -> Cell<'a> {
+        match self.places {
+            None => self.shadow.cell(column),
+            Some(places) => match places.get(column).copied().flatten() {
+                Some(at) => self.shadow.cell(at),
+                None => Cell::Missing,
+            },
+        }
+    }
+}
+
+impl Rule {
+    #[inline]
+    fn value(&self, cells: &[Cell<'_>], out: &mut Vec<u8>) -> Result<Said, SkipReason> {
+        let pushed = match &self.source {
+            Source::Column { index, class } => match cells.get(*index) {
+                Some(Cell::Value(text)) => self.target.push_cell(*class, text, out)?,
+                Some(Cell::Null) => false,
+                _ => return Ok(Said::Nothing),
+            },
+            Source::Constant(bytes) => {
+                out.extend_from_slice(bytes);
+                true
+            }
+            Source::Expr(expression) => {
+                match expression.evaluate(cells, |value| self.target.push_cel(value, out)) {
+                    Ok(pushed) => pushed?,
+                    Err(Stop::Missing) => return Ok(Said::Nothing),
+                    Err(Stop::Bad) => return Err(SkipReason::BadValue),
+                    Err(Stop::Failed(_)) => return Err(SkipReason::ExpressionFailed),
+                }
+            }
+        };
+        Ok(if pushed { Said::Value } else { Said::Null })
+    }
+}
+
+/// Whether a value of the scope's expression means "in"; none when it is no answer.
+fn as_scope(value: &(dyn cel::common::value::Val + '_)) -> Option<bool> {
+    use cel::common::types::{CelBool, CelNull};
+    if value.downcast_ref::<CelNull>().is_some() {
+        return Some(false);
+    }
+    value.downcast_ref::<CelBool>().map(|b| *b.inner())
+}

@@ -1,0 +1,12 @@
+//! The HTTP interface: one router for people and programs.
+//!
+//! It is served on a Unix socket beside the store (mode 0600: whoever may write the store
+//! may ask everything) and, where configured, on TCP, where only health and metrics are
+//! answered, since nothing there asks who is calling.
+
+mod listen;
+mod routes;
+pub mod views;
+
+pub use listen::{serve_tcp, serve_unix};
+pub use routes::{public, router};

@@ -1,0 +1,103 @@
+//! Paths and what answers them. Reading the store is done off the runtime's workers.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{Path, Query, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+
+use super::views;
+use crate::daemon::Shared;
+use crate::observe::{health, metrics};
+
+/// What anybody may ask: health and metrics.
+pub fn public(shared: Arc<Shared>) -> Router {
+    Router::new()
+        .route("/livez", get(async || "ok\n"))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(metrics_text))
+        .with_state(shared)
+}
+
+/// Everything: what the owner of the socket may ask.
+pub fn router(shared: Arc<Shared>) -> Router {
+    let v1 = Router::new()
+        .route("/v1/status", get(status))
+        .route("/v1/users", get(users))
+        .route("/v1/users/{user}", get(user))
+        .route("/v1/conflicts", get(conflicts))
+        .route("/v1/runs", get(runs))
+        .route("/v1/events", get(events))
+        .with_state(Arc::clone(&shared));
+    public(shared).merge(v1)
+}
+
+async fn readyz(State(shared): State<Arc<Shared>>) -> Response {
+    let obstacles = health::obstacles(&shared);
+    if obstacles.is_empty() {
+        return "ready\n".into_response();
+    }
+    (StatusCode::SERVICE_UNAVAILABLE, axum::Json(obstacles)).into_response()
+}
+
+async fn metrics_text(State(shared): State<Arc<Shared>>) -> Response {
+    let text = tokio::task::spawn_blocking(move || {
+        metrics::refresh(&shared);
+        shared.metrics.render()
+    })
+    .await;
+    match text {
+        Ok(text) => ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response(),
+        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
+}
+
+async fn status(State(shared): State<Arc<Shared>>) -> Response {
+    answer(move || Ok(Some(views::status_live(&shared)?))).await
+}
+
+async fn users(
+    State(shared): State<Arc<Shared>>,
+    Query(query): Query<views::UserQuery>,
+) -> Response {
+    answer(move || Ok(Some(views::users(&shared.readers, &query)?))).await
+}
+
+async fn user(State(shared): State<Arc<Shared>>, Path(user): Path<String>) -> Response {
+    answer(move || views::user(&shared.readers, &user)).await
+}
+
+async fn conflicts(State(shared): State<Arc<Shared>>) -> Response {
+    answer(move || Ok(Some(views::conflicts(&shared.readers, false)?))).await
+}
+
+async fn runs(State(shared): State<Arc<Shared>>) -> Response {
+    answer(move || Ok(Some(views::runs(&shared.readers, 50)?))).await
+}
+
+async fn events(
+    State(shared): State<Arc<Shared>>,
+    Query(query): Query<views::EventQuery>,
+) -> Response {
+    answer(move || Ok(Some(views::events(&shared.readers, &query)?))).await
+}
+
+async fn answer<T: serde::Serialize + Send + 'static>(
+    read: impl FnOnce() -> Result<Option<T>, rollcall_store::StoreError> + Send + 'static,
+) -> Response {
+    match tokio::task::spawn_blocking(read).await {
+        Ok(Ok(Some(body))) => axum::Json(body).into_response(),
+        Ok(Ok(None)) => StatusCode::NOT_FOUND.into_response(),
+        Ok(Err(e)) => {
+            tracing::error!("a request could not be answered: {e}");
+            (
+                StatusCode::INTERNAL_SERVER_ERROR,
+                axum::Json(serde_json::json!({ "error": e.to_string() })),
+            )
+                .into_response()
+        }
+        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
+}

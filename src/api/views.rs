@@ -1,0 +1,682 @@
+//! What people and programs read, as plain data: the same from the API, from `--json`, and
+//! behind the tables that commands print. Everything comes from the store; only
+//! [`status_live`] adds what a running daemon knows besides.
+
+use std::sync::atomic::Ordering;
+
+use rollcall_contract::Key;
+use rollcall_core::attribute::{Attributes, EMAIL, USER_NAME};
+use rollcall_core::conflict::ConflictRow;
+use rollcall_core::document::{Document, Given, LinkState, UserState, View};
+use rollcall_core::event::Event;
+use rollcall_core::id::{MatchHash, SourceId, UserId, UserRow};
+use rollcall_core::mapping::fold;
+use rollcall_core::plan::Counters;
+use rollcall_store::{
+    ConflictFilter, Readers, RunRow, Sequence, StoreError, UserFilter, UserRowView,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::daemon::Shared;
+use crate::sync::shared::SourceSnapshot;
+
+/// The whole state at one moment.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Status {
+    /// The organization.
+    pub organization: String,
+    /// Whether a daemon runs; without one, states are those of its last moments.
+    pub running: bool,
+    /// Users, active or not.
+    pub users: u64,
+    /// Active users.
+    pub active: u64,
+    /// Records that lead to no user, by reason.
+    pub held: std::collections::BTreeMap<String, u64>,
+    /// Open conflicts, by kind.
+    pub conflicts: std::collections::BTreeMap<String, u64>,
+    /// The last position of the outbox.
+    pub outbox_head: u64,
+    /// Sources.
+    pub sources: Vec<SourceStatusView>,
+    /// Sinks.
+    pub sinks: Vec<SinkView>,
+}
+
+/// A source.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct SourceStatusView {
+    /// Its name.
+    pub name: String,
+    /// Where it stands.
+    pub state: String,
+    /// Why.
+    pub reason: Option<String>,
+    /// Readable position up to which everything is stored.
+    pub position: Option<String>,
+    /// Gaps that no scan has closed: reason and sentence.
+    pub gaps: Vec<GapView>,
+    /// Live figures; none without a daemon.
+    pub live: Option<SourceSnapshot>,
+}
+
+/// A gap.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct GapView {
+    /// The stable reason.
+    pub reason: String,
+    /// The sentence.
+    pub detail: String,
+    /// RFC 3339.
+    pub detected: String,
+}
+
+/// A sink.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct SinkView {
+    /// Its name.
+    pub name: String,
+    /// Where it stands.
+    pub state: String,
+    /// Why.
+    pub reason: Option<String>,
+    /// The last position that is certain.
+    pub position: u64,
+    /// Records that it refused.
+    pub parked: u64,
+}
+
+/// Microseconds since the Unix epoch as RFC 3339 in UTC.
+pub fn rfc3339(us: i64) -> String {
+    jiff::Timestamp::from_microsecond(us)
+        .unwrap_or(jiff::Timestamp::UNIX_EPOCH)
+        .to_string()
+}
+
+/// The state as the store has it.
+///
+/// # Errors
+/// When the store cannot be read.
+pub fn status(readers: &Readers) -> Result<Status, StoreError> {
+    let counts = readers.counts()?;
+    let gaps = readers.gaps(false, 1000)?;
+    let parked: std::collections::BTreeMap<String, u64> =
+        readers.parked_counts()?.into_iter().collect();
+    let sources = readers
+        .sources()?
+        .into_iter()
+        .map(|row| SourceStatusView {
+            gaps: gaps
+                .iter()
+                .filter(|g| g.source == row.id)
+                .map(|g| GapView {
+                    reason: g.gap.reason.as_str().to_owned(),
+                    detail: g.gap.detail.clone(),
+                    detected: rfc3339(g.detected_us),
+                })
+                .collect(),
+            name: row.name,
+            state: row.state,
+            reason: row.reason,
+            position: row.resume.map(|(cursor, _)| cursor.text().to_owned()),
+            live: None,
+        })
+        .collect();
+    let sinks = readers
+        .sinks()?
+        .into_iter()
+        .map(|row| SinkView {
+            parked: parked.get(&row.name).copied().unwrap_or(0),
+            name: row.name,
+            state: row.state,
+            reason: row.reason,
+            position: row.delivered.0,
+        })
+        .collect();
+    Ok(Status {
+        organization: readers.identity()?.organization,
+        running: false,
+        users: counts.users,
+        active: counts.active,
+        held: counts
+            .held
+            .iter()
+            .map(|(r, n)| (r.as_str().to_owned(), *n))
+            .collect(),
+        conflicts: readers
+            .open_conflict_counts()?
+            .into_iter()
+            .map(|(kind, n)| (kind.as_str().to_owned(), n))
+            .collect(),
+        outbox_head: counts.next_position.before().0,
+        sources,
+        sinks,
+    })
+}
+
+/// The state with what the running daemon knows besides.
+///
+/// # Errors
+/// When the store cannot be read.
+pub fn status_live(shared: &Shared) -> Result<Status, StoreError> {
+    let mut status = status(&shared.readers)?;
+    status.running = true;
+    status
+        .sources
+        .retain(|view| shared.sources.iter().any(|s| s.name == view.name));
+    for view in &mut status.sources {
+        if let Some(entry) = shared.sources.iter().find(|s| s.name == view.name) {
+            let live = entry.live.snapshot();
+            view.state.clone_from(&live.state);
+            view.reason = Some(live.reason.clone()).filter(|r| !r.is_empty());
+            view.live = Some(live);
+        }
+    }
+    status
+        .sinks
+        .retain(|view| shared.sinks.iter().any(|s| s.name == view.name));
+    for entry in &shared.sinks {
+        let (state, reason) = entry.live.state();
+        let position = entry.live.position.load(Ordering::Relaxed);
+        let reason = Some(reason).filter(|r| !r.is_empty());
+        match status.sinks.iter_mut().find(|v| v.name == entry.name) {
+            Some(view) => (view.state, view.reason, view.position) = (state, reason, position),
+            None => status.sinks.push(SinkView {
+                name: entry.name.clone(),
+                state,
+                reason,
+                position,
+                parked: 0,
+            }),
+        }
+    }
+    Ok(status)
+}
+
+/// What to list of the users.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UserQuery {
+    /// Only those whose userName or displayName holds this text.
+    pub search: Option<String>,
+    /// Only active or only inactive ones.
+    pub active: Option<bool>,
+    /// Only those fed by this source.
+    pub source: Option<String>,
+    /// Behind this place.
+    pub after: Option<i64>,
+    /// At most so many (100).
+    pub limit: Option<usize>,
+}
+
+/// A user in a list.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct UserLine {
+    /// Its id.
+    pub id: String,
+    /// Its place, for the next page.
+    pub place: i64,
+    /// Whether it is active.
+    pub active: bool,
+    /// Its userName.
+    pub user_name: Option<String>,
+    /// Its displayName.
+    pub display_name: Option<String>,
+    /// RFC 3339.
+    pub updated: String,
+}
+
+/// Users in the order in which they were made.
+///
+/// # Errors
+/// When the store cannot be read.
+pub fn users(readers: &Readers, query: &UserQuery) -> Result<Vec<UserLine>, StoreError> {
+    let mut filter = UserFilter {
+        active: query.active,
+        text: query.search.clone(),
+        source: None,
+    };
+    if let Some(name) = &query.source {
+        match readers.source(name)? {
+            Some(row) => filter.source = Some(row.id),
+            None => return Ok(Vec::new()),
+        }
+    }
+    let rows = readers.users(
+        &filter,
+        query.after.map(UserRow),
+        query.limit.unwrap_or(100).min(10_000),
+    )?;
+    Ok(rows
+        .into_iter()
+        .map(|row| UserLine {
+            id: id_of(&row),
+            place: row.row.0,
+            active: row.active,
+            user_name: row.user_name,
+            display_name: row.display_name,
+            updated: rfc3339(row.updated_us),
+        })
+        .collect())
+}
+
+fn id_of(row: &UserRowView) -> String {
+    Document::decode(&row.document).map_or_else(|_| String::new(), |d| d.id.to_string())
+}
+
+/// A user with the reason of each value.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct UserView {
+    /// Its id.
+    pub id: String,
+    /// One more with each change that others can see.
+    pub version: u64,
+    /// `active`, `deactivated`, `suspended`, `tombstone`.
+    pub state: String,
+    /// Why it is not active.
+    pub reason: Option<String>,
+    /// RFC 3339.
+    pub created: String,
+    /// RFC 3339.
+    pub updated: String,
+    /// The records that lead to it.
+    pub links: Vec<LinkLine>,
+    /// Its values.
+    pub fields: Vec<FieldLine>,
+}
+
+/// A record of a user.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct LinkLine {
+    /// The source.
+    pub source: String,
+    /// The key.
+    pub record: String,
+    /// `live`, `held: …`, `gone: …`.
+    pub state: String,
+    /// How often the key came into being.
+    pub incarnation: u32,
+    /// Position of its last change.
+    pub position: String,
+    /// Commit time of its last change, RFC 3339.
+    pub committed: String,
+}
+
+/// A value and why it is so.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct FieldLine {
+    /// The attribute.
+    pub attribute: String,
+    /// The value.
+    pub value: String,
+    /// Who gave it.
+    pub winner: GivenLine,
+    /// Who would take over.
+    pub others: Vec<GivenLine>,
+}
+
+/// Where a value comes from.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct GivenLine {
+    /// The value.
+    pub value: String,
+    /// The source; none when it is Rollcall's own.
+    pub source: Option<String>,
+    /// The record's key.
+    pub record: Option<String>,
+    /// Number of the rule in the source's mapping, from 0.
+    pub rule: u16,
+    /// Position of the change.
+    pub position: String,
+    /// Commit time of the change, RFC 3339.
+    pub committed: String,
+    /// The run that applied it.
+    pub run: u64,
+}
+
+impl From<Given> for GivenLine {
+    fn from(g: Given) -> GivenLine {
+        GivenLine {
+            value: g.value,
+            source: g.source,
+            record: g.record,
+            rule: g.rule,
+            position: g.position,
+            committed: rfc3339(g.commit_us),
+            run: g.run.0,
+        }
+    }
+}
+
+/// A user by its id, userName, email, or `source:key`.
+///
+/// # Errors
+/// When the store cannot be read.
+pub fn user(readers: &Readers, name: &str) -> Result<Option<UserView>, StoreError> {
+    let attributes = Attributes::new(readers.custom_attributes()?);
+    let Some(row) = find(readers, name)? else {
+        return Ok(None);
+    };
+    let sources: Vec<(SourceId, String)> = readers
+        .sources()?
+        .into_iter()
+        .map(|s| (s.id, s.name))
+        .collect();
+    let source_name = |id: SourceId| {
+        sources
+            .iter()
+            .find(|(s, _)| *s == id)
+            .map_or_else(|| format!("#{}", id.0), |(_, n)| n.clone())
+    };
+    let view =
+        View::of(&row.document, &attributes, source_name).map_err(|e| StoreError::Damaged {
+            detail: e.to_string(),
+        })?;
+    let (state, reason) = match view.state {
+        UserState::Active => ("active", None),
+        UserState::Deactivated(reason) => ("deactivated", Some(reason.as_str().to_owned())),
+        UserState::Suspended => ("suspended", None),
+        UserState::Tombstone => ("tombstone", None),
+    };
+    Ok(Some(UserView {
+        id: view.id.to_string(),
+        version: view.version,
+        state: state.to_owned(),
+        reason,
+        created: rfc3339(view.created_us),
+        updated: rfc3339(view.updated_us),
+        links: view
+            .links
+            .into_iter()
+            .map(|l| LinkLine {
+                source: l.source,
+                record: l.record,
+                state: match l.state {
+                    LinkState::Live => "live".to_owned(),
+                    LinkState::Held(reason) => format!("held: {}", reason.as_str()),
+                    LinkState::Gone(reason) => format!("gone: {}", reason.as_str()),
+                },
+                incarnation: l.incarnation,
+                position: l.position,
+                committed: rfc3339(l.commit_us),
+            })
+            .collect(),
+        fields: view
+            .fields
+            .into_iter()
+            .map(|f| FieldLine {
+                attribute: f.attribute,
+                value: f.value,
+                winner: f.winner.into(),
+                others: f.others.into_iter().map(GivenLine::from).collect(),
+            })
+            .collect(),
+    }))
+}
+
+fn find(readers: &Readers, name: &str) -> Result<Option<UserRowView>, StoreError> {
+    if let Ok(id) = uuid::Uuid::parse_str(name) {
+        return readers.user_by_id(UserId(*id.as_bytes()));
+    }
+    for attribute in [USER_NAME, EMAIL] {
+        let mut folded = Vec::new();
+        fold(name.as_bytes(), &mut folded);
+        for row in readers.users_by_match(MatchHash::of(attribute, &folded))? {
+            let Ok(document) = Document::decode(&row.document) else {
+                continue;
+            };
+            let mut own = Vec::new();
+            fold(document.value(attribute).unwrap_or_default(), &mut own);
+            if own == folded {
+                return Ok(Some(row));
+            }
+        }
+    }
+    let Some((source, parts)) = name.split_once(':') else {
+        return Ok(None);
+    };
+    let Some(source) = readers.source(source)? else {
+        return Ok(None);
+    };
+    let mut key = Key::new();
+    for part in parts.split(',') {
+        key.push(part.as_bytes());
+    }
+    Ok(readers.user_by_record(source.id, key.as_bytes())?.flatten())
+}
+
+/// A conflict.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ConflictView {
+    /// Its stable name, hexadecimal.
+    pub fingerprint: String,
+    /// What kind.
+    pub kind: String,
+    /// The source.
+    pub source: String,
+    /// Keys of the records concerned.
+    pub records: Vec<String>,
+    /// Ids of the users concerned.
+    pub users: Vec<String>,
+    /// The attribute concerned.
+    pub attribute: Option<String>,
+    /// RFC 3339.
+    pub opened: String,
+    /// RFC 3339.
+    pub closed: Option<String>,
+}
+
+/// Conflicts, the newest first.
+///
+/// # Errors
+/// When the store cannot be read.
+pub fn conflicts(readers: &Readers, with_closed: bool) -> Result<Vec<ConflictView>, StoreError> {
+    let sources = readers.sources()?;
+    let name = |id: SourceId| {
+        sources
+            .iter()
+            .find(|s| s.id == id)
+            .map_or_else(String::new, |s| s.name.clone())
+    };
+    let rows = readers.conflicts(
+        ConflictFilter {
+            with_closed,
+            source: None,
+        },
+        1000,
+    )?;
+    Ok(rows
+        .into_iter()
+        .map(|row| conflict_view(&row, name(row.source)))
+        .collect())
+}
+
+fn conflict_view(row: &ConflictRow, source: String) -> ConflictView {
+    ConflictView {
+        fingerprint: format!("{:016x}", row.fingerprint.0),
+        kind: row.kind.as_str().to_owned(),
+        source,
+        records: row
+            .records
+            .iter()
+            .filter_map(|k| Key::from_bytes(k))
+            .map(|k| k.display())
+            .collect(),
+        users: row.users.iter().map(ToString::to_string).collect(),
+        attribute: row.attribute.clone(),
+        opened: rfc3339(row.opened_us),
+        closed: row.closed_us.map(rfc3339),
+    }
+}
+
+/// A run.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RunView {
+    /// Its number.
+    pub run: u64,
+    /// The source.
+    pub source: String,
+    /// `load`, `scan`, `stream`.
+    pub kind: String,
+    /// Why it began.
+    pub cause: String,
+    /// `running`, `completed`, `staged`, `superseded`.
+    pub outcome: String,
+    /// A sentence or document beside the outcome.
+    pub detail: Option<String>,
+    /// RFC 3339.
+    pub started: String,
+    /// RFC 3339.
+    pub ended: Option<String>,
+    /// Position at which it began.
+    pub from: Option<String>,
+    /// Position that it has reached.
+    pub to: Option<String>,
+    /// What it did.
+    pub counters: Counters,
+}
+
+/// The newest runs.
+///
+/// # Errors
+/// When the store cannot be read.
+pub fn runs(readers: &Readers, limit: usize) -> Result<Vec<RunView>, StoreError> {
+    let sources = readers.sources()?;
+    let name = |id: SourceId| {
+        sources
+            .iter()
+            .find(|s| s.id == id)
+            .map_or_else(String::new, |s| s.name.clone())
+    };
+    Ok(readers
+        .runs(None, None, limit)?
+        .into_iter()
+        .map(|row| run_view(name(row.source), row))
+        .collect())
+}
+
+fn run_view(source: String, row: RunRow) -> RunView {
+    RunView {
+        run: row.id.0,
+        source,
+        kind: row.kind,
+        cause: row.cause,
+        outcome: row.outcome,
+        detail: row.detail,
+        started: rfc3339(row.started_us),
+        ended: row.ended_us.map(rfc3339),
+        from: row.from,
+        to: row.to,
+        counters: row.counters,
+    }
+}
+
+/// Which events to read.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EventQuery {
+    /// Behind this sequence.
+    #[serde(default)]
+    pub after: u64,
+    /// At most so many (1000).
+    pub limit: Option<usize>,
+}
+
+/// An event in the structured mode of CloudEvents 1.0.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct EventView {
+    /// Always `1.0`.
+    pub specversion: String,
+    /// Deterministic.
+    pub id: String,
+    /// `/rollcall/<organization>`.
+    pub source: String,
+    /// `io.rollcall.….v1`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// RFC 3339.
+    pub time: String,
+    /// The user's id.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub subject: Option<String>,
+    /// Always `application/json`.
+    pub datacontenttype: String,
+    /// The organization.
+    pub orgid: String,
+    /// The source's name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sourceid: Option<String>,
+    /// Gap-free within the organization.
+    pub sequence: u64,
+    /// The run.
+    pub runid: u64,
+    /// Position in the source's log.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub position: Option<String>,
+    /// The body.
+    pub data: serde_json::Value,
+}
+
+/// Events behind a sequence, in order.
+///
+/// # Errors
+/// When the store cannot be read.
+pub fn events(readers: &Readers, query: &EventQuery) -> Result<Vec<EventView>, StoreError> {
+    let organization = readers.identity()?.organization;
+    let sources: Vec<(SourceId, String)> = readers
+        .sources()?
+        .into_iter()
+        .map(|s| (s.id, s.name))
+        .collect();
+    let limit = query.limit.unwrap_or(1000).min(10_000);
+    let mut out = Vec::new();
+    let mut after = Sequence(query.after);
+    while out.len() < limit {
+        let blocks = readers.outbox_after(after, 1 << 20)?;
+        let before = after;
+        for block in &blocks {
+            for placed in block.events() {
+                let placed = placed.map_err(|e| StoreError::Damaged {
+                    detail: e.to_string(),
+                })?;
+                let Some(sequence) = placed.sequence.filter(|s| *s > after) else {
+                    continue;
+                };
+                if out.len() < limit {
+                    after = sequence;
+                    out.push(event_view(&placed.event, sequence, &organization, &sources));
+                }
+            }
+        }
+        if after == before {
+            break;
+        }
+    }
+    Ok(out)
+}
+
+fn event_view(
+    event: &Event<'_>,
+    sequence: Sequence,
+    organization: &str,
+    sources: &[(SourceId, String)],
+) -> EventView {
+    EventView {
+        specversion: "1.0".to_owned(),
+        id: event.id.iter().map(|b| format!("{b:02x}")).collect(),
+        source: format!("/rollcall/{organization}"),
+        kind: event.kind.type_name().to_owned(),
+        time: rfc3339(event.time_us),
+        subject: event.user.map(|u| u.to_string()),
+        datacontenttype: "application/json".to_owned(),
+        orgid: organization.to_owned(),
+        sourceid: event
+            .source
+            .and_then(|id| sources.iter().find(|(s, _)| *s == id))
+            .map(|(_, name)| name.clone()),
+        sequence: sequence.0,
+        runid: event.run.0,
+        position: Some(event.position.to_owned()).filter(|p| !p.is_empty()),
+        data: serde_json::from_slice(event.data).unwrap_or(serde_json::Value::Null),
+    }
+}

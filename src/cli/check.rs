@@ -1,0 +1,166 @@
+//! `rollcall check`: one line for each finding with its fix, and the operator's script.
+
+use rollcall_contract::{Finding, Report, Severity};
+use rollcall_core::attribute::Attributes;
+
+use super::exit::{Exit, Failure};
+use super::{Cli, output};
+use crate::config::{Config, SourceConfig};
+use crate::{connect, sync};
+
+/// What to check.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Only these sources and sinks; all when none is named.
+    names: Vec<String>,
+    /// Print nothing but the statements that an operator has to run.
+    #[arg(long)]
+    script: bool,
+}
+
+#[derive(serde::Serialize)]
+struct Checked {
+    name: String,
+    kind: &'static str,
+    usable: bool,
+    #[serde(flatten)]
+    report: Report,
+}
+
+pub(super) fn run(cli: &Cli, args: &Args) -> Result<Exit, Failure> {
+    let config = cli.load()?;
+    for name in &args.names {
+        if config.source(name).is_none() && config.sink(name).is_none() {
+            return Err(Failure::new(
+                Exit::NotFound,
+                format!("there is no source or sink named {name:?}"),
+            ));
+        }
+    }
+    let wanted = |name: &str| args.names.is_empty() || args.names.iter().any(|n| n == name);
+    let checked = super::runtime()?.block_on(async {
+        let mut all = Vec::new();
+        for source in config.sources.iter().filter(|s| wanted(&s.name)) {
+            let report = check_source(&config, source).await;
+            all.push(Checked {
+                name: source.name.clone(),
+                kind: "source",
+                usable: report.is_usable(),
+                report,
+            });
+        }
+        for sink in config.sinks.iter().filter(|s| wanted(&s.name)) {
+            let report = connect::check_sink(&config.organization, sink).await;
+            all.push(Checked {
+                name: sink.name.clone(),
+                kind: "sink",
+                usable: report.is_usable(),
+                report,
+            });
+        }
+        all
+    });
+    if args.script {
+        for one in checked.iter().filter(|c| !c.report.script.is_empty()) {
+            output::line(&one.report.script)?;
+        }
+    } else if cli.json {
+        output::json(&checked)?;
+    } else {
+        print(&config, &checked)?;
+    }
+    Ok(if checked.iter().all(|c| c.usable) {
+        Exit::Ok
+    } else {
+        Exit::CheckFailed
+    })
+}
+
+fn print(config: &Config, checked: &[Checked]) -> Result<(), Failure> {
+    output::line(format_args!(
+        "{}: the configuration is valid",
+        config.file.display()
+    ))?;
+    for one in checked {
+        output::line(format_args!("\n{} {}", one.kind, one.name))?;
+        for finding in &one.report.findings {
+            let mark = match finding.severity {
+                Severity::Ok => "ok     ",
+                Severity::Note => "note   ",
+                Severity::Warning => "warning",
+                Severity::Error => "ERROR  ",
+            };
+            let fix = if finding.fix.is_empty() {
+                String::new()
+            } else {
+                format!(" → {}", finding.fix)
+            };
+            output::line(format_args!(
+                "  {mark} {}: {}{fix}",
+                finding.code, finding.found
+            ))?;
+        }
+        if one.report.findings.is_empty() {
+            output::line("  ok      nothing to remark")?;
+        }
+        if !one.report.script.is_empty() {
+            output::line("\n  To be run by an operator (never run by rollcall):")?;
+            for text in one.report.script.lines() {
+                output::line(format_args!("    {text}"))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The connector's report, and whether the mapping fits the table.
+async fn check_source(config: &Config, source: &SourceConfig) -> Report {
+    let connector = connect::source(source);
+    let mut report = connector.check().await;
+    let Ok(schema) = connector.schema().await else {
+        return report;
+    };
+    let attributes = declared_attributes(config);
+    let spec = connect::mapping_spec(source);
+    match sync::mapper::compile(&spec, &[(1, (*schema).clone())], &attributes) {
+        Ok(mapper) => {
+            for warning in mapper.warnings() {
+                report.findings.push(Finding::new(
+                    Severity::Note,
+                    "mapping",
+                    warning.to_string(),
+                    "",
+                ));
+            }
+            let found = format!(
+                "The mapping of {} fields fits the table {}.",
+                spec.rules.len(),
+                schema.table
+            );
+            report
+                .findings
+                .push(Finding::new(Severity::Ok, "mapping", found, ""));
+        }
+        Err(e) => {
+            let place = config.locate(&format!("source.{}.map", source.name));
+            let fix = format!("{}:{}", config.file.display(), place.line);
+            report
+                .findings
+                .push(Finding::new(Severity::Error, "mapping", e.to_string(), fix));
+        }
+    }
+    report
+}
+
+/// The organization's attributes, numbered as they are declared (commands that do not write
+/// need no lasting numbers).
+pub(super) fn declared_attributes(config: &Config) -> Attributes {
+    use rollcall_core::attribute::{AttrId, FIRST_CUSTOM};
+    Attributes::new(
+        config
+            .attributes
+            .iter()
+            .zip(FIRST_CUSTOM..)
+            .map(|((name, kind), n)| (AttrId(n), name.clone(), connect::attribute_type(*kind))),
+    )
+}

@@ -1,0 +1,182 @@
+//! The commands: one file for each, and what they share.
+//!
+//! Results go to standard output (one JSON document with `--json`), what went wrong goes to
+//! standard error, and the exit code says how it ended ([`exit::Exit`]). Commands that only
+//! read open the store beside a running daemon.
+
+pub mod check;
+pub mod config;
+pub mod conflicts;
+pub mod discover;
+pub mod events;
+pub mod exit;
+pub mod mapping;
+pub mod output;
+pub mod preview;
+pub mod run;
+pub mod runs;
+pub mod secret;
+pub mod socket;
+pub mod status;
+pub mod users;
+pub mod verify;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::config::{Config, Outline};
+use exit::{Exit, Failure};
+
+/// Keeps an identity directory in step with the databases you already have.
+#[derive(Debug, Parser)]
+#[command(name = "rollcall", version, max_term_width = 100, after_help = EXIT_CODES)]
+pub struct Cli {
+    /// The configuration.
+    #[arg(
+        short,
+        long,
+        global = true,
+        default_value = "rollcall.toml",
+        env = "ROLLCALL_CONFIG",
+        value_name = "FILE"
+    )]
+    pub config: PathBuf,
+    /// Print one JSON document instead of text.
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const EXIT_CODES: &str = "Exit codes: 0 done · 1 failed · 2 wrong usage · 3 configuration not valid · \
+4 a check found an error · 5 the store cannot be used · 6 directory and source differ, or a mapping test failed · \
+7 no daemon runs · 8 another instance took over · 9 not found";
+
+/// All commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the daemon until SIGTERM or SIGINT.
+    #[command(after_help = "Example:\n  rollcall -c /etc/rollcall/rollcall.toml run")]
+    Run,
+    /// Check the configuration and every source and sink; print what the operator has to run.
+    #[command(
+        after_help = "Examples:\n  rollcall check\n  rollcall check hr --script > setup.sql\n  rollcall check --json | jq '.[].findings'"
+    )]
+    Check(check::Args),
+    /// List tables, columns, types, keys and row estimates of a source's database.
+    #[command(
+        after_help = "Examples:\n  rollcall discover hr\n  rollcall discover --url postgres://rollcall@db.example.com/hr --write-config rollcall.toml --table public.employees"
+    )]
+    Discover(discover::Args),
+    /// Show real rows, the attributes that they become, and the rule that made each.
+    #[command(after_help = "Example:\n  rollcall preview hr --limit 5")]
+    Preview(preview::Args),
+    /// Show sources with state, lag and position, sinks, users and conflicts.
+    #[command(
+        after_help = "Examples:\n  rollcall status\n  rollcall status --json | jq '.sources[].state'"
+    )]
+    Status,
+    /// List, search and show users, with the reason of each value.
+    #[command(
+        after_help = "Examples:\n  rollcall users list --active false\n  rollcall users search garcia\n  rollcall users show ana@example.com\n  rollcall users show hr:4711"
+    )]
+    Users(users::Args),
+    /// List conflicts: what a person must correct at the source.
+    #[command(after_help = "Example:\n  rollcall conflicts --all")]
+    Conflicts(conflicts::Args),
+    /// Read events behind a sequence, and follow.
+    #[command(
+        after_help = "Examples:\n  rollcall events --after 0\n  rollcall events --after 1200 --follow"
+    )]
+    Events(events::Args),
+    /// List runs: loads, scans and stream windows with their counts.
+    #[command(after_help = "Example:\n  rollcall runs --limit 10")]
+    Runs(runs::Args),
+    /// Prove that the directory equals its source, or name the records that differ.
+    #[command(after_help = "Examples:\n  rollcall verify hr\n  rollcall verify hr --show-values")]
+    Verify(verify::Args),
+    /// Test a mapping against fixtures.
+    #[command(after_help = "Example:\n  rollcall mapping test tests/hr.toml")]
+    Mapping(mapping::Args),
+    /// Make keys, and seal credentials for the configuration.
+    Secret(secret::SecretArgs),
+    /// Explain the configuration, or print its JSON Schema.
+    Config(config::ConfigArgs),
+}
+
+/// Runs a command line.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match dispatch(&cli) {
+        Ok(exit) => exit.into(),
+        Err(failure) => {
+            output::complain(cli.json, &failure);
+            failure.exit.into()
+        }
+    }
+}
+
+fn dispatch(cli: &Cli) -> Result<Exit, Failure> {
+    match &cli.command {
+        Command::Run => run::run(cli),
+        Command::Check(args) => check::run(cli, args),
+        Command::Discover(args) => discover::run(cli, args),
+        Command::Preview(args) => preview::run(cli, args),
+        Command::Status => status::run(cli),
+        Command::Users(args) => users::run(cli, args),
+        Command::Conflicts(args) => conflicts::run(cli, args),
+        Command::Events(args) => events::run(cli, args),
+        Command::Runs(args) => runs::run(cli, args),
+        Command::Verify(args) => verify::run(cli, args),
+        Command::Mapping(args) => mapping::run(cli, args),
+        Command::Secret(args) => {
+            secret::run(
+                args,
+                &cli.config,
+                &crate::config::ProcessEnvironment,
+                cli.json,
+                &mut std::io::stdout().lock(),
+            )
+            .map_err(|e| Failure::new(Exit::Failed, e.to_string()))?;
+            Ok(Exit::Ok)
+        }
+        Command::Config(args) => {
+            config::run(args, cli.json, &mut std::io::stdout().lock())
+                .map_err(|e| Failure::new(Exit::NotFound, e.to_string()))?;
+            Ok(Exit::Ok)
+        }
+    }
+}
+
+impl Cli {
+    /// The configuration with its credentials.
+    pub(crate) fn load(&self) -> Result<Config, Failure> {
+        Config::load(&self.config).map_err(|e| Failure::new(Exit::Configuration, e.to_string()))
+    }
+
+    /// The configuration for commands that connect to nothing.
+    pub(crate) fn outline(&self) -> Result<Outline, Failure> {
+        Outline::load(&self.config).map_err(|e| Failure::new(Exit::Configuration, e.to_string()))
+    }
+
+    /// The store, to read beside a daemon that may be running.
+    pub(crate) fn readers(&self) -> Result<rollcall_store::Readers, Failure> {
+        Ok(rollcall_store::Readers::open_readonly(
+            self.outline()?.store.path,
+        )?)
+    }
+}
+
+/// A runtime for commands that talk to servers.
+pub(crate) fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    // Two providers may be compiled in; the first one that is installed stays.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(Failure::from)
+}

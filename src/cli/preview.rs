@@ -1,0 +1,126 @@
+//! `rollcall preview`: real rows, what they become, and which rule made each value.
+
+use rollcall_contract::{Key, PageRequest};
+use rollcall_core::attribute::{AttrType, Attributes};
+use rollcall_core::mapped::{Assigned, ListValue, MappedRow, MappedRows, Outcome};
+use rollcall_core::mapping::Mapper;
+
+use super::exit::{Exit, Failure};
+use super::{Cli, output};
+use crate::{connect, sync};
+
+/// What to preview.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The source; may be left out when there is only one.
+    source: Option<String>,
+    /// How many rows.
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    limit: u32,
+}
+
+#[derive(serde::Serialize)]
+struct Previewed {
+    record: String,
+    outcome: String,
+    fields: Vec<Field>,
+}
+
+#[derive(serde::Serialize)]
+struct Field {
+    attribute: String,
+    value: Option<String>,
+    rule: String,
+}
+
+pub(super) fn run(cli: &Cli, args: &Args) -> Result<Exit, Failure> {
+    let config = cli.load()?;
+    let source = super::verify::one_source(&config, args.source.as_deref())?;
+    let attributes = super::check::declared_attributes(&config);
+    let spec = connect::mapping_spec(source);
+    let connector = connect::source(source);
+    let page = super::runtime()?.block_on(async {
+        let schema = connector.schema().await?;
+        let mapper = sync::mapper::compile(&spec, &[(1, (*schema).clone())], &attributes)?;
+        let request = PageRequest {
+            after: None,
+            limit_rows: args.limit as usize,
+            limit_bytes: 16 << 20,
+        };
+        Ok::<_, rollcall_contract::ConnectorError>((mapper, connector.page(request).await?))
+    });
+    let (mapper, page) = page?;
+    let mut mapped = MappedRows::default();
+    let mut rows = Vec::new();
+    for change in page.rows.changes() {
+        let Some(row) = change.after() else { continue };
+        mapped.clear();
+        mapper.map(&row, Some(&[]), &mut mapped);
+        let record = Key::of_row(change.table(), &row).map_or_else(String::new, |k| k.display());
+        rows.push(preview(record, mapped.row(0), &mapper, &attributes));
+    }
+    if cli.json {
+        output::json(&rows)?;
+    } else {
+        for row in &rows {
+            output::line(format_args!("{} ({})", row.record, row.outcome))?;
+            for field in &row.fields {
+                let value = field.value.as_deref().unwrap_or("–");
+                output::line(format_args!(
+                    "  {:<20} {value:<32} {}",
+                    field.attribute, field.rule
+                ))?;
+            }
+        }
+    }
+    Ok(Exit::Ok)
+}
+
+fn preview(
+    record: String,
+    row: MappedRow<'_>,
+    mapper: &Mapper,
+    attributes: &Attributes,
+) -> Previewed {
+    let rule = |n: u16| mapper.rule_text(n).unwrap_or("?").to_owned();
+    let outcome = match row.outcome() {
+        Outcome::Mapped => "mapped".to_owned(),
+        Outcome::OutOfScope => "out of scope".to_owned(),
+        Outcome::Deferred => "incomplete".to_owned(),
+        Outcome::Failed {
+            reason,
+            rule: Some(n),
+        } => format!("skipped: {} in {}", reason.as_str(), rule(n)),
+        Outcome::Failed { reason, rule: None } => format!("skipped: {}", reason.as_str()),
+    };
+    let fields = row
+        .fields()
+        .map(|f| {
+            let known = attributes.get(f.attribute);
+            let value = match f.assigned {
+                Assigned::Value(bytes) => {
+                    Some(text_of(bytes, known.map_or(AttrType::Text, |a| a.kind)))
+                }
+                Assigned::Clear | Assigned::Keep => None,
+            };
+            Field {
+                attribute: known.map_or_else(String::new, |a| a.name.clone()),
+                value,
+                rule: rule(f.rule),
+            }
+        })
+        .collect();
+    Previewed {
+        record,
+        outcome,
+        fields,
+    }
+}
+
+/// A stored value as people read it.
+pub(super) fn text_of(bytes: &[u8], kind: AttrType) -> String {
+    if kind == AttrType::List {
+        return ListValue::texts(bytes).collect::<Vec<_>>().join(", ");
+    }
+    String::from_utf8_lossy(bytes).into_owned()
+}

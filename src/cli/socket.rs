@@ -1,0 +1,71 @@
+//! Asking the running daemon over its Unix socket.
+
+use std::io;
+use std::path::Path;
+
+use http_body_util::{BodyExt as _, Empty};
+use hyper::body::Bytes;
+use hyper_util::rt::TokioIo;
+
+use super::exit::{Exit, Failure};
+
+/// Asks the daemon; `None` when none is running.
+///
+/// # Errors
+/// When a daemon runs and does not answer as expected.
+pub(super) fn get<T: serde::de::DeserializeOwned>(
+    socket: &Path,
+    path: &str,
+) -> Result<Option<T>, Failure> {
+    super::runtime()?.block_on(async {
+        let stream = match tokio::net::UnixStream::connect(socket).await {
+            Ok(stream) => stream,
+            Err(e)
+                if matches!(
+                    e.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
+                ) =>
+            {
+                return Ok(None);
+            }
+            Err(e) => {
+                let sentence = format!(
+                    "the daemon's socket {} cannot be used: {e}",
+                    socket.display()
+                );
+                return Err(Failure::new(Exit::Failed, sentence));
+            }
+        };
+        let answer = ask(stream, path).await.map_err(|e| {
+            Failure::new(
+                Exit::Failed,
+                format!("the daemon behind {} did not answer: {e}", socket.display()),
+            )
+        })?;
+        serde_json::from_slice(&answer).map(Some).map_err(|_| {
+            Failure::new(
+                Exit::Failed,
+                "the daemon answered in another form; is it of another version?",
+            )
+        })
+    })
+}
+
+async fn ask(
+    stream: tokio::net::UnixStream,
+    path: &str,
+) -> Result<Bytes, Box<dyn std::error::Error>> {
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    tokio::spawn(connection);
+    let request = hyper::Request::get(path)
+        .header("host", "rollcall")
+        .body(Empty::<Bytes>::new())?;
+    let response = sender.send_request(request).await?;
+    let status = response.status();
+    let body = response.into_body().collect().await?.to_bytes();
+    if !status.is_success() {
+        return Err(format!("it answered {status}").into());
+    }
+    Ok(body)
+}

@@ -1,0 +1,88 @@
+//! `rollcall status`: from the running daemon, or from the store when none runs.
+
+use super::exit::{Exit, Failure};
+use super::{Cli, output, socket};
+use crate::api::views::{self, Status};
+
+pub(super) fn run(cli: &Cli) -> Result<Exit, Failure> {
+    let outline = cli.outline()?;
+    let status: Status = match socket::get(&outline.store.socket(), "/v1/status")? {
+        Some(status) => status,
+        None => views::status(&rollcall_store::Readers::open_readonly(
+            &outline.store.path,
+        )?)?,
+    };
+    if cli.json {
+        output::json(&status)?;
+        return Ok(Exit::Ok);
+    }
+    let daemon = if status.running {
+        "running"
+    } else {
+        "not running (this is what it left)"
+    };
+    output::line(format_args!(
+        "organization {} · daemon {daemon}",
+        status.organization
+    ))?;
+    output::line(format_args!(
+        "users {} ({} active) · conflicts {} · records without a user {} · outbox at {}",
+        status.users,
+        status.active,
+        status.conflicts.values().sum::<u64>(),
+        status.held.values().sum::<u64>(),
+        status.outbox_head
+    ))?;
+    let rows: Vec<Vec<String>> = status
+        .sources
+        .iter()
+        .map(|s| {
+            let lag = s
+                .live
+                .as_ref()
+                .and_then(|l| l.server.lag_bytes)
+                .map_or("–".to_owned(), |b| b.to_string());
+            vec![
+                s.name.clone(),
+                s.state.clone(),
+                s.position.clone().unwrap_or_default(),
+                lag,
+                s.reason.clone().unwrap_or_default(),
+            ]
+        })
+        .collect();
+    output::line("")?;
+    output::table(
+        &["SOURCE", "STATE", "POSITION", "LAG BYTES", "REASON"],
+        &rows,
+    )?;
+    for source in &status.sources {
+        for gap in &source.gaps {
+            output::line(format_args!(
+                "  gap since {}: {} ({})",
+                gap.detected, gap.detail, gap.reason
+            ))?;
+        }
+        for warning in source.live.iter().flat_map(|l| &l.server.warnings) {
+            output::line(format_args!("  warning: {warning}"))?;
+        }
+    }
+    if !status.sinks.is_empty() {
+        let rows: Vec<Vec<String>> = status
+            .sinks
+            .iter()
+            .map(|s| {
+                vec![
+                    s.name.clone(),
+                    s.state.clone(),
+                    s.position.to_string(),
+                    s.parked.to_string(),
+                    s.reason.clone().unwrap_or_default(),
+                ]
+            })
+            .collect();
+        output::line("")?;
+        output::table(&["SINK", "STATE", "POSITION", "PARKED", "REASON"], &rows)?;
+    }
+    Ok(Exit::Ok)
+}

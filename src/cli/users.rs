@@ -1,0 +1,149 @@
+//! `rollcall users`: who is in the directory, and why each value is what it is.
+
+use super::exit::{Exit, Failure};
+use super::{Cli, output};
+use crate::api::views::{self, GivenLine, UserQuery, UserView};
+
+/// What to show.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum What {
+    /// List users in the order in which they were made.
+    List(ListArgs),
+    /// List users whose userName or displayName holds a text.
+    Search {
+        /// The text; ASCII letters in any case.
+        text: String,
+        #[command(flatten)]
+        list: ListArgs,
+    },
+    /// Show one user: its records, its values, and where each value comes from.
+    Show {
+        /// An id, a userName, an email, or SOURCE:KEY.
+        user: String,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+struct ListArgs {
+    /// Only active (`true`) or inactive (`false`) ones.
+    #[arg(long)]
+    active: Option<bool>,
+    /// Only those fed by this source.
+    #[arg(long)]
+    source: Option<String>,
+    /// Behind this place (the last line of the page before).
+    #[arg(long)]
+    after: Option<i64>,
+    /// At most so many.
+    #[arg(long, default_value_t = 100)]
+    limit: usize,
+}
+
+pub(super) fn run(cli: &Cli, args: &Args) -> Result<Exit, Failure> {
+    let readers = cli.readers()?;
+    let (search, list) = match &args.what {
+        What::Show { user } => {
+            let Some(view) = views::user(&readers, user)? else {
+                return Err(Failure::new(Exit::NotFound, "no such user"));
+            };
+            if cli.json {
+                output::json(&view)?;
+            } else {
+                show(&view)?;
+            }
+            return Ok(Exit::Ok);
+        }
+        What::List(list) => (None, list),
+        What::Search { text, list } => (Some(text.clone()), list),
+    };
+    let query = UserQuery {
+        search,
+        active: list.active,
+        source: list.source.clone(),
+        after: list.after,
+        limit: Some(list.limit),
+    };
+    let users = views::users(&readers, &query)?;
+    if cli.json {
+        output::json(&users)?;
+        return Ok(Exit::Ok);
+    }
+    let rows: Vec<Vec<String>> = users
+        .into_iter()
+        .map(|u| {
+            let state = if u.active { "active" } else { "inactive" };
+            let text = Option::unwrap_or_default;
+            vec![
+                u.place.to_string(),
+                u.id,
+                state.to_owned(),
+                text(u.user_name),
+                text(u.display_name),
+                u.updated,
+            ]
+        })
+        .collect();
+    output::table(
+        &[
+            "PLACE",
+            "ID",
+            "STATE",
+            "USERNAME",
+            "DISPLAY NAME",
+            "UPDATED",
+        ],
+        &rows,
+    )?;
+    Ok(Exit::Ok)
+}
+
+fn show(user: &UserView) -> Result<(), Failure> {
+    let reason = user
+        .reason
+        .as_deref()
+        .map_or_else(String::new, |r| format!(" ({r})"));
+    output::line(format_args!(
+        "user {} · {}{reason} · version {}",
+        user.id, user.state, user.version
+    ))?;
+    output::line(format_args!(
+        "created {} · updated {}",
+        user.created, user.updated
+    ))?;
+    for link in &user.links {
+        output::line(format_args!(
+            "record {}:{} · {} · position {} · committed {}",
+            link.source, link.record, link.state, link.position, link.committed
+        ))?;
+    }
+    output::line("")?;
+    for field in &user.fields {
+        output::line(format_args!("{} = {}", field.attribute, field.value))?;
+        output::line(format_args!("    from {}", provenance(&field.winner)))?;
+        for other in &field.others {
+            output::line(format_args!(
+                "    instead of {:?} from {}",
+                other.value,
+                provenance(other)
+            ))?;
+        }
+    }
+    Ok(())
+}
+
+fn provenance(given: &GivenLine) -> String {
+    let origin = match (&given.source, &given.record) {
+        (Some(source), Some(record)) => format!("{source}:{record}"),
+        _ => "rollcall".to_owned(),
+    };
+    format!(
+        "{origin}, rule {}, position {}, committed {}, run {}",
+        given.rule, given.position, given.committed, given.run
+    )
+}

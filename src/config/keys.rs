@@ -1,0 +1,380 @@
+//! Every key of `rollcall.toml`, once.
+//!
+//! This table is where the parser takes its defaults and its words from, what `rollcall
+//! config --explain` prints, what the JSON Schema is built from, and what
+//! `docs/configuration.md` is a copy of. They cannot disagree: a default is kept as the
+//! text that an operator would write and goes through the same parser, and a test holds
+//! the keys that the parser asks for against the keys that stand here.
+
+/// What a value is.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Kind {
+    /// A table with fixed keys.
+    Table,
+    /// Any text that is not empty.
+    Text,
+    /// A text of which the operator chooses the characters within a rule.
+    Name(&'static str),
+    /// `true` or `false`.
+    Boolean,
+    /// A whole number within limits, both included.
+    Integer(i64, i64),
+    /// A number from 0 to 100.
+    Percent,
+    /// A number with a unit of time.
+    Duration,
+    /// A number with a unit of bytes.
+    Size,
+    /// A file or folder.
+    Path,
+    /// A list of files.
+    Paths,
+    /// An IP address with a port.
+    Address,
+    /// A reference to a credential.
+    Secret,
+    /// One of these words.
+    OneOf(&'static [&'static str]),
+    /// A list of texts, not empty, none twice.
+    Texts,
+    /// One mapping rule: a column's name or a table.
+    Rule,
+    /// A fixed value of an attribute.
+    Constant,
+    /// A property of the Kafka client.
+    Property,
+}
+
+impl Kind {
+    /// What an operator has to write, to come after "expected".
+    pub fn expected(self) -> String {
+        match self {
+            Kind::Table => "a table".into(),
+            Kind::Text => "a text".into(),
+            Kind::Name(rule) => rule.into(),
+            Kind::Boolean => "true or false".into(),
+            Kind::Integer(min, max) => format!("a whole number from {min} to {max}"),
+            Kind::Percent => "a number from 0 to 100".into(),
+            Kind::Duration => {
+                "a duration: a whole number with one of the units ms, s, m, h, d".into()
+            }
+            Kind::Size => "a size: a whole number with one of the units B, KiB, MiB, GiB".into(),
+            Kind::Path => "the path of a file or folder".into(),
+            Kind::Paths => "a list of paths".into(),
+            Kind::Address => "an IP address with a port".into(),
+            Kind::Secret => {
+                "a reference: { sealed = \"…\" }, { env = \"…\" } or { file = \"…\" }".into()
+            }
+            Kind::OneOf(words) => {
+                let quoted: Vec<String> = words.iter().map(|word| format!("\"{word}\"")).collect();
+                match quoted.split_last() {
+                    Some((last, rest)) if !rest.is_empty() => {
+                        format!("{} or {last}", rest.join(", "))
+                    }
+                    _ => quoted.concat(),
+                }
+            }
+            Kind::Texts => "a list of texts, at least one, none twice".into(),
+            Kind::Rule => "a column's name or a table with column, expr or constant".into(),
+            Kind::Constant => "a text, number, boolean, date or list of texts".into(),
+            Kind::Property => "a text, number, boolean or a reference to a credential".into(),
+        }
+    }
+
+    /// A word or two for a table of keys.
+    pub fn label(self) -> String {
+        match self {
+            Kind::Table => "table".into(),
+            Kind::Text | Kind::Name(_) => "text".into(),
+            Kind::Boolean => "boolean".into(),
+            Kind::Integer(min, max) => format!("integer {min}–{max}"),
+            Kind::Percent => "percent".into(),
+            Kind::Duration => "duration".into(),
+            Kind::Size => "size".into(),
+            Kind::Path => "path".into(),
+            Kind::Paths => "list of paths".into(),
+            Kind::Address => "address".into(),
+            Kind::Secret => "secret reference".into(),
+            Kind::OneOf(words) => words
+                .iter()
+                .map(|word| format!("\"{word}\""))
+                .collect::<Vec<_>>()
+                .join(" | "),
+            Kind::Texts => "list of texts".into(),
+            Kind::Rule => "column name or rule".into(),
+            Kind::Constant => "constant".into(),
+            Kind::Property => "property".into(),
+        }
+    }
+}
+
+/// Whether a key has to be there, and what counts when it is not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Presence {
+    /// It has to be there.
+    Required,
+    /// It may be left out, and then nothing takes its place.
+    Optional,
+    /// This text, as it would stand in the file, counts.
+    Default(&'static str),
+    /// What counts depends on other keys, as this sentence says.
+    Depends(&'static str),
+}
+
+/// One key.
+#[derive(Clone, Copy, Debug)]
+pub struct Key {
+    /// Its parts joined by dots; `*` stands for a name that the operator chooses.
+    pub pattern: &'static str,
+    /// What its value is.
+    pub kind: Kind,
+    /// Whether it has to be there.
+    pub presence: Presence,
+    /// What it does, in one or two sentences.
+    pub meaning: &'static str,
+    /// A value as it would stand in the file.
+    pub example: &'static str,
+    /// The `type` of source or sink that has this key; none when all have it.
+    pub only: Option<&'static str>,
+}
+
+impl Key {
+    /// The table that it is in; empty for the top of the file.
+    pub fn table(&self) -> &'static str {
+        self.pattern.rsplit_once('.').map_or("", |(above, _)| above)
+    }
+
+    /// The part behind the last dot.
+    pub fn leaf(&self) -> &'static str {
+        self.pattern.rsplit('.').next().unwrap_or(self.pattern)
+    }
+}
+
+/// The entry of a pattern.
+pub(super) fn find(pattern: &str) -> Option<&'static Key> {
+    KEYS.iter().find(|key| key.pattern == pattern)
+}
+
+/// The rule for the names of organizations.
+pub(super) const ORGANIZATION_RULE: &str = "1 to 63 of the characters a-z, 0-9 and -";
+/// The rule for the names of sources and sinks.
+pub(super) const NAME_RULE: &str =
+    "a name that begins with a letter and has at most 32 of the characters a-z, 0-9, - and _";
+/// The rule for the names of custom attributes.
+pub(super) const ATTRIBUTE_RULE: &str =
+    "a name that begins with a letter and has at most 63 letters, digits and _";
+/// The rule for slots.
+pub(super) const SLOT_RULE: &str = "1 to 63 of the characters a-z, 0-9 and _";
+/// The rule for tables.
+pub(super) const TABLE_RULE: &str =
+    "schema.table, either part in double quotes where PostgreSQL would want them";
+/// The rule for hosts.
+pub(super) const HOST_RULE: &str = "a host name, an IP address or the folder of a Unix socket";
+/// The rule for log levels.
+pub(super) const LEVEL_RULE: &str =
+    "a level (error, warn, info, debug, trace), or target=level pairs separated by commas";
+/// The rule for brokers.
+pub(super) const BROKER_RULE: &str = "a list of host:port, at least one, none twice";
+/// The rule for Kafka topics.
+pub(super) const TOPIC_RULE: &str = "1 to 249 of the characters a-z, A-Z, 0-9, ., _ and -";
+
+const fn key(
+    pattern: &'static str,
+    kind: Kind,
+    presence: Presence,
+    example: &'static str,
+    meaning: &'static str,
+) -> Key {
+    Key {
+        pattern,
+        kind,
+        presence,
+        meaning,
+        example,
+        only: None,
+    }
+}
+
+const fn postgres(
+    pattern: &'static str,
+    kind: Kind,
+    presence: Presence,
+    example: &'static str,
+    meaning: &'static str,
+) -> Key {
+    Key {
+        only: Some("postgres"),
+        ..key(pattern, kind, presence, example, meaning)
+    }
+}
+
+const fn kafka(
+    pattern: &'static str,
+    kind: Kind,
+    presence: Presence,
+    example: &'static str,
+    meaning: &'static str,
+) -> Key {
+    Key {
+        only: Some("kafka"),
+        ..key(pattern, kind, presence, example, meaning)
+    }
+}
+
+const fn ndjson(
+    pattern: &'static str,
+    kind: Kind,
+    presence: Presence,
+    example: &'static str,
+    meaning: &'static str,
+) -> Key {
+    Key {
+        only: Some("ndjson"),
+        ..key(pattern, kind, presence, example, meaning)
+    }
+}
+
+use Kind::{
+    Address, Boolean, Constant, Duration, Integer, Name, OneOf, Path, Paths, Percent, Property,
+    Rule, Secret, Size, Table, Text, Texts,
+};
+use Presence::{Default, Depends, Optional, Required};
+
+/// All keys, in the order in which they are explained.
+#[rustfmt::skip]
+pub const KEYS: &[Key] = &[
+    key("organization", Name(ORGANIZATION_RULE), Required, "\"acme\"",
+        "The organization that every source, user and event belongs to. Sealed credentials are bound to it."),
+
+    key("store", Table, Optional, "{ path = \"/var/lib/rollcall\" }", "The durable directory of users."),
+    key("store.path", Path, Default("\"/var/lib/rollcall\""), "\"/var/lib/rollcall\"",
+        "The folder of the store. The daemon's Unix socket, rollcall.sock, lies in it too."),
+    key("store.outbox_retention", Duration, Default("\"7d\""), "\"7d\"",
+        "How long delivered events can be read again with `rollcall events`."),
+    key("store.outbox_max", Size, Default("\"4GiB\""), "\"4GiB\"",
+        "The most that events may occupy; delivered ones are removed early to stay below it, undelivered ones never."),
+
+    key("api", Table, Optional, "{ listen = \"127.0.0.1:9180\" }", "What the daemon serves over TCP."),
+    key("api.listen", Address, Optional, "\"127.0.0.1:9180\"",
+        "Where /metrics, /livez and /readyz are served over TCP. Without it there is only the Unix socket."),
+
+    key("log", Table, Optional, "{ level = \"info\" }", "What the daemon says on standard error."),
+    key("log.format", OneOf(&["text", "json"]), Default("\"text\""), "\"json\"", "The form of a log line."),
+    key("log.level", Name(LEVEL_RULE), Default("\"info\""), "\"info,rollcall_postgres=debug\"",
+        "The least severe level that is logged, as a whole or for single parts."),
+
+    key("vault", Table, Optional, "{ key_file = \"/etc/rollcall/key\" }",
+        "The key that credentials in this file are sealed with. It is taken from ROLLCALL_KEY, else from key_file, else from the systemd credential rollcall.key; what else is there can open but not seal."),
+    key("vault.key_file", Path, Optional, "\"/etc/rollcall/key\"",
+        "A file with the key, made by `rollcall secret generate-key`; nobody but its owner may read it."),
+    key("vault.previous_key_files", Paths, Optional, "[\"/etc/rollcall/key.old\"]",
+        "Keys that still open credentials until `rollcall secret rotate` has sealed them again."),
+
+    key("shutdown", Table, Optional, "{ grace = \"10s\" }", "How the daemon stops."),
+    key("shutdown.grace", Duration, Default("\"10s\""), "\"10s\"",
+        "How long a stop may take to finish what is under way. What is cut off is done again at the next start."),
+
+    key("attributes", Table, Optional, "{ badge = { type = \"text\" } }", "Custom attributes of users."),
+    key("attributes.*", Table, Optional, "{ type = \"text\" }",
+        "One custom attribute; in mappings its name is custom.<name>."),
+    key("attributes.*.type", OneOf(&["text", "boolean", "integer", "decimal", "date", "timestamp", "list"]), Required, "\"text\"",
+        "The type of its values; a list is a list of texts."),
+
+    key("authority", Table, Optional, "{ department = [\"hr\", \"crm\"] }",
+        "Which source decides an attribute that several sources give."),
+    key("authority.*", Texts, Optional, "[\"hr\", \"crm\"]",
+        "The sources of one attribute, the deciding one first."),
+
+    key("source", Table, Required, "{ hr = { type = \"postgres\" } }", "The databases that are followed, by name."),
+    key("source.*", Table, Optional, "{ type = \"postgres\" }", "One followed table. The name is part of events and stays the same for good."),
+    key("source.*.type", OneOf(&["postgres"]), Required, "\"postgres\"", "What kind of database it is."),
+    postgres("source.*.host", Name(HOST_RULE), Required, "\"db.example.com\"",
+        "The server. A path that begins with / is the folder of its Unix socket."),
+    postgres("source.*.port", Integer(1, 65535), Default("5432"), "5432", "The server's port."),
+    postgres("source.*.database", Text, Required, "\"hr\"", "The database."),
+    postgres("source.*.user", Text, Required, "\"rollcall\"", "The role; it needs LOGIN, REPLICATION and SELECT on the table."),
+    postgres("source.*.password", Secret, Optional, "{ env = \"HR_PASSWORD\" }",
+        "Its password. Without one, the server has to trust the socket or the client certificate."),
+    postgres("source.*.tls", Table, Optional, "{ mode = \"verify-full\", ca = \"/etc/rollcall/db-ca.pem\" }", "How the connection is protected."),
+    postgres("source.*.tls.mode", OneOf(&["disable", "require", "verify-ca", "verify-full"]),
+        Depends("\"verify-full\", or \"disable\" when the host is the loopback or a socket"), "\"verify-full\"",
+        "disable: no TLS. require: TLS with any certificate. verify-ca: with one of the named authority. verify-full: and with the host's name."),
+    postgres("source.*.tls.ca", Path, Depends("the system's authorities"), "\"/etc/rollcall/db-ca.pem\"", "The certificates of the authorities to trust (PEM)."),
+    postgres("source.*.tls.cert", Path, Optional, "\"/etc/rollcall/client.pem\"", "A client certificate (PEM); needs key."),
+    postgres("source.*.tls.key", Path, Optional, "\"/etc/rollcall/client.key\"", "The client certificate's key (PEM); needs cert."),
+    postgres("source.*.table", Name(TABLE_RULE), Required, "\"public.employees\"", "The table to follow; of a partitioned table, the root."),
+    postgres("source.*.key", Texts, Depends("the table's primary key"), "[\"id\"]", "The columns that name a record."),
+    postgres("source.*.slot", Name(SLOT_RULE), Depends("\"rollcall_<source>\""), "\"rollcall_hr\"", "The replication slot. No other program may use it."),
+    postgres("source.*.publication", Text, Default("\"rollcall\""), "\"rollcall\"", "The publication that has the table."),
+    key("source.*.redact", Texts, Optional, "[\"ssn\"]", "Columns whose values are never stored. Expressions can still compute with them."),
+    key("source.*.scope", Text, Optional, "\"status != 'contractor'\"",
+        "A CEL expression over columns: only records for which it is true are users. One that leaves the scope is a leaver."),
+    key("source.*.match", Texts, Default("[\"email\"]"), "[\"employeeNumber\", \"email\"]",
+        "The attributes by which a new record finds an existing user, tried in this order."),
+    key("source.*.fingerprint", Texts, Default("[\"name.givenName\", \"name.familyName\", \"displayName\", \"email\"]"),
+        "[\"name.givenName\", \"name.familyName\", \"email\", \"custom.birthDate\"]",
+        "The attributes that tell a rehired person from another one who got the same key. Of the default, those that are mapped count."),
+    key("source.*.leaver", Table, Optional, "{ action = \"deactivate\" }", "What happens to a user whose record is gone."),
+    key("source.*.leaver.action", OneOf(&["deactivate", "ignore"]), Default("\"deactivate\""), "\"deactivate\"", "deactivate: the user becomes inactive, nothing is deleted. ignore: the user stays."),
+    key("source.*.rescan", Table, Optional, "{ max_leavers_percent = 5, max_leavers = 5 }",
+        "The limit for leavers that a re-scan finds by absence. When both numbers are passed they are kept back and listed."),
+    key("source.*.rescan.max_leavers_percent", Percent, Default("5"), "5", "The share of the source's users."),
+    key("source.*.rescan.max_leavers", Integer(0, 1_000_000_000), Default("5"), "5", "The number of users."),
+    key("source.*.change_stream", Table, Optional, "{ sink = \"events\", topic = \"hr.employees\" }",
+        "Also publishes the raw changes of the table, in the Debezium envelope. Columns named in redact are left out."),
+    key("source.*.change_stream.sink", Text, Required, "\"events\"", "The sink that gets them, by name."),
+    key("source.*.change_stream.topic", Name(TOPIC_RULE), Depends("required for a kafka sink"), "\"hr.employees\"", "The topic."),
+    key("source.*.batch", Table, Optional, "{ rows = 20000 }", "How much is taken at once."),
+    key("source.*.batch.rows", Integer(1, 200_000), Default("20000"), "20000", "The most changes in one batch under load. A quiet log is handed on change by change."),
+    key("source.*.batch.size", Size, Default("\"16MiB\""), "\"16MiB\"", "The most bytes in one batch."),
+    key("source.*.batch.page_rows", Integer(1, 200_000), Default("10000"), "10000", "The most rows that one page of a scan reads."),
+    key("source.*.batch.page_size", Size, Default("\"16MiB\""), "\"16MiB\"", "The most bytes that one page of a scan reads."),
+    key("source.*.connect_timeout", Duration, Default("\"10s\""), "\"10s\"", "How long a connection may take to be made."),
+    key("source.*.retry_max", Duration, Default("\"60s\""), "\"60s\"", "The longest pause between two attempts while the server can't be reached."),
+    key("source.*.map", Table, Required, "{ email = \"emp_email\" }", "How columns become attributes, one rule for each attribute."),
+    key("source.*.map.*", Rule, Optional, "{ column = \"emp_email\" }",
+        "The rule of one attribute: the name of a column, or a table with exactly one of column, expr and constant."),
+    key("source.*.map.*.column", Text, Optional, "\"job\"", "Takes a column's value."),
+    key("source.*.map.*.expr", Text, Optional, "\"first_name + ' ' + last_name\"", "Computes the value: a CEL expression over columns."),
+    key("source.*.map.*.constant", Constant, Optional, "\"de-DE\"", "The same value for every record."),
+    key("source.*.map.*.default", Constant, Optional, "\"Employee\"", "The value when the column or expression gives null."),
+    key("source.*.map.*.strength", OneOf(&["always", "on_create", "if_empty"]), Default("\"always\""), "\"on_create\"",
+        "always: the source's value counts. on_create: only for a new user. if_empty: only where the user has none."),
+    key("source.*.map.*.on_null", OneOf(&["clear", "keep", "default"]), Depends("\"default\" with a default, else \"clear\""), "\"keep\"",
+        "What null does: clear the attribute, keep what is there, or set the default."),
+    key("source.*.map.*.split", Text, Optional, "\",\"", "Splits a text into the values of a multi-valued attribute."),
+    key("source.*.map.*.reference", Boolean, Default("false"), "true", "The value is the key of another record of this source; the attribute becomes that record's user."),
+
+    key("sink", Table, Optional, "{ log = { type = \"ndjson\" } }", "Where events go, by name. Each sink has a position of its own."),
+    key("sink.*", Table, Optional, "{ type = \"ndjson\" }", "One destination. A sink that is down holds back nothing else."),
+    key("sink.*.type", OneOf(&["kafka", "ndjson"]), Required, "\"kafka\"", "What kind of destination it is."),
+    kafka("sink.*.brokers", Name(BROKER_RULE), Required, "[\"kafka-1.example.com:9092\"]", "The brokers to begin with."),
+    kafka("sink.*.topic", Name(TOPIC_RULE), Default("\"rollcall.identity\""), "\"rollcall.identity\"", "The topic of identity events."),
+    kafka("sink.*.cursors_topic", Name(TOPIC_RULE), Default("\"rollcall.cursors\""), "\"rollcall.cursors\"", "The compacted topic with the position that each transaction reached."),
+    kafka("sink.*.delivery", OneOf(&["exactly_once", "at_least_once"]), Default("\"exactly_once\""), "\"exactly_once\"",
+        "exactly_once: transactions; consumers read with read_committed. at_least_once: an idempotent producer, with less latency."),
+    kafka("sink.*.create_topics", Boolean, Default("true"), "false", "Whether missing topics are made; otherwise they are only checked."),
+    kafka("sink.*.partitions", Integer(1, 10_000), Depends("the broker's own default"), "6", "The partitions of a topic that is made."),
+    kafka("sink.*.replication", Integer(1, 32), Depends("the broker's own default"), "3", "The copies of a topic that is made."),
+    kafka("sink.*.transactional_id", Text, Depends("\"rollcall.<organization>.<sink>\""), "\"rollcall.acme.events\"",
+        "The producer's identity. A second daemon with the same one fences the first."),
+    kafka("sink.*.transaction_timeout", Duration, Default("\"60s\""), "\"60s\"", "When the broker gives up a transaction that nobody ends."),
+    kafka("sink.*.tls", Table, Optional, "{ mode = \"verify-full\", ca = \"/etc/rollcall/kafka-ca.pem\" }", "How the connections are protected."),
+    kafka("sink.*.tls.mode", OneOf(&["disable", "require", "verify-ca", "verify-full"]),
+        Depends("\"verify-full\", or \"disable\" when every broker is on the loopback"), "\"verify-full\"",
+        "disable: no TLS. require: TLS with any certificate. verify-ca: with one of the named authority. verify-full: and with the broker's name."),
+    kafka("sink.*.tls.ca", Path, Depends("the system's authorities"), "\"/etc/rollcall/kafka-ca.pem\"", "The certificates of the authorities to trust (PEM)."),
+    kafka("sink.*.tls.cert", Path, Optional, "\"/etc/rollcall/client.pem\"", "A client certificate (PEM); needs key."),
+    kafka("sink.*.tls.key", Path, Optional, "\"/etc/rollcall/client.key\"", "The client certificate's key (PEM); needs cert."),
+    kafka("sink.*.tls.key_password", Secret, Optional, "{ env = \"KAFKA_KEY_PASSWORD\" }", "The password of an encrypted key; needs key."),
+    kafka("sink.*.sasl", Table, Optional, "{ mechanism = \"SCRAM-SHA-512\", username = \"rollcall\", password = { env = \"KAFKA_PASSWORD\" } }", "How Rollcall logs in."),
+    kafka("sink.*.sasl.mechanism", OneOf(&["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"]), Required, "\"SCRAM-SHA-512\"", "The mechanism."),
+    kafka("sink.*.sasl.username", Text, Depends("required but for OAUTHBEARER"), "\"rollcall\"", "The user."),
+    kafka("sink.*.sasl.password", Secret, Depends("required but for OAUTHBEARER"), "{ env = \"KAFKA_PASSWORD\" }", "The user's password."),
+    kafka("sink.*.sasl.token_file", Path, Depends("required for OAUTHBEARER"), "\"/run/rollcall/kafka-token\"", "A file with the bearer token, kept fresh by something else; read again for each refresh."),
+    kafka("sink.*.properties", Table, Optional, "{ \"linger.ms\" = 0 }", "Properties of librdkafka, handed on as they are."),
+    kafka("sink.*.properties.*", Property, Optional, "\"0\"", "One property. Those that Rollcall sets itself are refused; those that are credentials take a reference."),
+    ndjson("sink.*.path", Path, Default("\"-\""), "\"/var/log/rollcall/events.ndjson\"", "The file, or - for standard output."),
+    ndjson("sink.*.rotate_size", Size, Depends("\"100MiB\" for a file"), "\"100MiB\"", "The size at which a new file is begun."),
+    ndjson("sink.*.rotate_keep", Integer(1, 10_000), Depends("10 for a file"), "10", "How many full files are kept."),
+];

@@ -1,0 +1,343 @@
+//! The top of the file: its tables, and what only shows when they are seen together.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use toml::de::DeValue;
+
+use super::error::Place;
+use super::reader::{Section, child, suggest};
+use super::secret::{Context, Resolver, split_fix};
+use super::{
+    ApiConfig, AttributeType, Config, Destination, Environment, LogConfig, LogFormat, NdjsonConfig,
+    Sealing, ShutdownConfig, SinkConfig, SourceConfig, SourceConnection, StoreConfig, VaultConfig,
+    keys, mapping, sink, source, values,
+};
+
+pub(super) fn config(root: &Section<'_>, environment: Option<&dyn Environment>) -> Option<Config> {
+    let organization = organization(root);
+    let store = root.section("store").and_then(store);
+    let api = root.section("api").and_then(|section| {
+        let listen = section.optional("listen", values::address);
+        section.finish();
+        Some(ApiConfig { listen: listen? })
+    });
+    let log = root.section("log").and_then(log);
+    let vault = root.section("vault").and_then(vault);
+    let shutdown = root.section("shutdown").and_then(|section| {
+        let grace = section.required("grace", values::positive_duration);
+        section.finish();
+        Some(ShutdownConfig { grace: grace? })
+    });
+    let attributes = root.section("attributes").and_then(attributes);
+    let resolver = match (environment, &vault) {
+        (Some(environment), Some(vault)) => open_vault(root, vault, environment),
+        _ => Some(Resolver::Skip),
+    };
+    let whole = resolver.is_some();
+    let context = Context {
+        organization: organization.clone(),
+        resolver: resolver.unwrap_or(Resolver::Skip),
+        attributes: attributes
+            .iter()
+            .flat_map(|known| known.keys().cloned())
+            .collect(),
+    };
+    let sources = root.section("source").and_then(|section| {
+        let sources = named(&section, |name, section| {
+            source::source(name, section, &context)
+        })?;
+        if sources.is_empty() {
+            root.missing("source");
+            return None;
+        }
+        Some(sources)
+    });
+    let sinks = root.section("sink").and_then(|section| {
+        named(&section, |name, section| {
+            sink::sink(name, section, &context)
+        })
+    });
+    let authority = root
+        .section("authority")
+        .and_then(|section| authority(&section, &names_in(root, "source")));
+    root.finish();
+    if let (Some(sources), Some(sinks)) = (&sources, &sinks) {
+        crossings(root, sources, sinks);
+    }
+    whole.then_some(())?;
+    Some(Config {
+        file: root.document().file().to_path_buf(),
+        organization: organization?,
+        store: store?,
+        api: api?,
+        log: log?,
+        shutdown: shutdown?,
+        attributes: attributes?,
+        authority: authority?,
+        sources: sources?,
+        sinks: sinks?,
+        places: BTreeMap::new(),
+    })
+}
+
+fn store(section: Section<'_>) -> Option<StoreConfig> {
+    let path = section.required("path", values::path);
+    let retention = section.required("outbox_retention", values::duration);
+    let max = section.required("outbox_max", values::size_bytes);
+    section.finish();
+    Some(StoreConfig {
+        path: path?,
+        outbox_retention: retention?,
+        outbox_max_bytes: max?,
+    })
+}
+
+fn log(section: Section<'_>) -> Option<LogConfig> {
+    let format = section.required(
+        "format",
+        values::choice(&[("text", LogFormat::Text), ("json", LogFormat::Json)]),
+    );
+    let level = section.required("level", values::text_where(values::is_log_level));
+    section.finish();
+    Some(LogConfig {
+        format: format?,
+        level: level?,
+    })
+}
+
+fn vault(section: Section<'_>) -> Option<VaultConfig> {
+    let key_file = section.optional("key_file", values::path);
+    let previous = section.optional("previous_key_files", values::paths);
+    section.finish();
+    Some(VaultConfig {
+        key_file: key_file?,
+        previous_key_files: previous?.unwrap_or_default(),
+    })
+}
+
+fn open_vault<'a>(
+    root: &Section<'_>,
+    config: &VaultConfig,
+    environment: &'a dyn Environment,
+) -> Option<Resolver<'a>> {
+    match config.open(environment) {
+        Ok(vault) => Some(Resolver::Resolve { vault, environment }),
+        Err(errors) => {
+            for (name, error) in errors {
+                let place = root.section("vault").and_then(|section| {
+                    let key = ["key_file", "previous_key_files"]
+                        .into_iter()
+                        .find(|key| name == format!("vault.{key}"))?;
+                    section.item(key).map(|item| item.place())
+                });
+                let (reason, fix) = split_fix(&error.to_string(), "");
+                let fix = match fix.starts_with("seal it") {
+                    true => "make a key with `rollcall secret generate-key`".to_owned(),
+                    false => fix,
+                };
+                root.document().reject(
+                    place.unwrap_or(Place::START),
+                    name,
+                    format!("a key that cannot be used: {reason}"),
+                    "32 bytes in base64 that only the daemon can read",
+                    fix,
+                );
+            }
+            None
+        }
+    }
+}
+
+fn attributes(section: Section<'_>) -> Option<BTreeMap<String, AttributeType>> {
+    let mut read = BTreeMap::new();
+    let mut complete = true;
+    for (name, item) in section.entries() {
+        if !values::is_attribute_name(&name) {
+            complete = false;
+            reject_table_name(&section, &name, item.key_place(), keys::ATTRIBUTE_RULE);
+        }
+        let kind = item.section().and_then(|section| {
+            let kind = section.required("type", values::choice(AttributeType::WORDS));
+            section.finish();
+            kind
+        });
+        match kind {
+            Some(kind) => drop(read.insert(name, kind)),
+            None => complete = false,
+        }
+    }
+    complete.then_some(read)
+}
+
+fn reject_table_name(section: &Section<'_>, name: &str, place: Place, rule: &str) {
+    section.document().reject(
+        place,
+        section.path(),
+        format!("the name {name:?}"),
+        rule,
+        "choose another name",
+    );
+}
+
+fn named<T>(
+    section: &Section<'_>,
+    parse: impl Fn(String, Section<'_>) -> Option<T>,
+) -> Option<Vec<T>> {
+    let mut read = Vec::new();
+    let mut complete = true;
+    for (name, item) in section.entries() {
+        if !values::is_name(&name) {
+            complete = false;
+            reject_table_name(section, &name, item.key_place(), keys::NAME_RULE);
+        }
+        match item.section().and_then(|inner| parse(name, inner)) {
+            Some(value) => read.push(value),
+            None => complete = false,
+        }
+    }
+    complete.then_some(read)
+}
+
+fn names_in(root: &Section<'_>, key: &'static str) -> Vec<String> {
+    let section = root.section(key);
+    let entries = section.map(|section| section.entries()).unwrap_or_default();
+    entries.into_iter().map(|(name, _)| name).collect()
+}
+
+/// `name.givenName = [...]` is a table in a table for TOML and one attribute for us.
+fn authority(section: &Section<'_>, sources: &[String]) -> Option<BTreeMap<String, Vec<String>>> {
+    let mut read = BTreeMap::new();
+    let mut complete = true;
+    let mut items = Vec::new();
+    for (name, item) in section.entries() {
+        match item.value() {
+            DeValue::Table(_) if mapping::GROUPS.contains(&name.as_str()) => {
+                let inner = item.section()?.entries_of(section.pattern());
+                items.extend(
+                    inner
+                        .into_iter()
+                        .map(|(part, item)| (child(&name, &part), item)),
+                );
+            }
+            _ => items.push((name, item)),
+        }
+    }
+    for (attribute, item) in items {
+        let Some(order) = values::texts(&item) else {
+            complete = false;
+            continue;
+        };
+        for name in order.iter().filter(|name| !sources.contains(name)) {
+            complete = false;
+            source::reject_name(
+                section,
+                &attribute,
+                item.place(),
+                "source",
+                name,
+                sources.iter().map(String::as_str),
+            );
+        }
+        read.insert(attribute, order);
+    }
+    complete.then_some(read)
+}
+
+/// What only shows when sources and sinks are seen together.
+fn crossings(root: &Section<'_>, sources: &[SourceConfig], sinks: &[SinkConfig]) {
+    let document = root.document();
+    let mut slots = BTreeMap::new();
+    for source in sources {
+        let SourceConnection::Postgres(postgres) = &source.connection;
+        let server = (
+            format!("{:?}", postgres.host),
+            postgres.port,
+            &postgres.slot,
+        );
+        if let Some(first) = slots.insert(server, &source.name) {
+            document.reject(
+                source.place,
+                format!("source.{}.slot", source.name),
+                format!(
+                    "the slot {:?}, which source {first:?} has too",
+                    postgres.slot
+                ),
+                "a slot of its own for each source",
+                "write another slot",
+            );
+        }
+        let Some(stream) = &source.change_stream else {
+            continue;
+        };
+        let key = format!("source.{}.change_stream", source.name);
+        match sinks.iter().find(|sink| sink.name == stream.sink) {
+            None => {
+                let known = sinks.iter().map(|sink| sink.name.as_str());
+                if let Some(section) = root.section("sink") {
+                    let fix = suggest(&stream.sink, known).map_or_else(
+                        || format!("add [{}.{}]", section.path(), stream.sink),
+                        |near| format!("write \"{near}\""),
+                    );
+                    document.reject(
+                        stream.place,
+                        format!("{key}.sink"),
+                        format!("the sink {:?}, which does not exist", stream.sink),
+                        "the name of a sink",
+                        fix,
+                    );
+                }
+            }
+            Some(sink) => {
+                let kafka = matches!(sink.destination, Destination::Kafka(_));
+                if kafka && stream.topic.is_none() {
+                    document.reject(
+                        stream.place,
+                        format!("{key}.topic"),
+                        "nothing",
+                        keys::TOPIC_RULE,
+                        format!("add `topic = \"{}.changes\"`", source.name),
+                    );
+                }
+            }
+        }
+    }
+    let mut places = BTreeSet::new();
+    for sink in sinks {
+        let (key, place) = match &sink.destination {
+            Destination::Kafka(kafka) => (
+                "transactional_id",
+                format!("the transactional id {:?}", kafka.transactional_id),
+            ),
+            Destination::Ndjson(NdjsonConfig::Stdout) => ("path", "standard output".to_owned()),
+            Destination::Ndjson(NdjsonConfig::File { path, .. }) => {
+                ("path", format!("the file {}", path.display()))
+            }
+        };
+        if places.contains(&place) {
+            document.reject(
+                sink.place,
+                format!("sink.{}.{key}", sink.name),
+                format!("{place}, which another sink has too"),
+                "one of its own for each sink",
+                "write another one",
+            );
+        }
+        places.insert(place);
+    }
+}
+
+/// The parts that sealing needs; nothing is said about the others.
+pub(super) fn sealing(root: &Section<'_>) -> Option<Sealing> {
+    let organization = organization(root);
+    let vault = root.section("vault").and_then(vault);
+    Some(Sealing {
+        organization: organization?,
+        vault: vault?,
+        sources: names_in(root, "source"),
+        sinks: names_in(root, "sink"),
+    })
+}
+
+fn organization(root: &Section<'_>) -> Option<String> {
+    root.required("organization", values::text_where(values::is_organization))
+}

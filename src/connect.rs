@@ -1,0 +1,251 @@
+//! From the configuration to connectors and to the core's own input types.
+//!
+//! The configuration is valid by construction, so nothing here can fail; what depends on a
+//! server's answer is found out by the connectors.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use rollcall_contract::{Report, Sink, Source};
+use rollcall_core::attribute::AttrType;
+use rollcall_core::mapped::Strength;
+use rollcall_core::mapping::{ConstValue, MappingSpec, OnNull, RuleKind, RuleSpec};
+use rollcall_postgres::PostgresSource;
+use rollcall_postgres::config::{BatchCaps, PostgresConfig};
+use rollcall_transport::{TlsMode, TlsSettings};
+use secrecy::ExposeSecret;
+
+use crate::config::{self, AttributeType, Destination, SinkConfig, SourceConfig, SourceConnection};
+use crate::delivery::ndjson::{NdjsonSink, Target};
+
+/// The connector of a source.
+pub fn source(config: &SourceConfig) -> Arc<dyn Source> {
+    match &config.connection {
+        SourceConnection::Postgres(postgres) => {
+            Arc::new(PostgresSource::new(postgres_config(config, postgres)))
+        }
+    }
+}
+
+fn postgres_config(source: &SourceConfig, postgres: &config::PostgresConfig) -> PostgresConfig {
+    let host = match &postgres.host {
+        config::Host::Tcp(name) => name.clone(),
+        config::Host::Socket(path) => path.display().to_string(),
+    };
+    let mut out = PostgresConfig::new(
+        &host,
+        &postgres.database,
+        &postgres.user,
+        postgres.table.clone(),
+    );
+    out.port = postgres.port;
+    out.password.clone_from(&postgres.password);
+    out.tls = postgres_tls(&postgres.tls);
+    out.slot.clone_from(&postgres.slot);
+    out.publication.clone_from(&postgres.publication);
+    out.key.clone_from(&postgres.key);
+    out.application_name = format!("rollcall/{}", source.name);
+    out.connect_timeout = source.connect_timeout;
+    out.caps = BatchCaps {
+        changes: source.batch.rows,
+        bytes: usize::try_from(source.batch.size_bytes).unwrap_or(usize::MAX),
+    };
+    out
+}
+
+fn postgres_tls(tls: &config::PostgresTls) -> TlsSettings {
+    let config::PostgresTls::Enable { verify, client } = tls else {
+        return TlsSettings::new(TlsMode::Disable);
+    };
+    let mode = match verify {
+        None => TlsMode::Require,
+        Some(v) if v.host_name => TlsMode::VerifyFull,
+        Some(_) => TlsMode::VerifyCa,
+    };
+    let mut out = TlsSettings::new(mode);
+    out.ca_file = verify.as_ref().and_then(|v| v.ca.clone());
+    out.cert_file = client.as_ref().map(|c| c.cert.clone());
+    out.key_file = client.as_ref().map(|c| c.key.clone());
+    out
+}
+
+/// The connector of a sink.
+pub fn sink(organization: &str, config: &SinkConfig) -> Box<dyn Sink> {
+    match &config.destination {
+        Destination::Kafka(kafka) => Box::new(rollcall_kafka::KafkaSink::new(kafka_config(
+            organization,
+            &config.name,
+            kafka,
+        ))),
+        Destination::Ndjson(config::NdjsonConfig::Stdout) => {
+            Box::new(NdjsonSink::new(Target::Stdout))
+        }
+        Destination::Ndjson(config::NdjsonConfig::File {
+            path,
+            rotate_size_bytes,
+            rotate_keep,
+        }) => Box::new(NdjsonSink::new(Target::File {
+            path: path.clone(),
+            rotate_bytes: *rotate_size_bytes,
+            keep: *rotate_keep,
+        })),
+    }
+}
+
+/// Looks at a sink without writing to it.
+pub async fn check_sink(organization: &str, config: &SinkConfig) -> Report {
+    match &config.destination {
+        Destination::Kafka(kafka) => {
+            rollcall_kafka::check(&kafka_config(organization, &config.name, kafka)).await
+        }
+        Destination::Ndjson(_) => Report::default(),
+    }
+}
+
+fn kafka_config(
+    organization: &str,
+    name: &str,
+    kafka: &config::KafkaConfig,
+) -> rollcall_kafka::KafkaConfig {
+    let mut out = rollcall_kafka::KafkaConfig::new(
+        organization,
+        name,
+        kafka.brokers.clone(),
+        kafka.topic.clone(),
+    );
+    out.cursors_topic.clone_from(&kafka.cursors_topic);
+    out.delivery = match kafka.delivery {
+        config::Delivery::ExactlyOnce => rollcall_kafka::Delivery::ExactlyOnce,
+        config::Delivery::AtLeastOnce => rollcall_kafka::Delivery::AtLeastOnce,
+    };
+    out.transactional_id.clone_from(&kafka.transactional_id);
+    out.create_topics = kafka.create_topics;
+    out.partitions = kafka.partitions.and_then(|n| u16::try_from(n).ok());
+    out.replication = kafka.replication;
+    out.tls = kafka.tls.as_ref().map_or_else(
+        || rollcall_kafka::Tls {
+            mode: rollcall_kafka::TlsMode::Disable,
+            ..Default::default()
+        },
+        kafka_tls,
+    );
+    out.sasl = kafka.sasl.as_ref().map(kafka_sasl);
+    out.properties = properties(&kafka.properties);
+    out
+}
+
+fn properties(from: &BTreeMap<String, config::PropertyValue>) -> BTreeMap<String, String> {
+    from.iter()
+        .map(|(name, value)| {
+            let text = match value {
+                config::PropertyValue::Plain(text) => text.clone(),
+                config::PropertyValue::Secret(secret) => secret.expose_secret().to_owned(),
+            };
+            (name.clone(), text)
+        })
+        .collect()
+}
+
+fn kafka_tls(tls: &config::KafkaTls) -> rollcall_kafka::Tls {
+    use rollcall_kafka::Material;
+    rollcall_kafka::Tls {
+        mode: if tls.verify.host_name {
+            rollcall_kafka::TlsMode::VerifyFull
+        } else {
+            rollcall_kafka::TlsMode::VerifyCa
+        },
+        ca: tls.verify.ca.clone().map(Material::File),
+        cert: tls.client.as_ref().map(|c| Material::File(c.cert.clone())),
+        key: tls.client.as_ref().map(|c| Material::File(c.key.clone())),
+    }
+}
+
+fn kafka_sasl(sasl: &config::Sasl) -> rollcall_kafka::Sasl {
+    use config::PasswordMechanism as Mechanism;
+    use rollcall_kafka::ScramHash;
+    match sasl {
+        config::Sasl::Password {
+            mechanism,
+            username,
+            password,
+        } => {
+            let (user, password) = (username.clone(), password.clone());
+            match mechanism {
+                Mechanism::Plain => rollcall_kafka::Sasl::Plain { user, password },
+                Mechanism::ScramSha256 => rollcall_kafka::Sasl::Scram {
+                    hash: ScramHash::Sha256,
+                    user,
+                    password,
+                },
+                Mechanism::ScramSha512 => rollcall_kafka::Sasl::Scram {
+                    hash: ScramHash::Sha512,
+                    user,
+                    password,
+                },
+            }
+        }
+        config::Sasl::OAuthBearer { token_file } => {
+            rollcall_kafka::Sasl::OauthBearer(rollcall_kafka::OauthToken::File(token_file.clone()))
+        }
+    }
+}
+
+/// The core's type of a custom attribute.
+pub fn attribute_type(kind: AttributeType) -> AttrType {
+    match kind {
+        AttributeType::Text => AttrType::Text,
+        AttributeType::Boolean => AttrType::Boolean,
+        AttributeType::Integer => AttrType::Integer,
+        AttributeType::Decimal => AttrType::Decimal,
+        AttributeType::Date => AttrType::Date,
+        AttributeType::Timestamp => AttrType::Timestamp,
+        AttributeType::List => AttrType::List,
+    }
+}
+
+/// The mapping of a source as the core compiles it. Rule numbers are places in the file's
+/// order.
+pub fn mapping_spec(config: &SourceConfig) -> MappingSpec {
+    MappingSpec {
+        rules: config.mapping.rules.iter().map(rule).collect(),
+        scope: config.mapping.scope.as_ref().map(|s| s.expr.clone()),
+        redact: config.redact.clone(),
+        ..MappingSpec::default()
+    }
+}
+
+fn rule(rule: &config::RuleConfig) -> RuleSpec {
+    let kind = match &rule.kind {
+        config::RuleKind::Column(column) => RuleKind::Column(column.clone()),
+        config::RuleKind::Expr(expr) => RuleKind::Expr(expr.clone()),
+        config::RuleKind::Constant(value) => RuleKind::Constant(constant(value)),
+    };
+    let (on_null, default) = match &rule.on_null {
+        config::OnNull::Clear => (OnNull::Clear, None),
+        config::OnNull::Keep => (OnNull::Keep, None),
+        config::OnNull::Default(value) => (OnNull::Default, Some(constant(value))),
+    };
+    RuleSpec {
+        attribute: rule.attribute.clone(),
+        kind,
+        split: rule.split.clone(),
+        default,
+        strength: match rule.strength {
+            config::Strength::Always => Strength::Always,
+            config::Strength::OnCreate => Strength::OnCreate,
+            config::Strength::IfEmpty => Strength::IfEmpty,
+        },
+        on_null,
+    }
+}
+
+fn constant(value: &config::Constant) -> ConstValue {
+    match value {
+        config::Constant::Text(text) | config::Constant::Decimal(text) => {
+            ConstValue::Text(text.clone())
+        }
+        config::Constant::Boolean(b) => ConstValue::Boolean(*b),
+        config::Constant::Integer(n) => ConstValue::Integer(*n),
+        config::Constant::List(texts) => ConstValue::List(texts.clone()),
+    }
+}

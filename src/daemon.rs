@@ -1,0 +1,467 @@
+//! The daemon: everything started in order, and stopped in order.
+//!
+//! Start: store (with its lock) → engine → sinks → sources → interfaces. Stop, within the
+//! grace period: sources (nothing new is read) → engine (what was read is committed and
+//! acknowledged) → sinks (what is in the outbox is delivered as far as it goes) →
+//! interfaces → store. What the grace period cuts is in the source's log or in the outbox,
+//! and goes on at the next start.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use hashbrown::HashMap;
+use metrics_exporter_prometheus::PrometheusHandle;
+use rollcall_contract::Key;
+use rollcall_core::attribute::Attributes;
+use rollcall_core::id::SourceId;
+use rollcall_store::{OpenOptions, Readers, Store, StoreError, Writer};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::cli::exit::{Exit, Failure};
+use crate::config::{Config, SourceConfig};
+use crate::delivery::hub::Hub;
+use crate::delivery::lane::{Lane, SinkLive};
+use crate::delivery::render::Renderer;
+use crate::sync::apply::{Directory, Mappers, rules};
+use crate::sync::clock::now_us;
+use crate::sync::driver::Driver;
+use crate::sync::engine::{Engine, Retention};
+use crate::sync::shared::{SourceLive, SourceSnapshot};
+use crate::sync::track::{RescanGuard, SourceTrack};
+use crate::sync::work::Work;
+use crate::{api, connect};
+
+/// Lots that may wait for the engine. Small: a batch is large, and what waits in the
+/// source's log costs nothing.
+const ENGINE_QUEUE: usize = 1;
+
+/// How often the outbox is trimmed and long runs end.
+const UPKEEP_EVERY: Duration = Duration::from_secs(10);
+
+/// What the running daemon shows of itself.
+pub struct Shared {
+    /// The organization.
+    pub organization: String,
+    /// The sources in the order of the configuration.
+    pub sources: Vec<SourceEntry>,
+    /// The sinks in the order of the configuration.
+    pub sinks: Vec<SinkEntry>,
+    /// The outbox.
+    pub hub: Arc<Hub>,
+    /// The store, to read.
+    pub readers: Readers,
+    /// The organization's attributes.
+    pub attributes: Arc<Attributes>,
+    /// The exposition of metrics.
+    pub metrics: PrometheusHandle,
+    /// When the daemon started, microseconds since the Unix epoch.
+    pub started_us: i64,
+}
+
+/// A source and its live figures.
+pub struct SourceEntry {
+    /// Its number.
+    pub id: SourceId,
+    /// Its name.
+    pub name: String,
+    /// What is going on.
+    pub live: Arc<SourceLive>,
+}
+
+impl SourceEntry {
+    /// Seconds since the commit of the last change taken in, while the server has more for
+    /// us; 0 when there is nothing to take in.
+    pub fn lag_seconds(&self, live: &SourceSnapshot) -> f64 {
+        let behind =
+            live.queued_bytes > 0 || live.server.lag_bytes.is_some_and(|b| b > LAG_NOISE_BYTES);
+        let last = self.live.last_commit_us.load(Ordering::Relaxed);
+        if behind && last > 0 {
+            (now_us() - last).max(0) as f64 / 1e6
+        } else {
+            0.0
+        }
+    }
+}
+
+/// A server writes a little log of its own even when nothing happens.
+const LAG_NOISE_BYTES: u64 = 1 << 20;
+
+/// A sink and its live figures.
+pub struct SinkEntry {
+    /// Its name.
+    pub name: String,
+    /// What is going on.
+    pub live: Arc<SinkLive>,
+}
+
+/// Runs the daemon until it is told to stop.
+///
+/// # Errors
+/// What made it stop by itself.
+pub async fn run(config: Config, metrics: PrometheusHandle) -> Result<(), Failure> {
+    let options = OpenOptions::new(&config.organization);
+    let (mut writer, readers) = Store::open(&config.store.path, options)?;
+    let world = World::prepare(&config, &mut writer, readers, metrics)?;
+    let stop = CancellationToken::new();
+    let (engine_tx, engine_rx) = mpsc::channel(ENGINE_QUEUE);
+    let (fatal_tx, mut fatal) = mpsc::channel::<String>(1);
+
+    let World {
+        shared,
+        engine,
+        mut drivers,
+        lanes,
+    } = world.assemble(&config, writer, &engine_tx, &fatal_tx);
+    let (engine_ended_tx, mut engine_ended) = oneshot::channel();
+    std::thread::Builder::new()
+        .name("engine".to_owned())
+        .spawn(move || {
+            // The receiver outlives the thread unless the daemon is gone.
+            let _ = engine_ended_tx.send(engine.run(engine_rx));
+        })
+        .map_err(Failure::from)?;
+
+    let interfaces = CancellationToken::new();
+    let socket = api::serve_unix(
+        &config.store.socket(),
+        api::router(Arc::clone(&shared)),
+        interfaces.clone(),
+    )?;
+    if let Some(address) = config.api.listen {
+        api::serve_tcp(
+            address,
+            api::public(Arc::clone(&shared)),
+            interfaces.clone(),
+        )
+        .await
+        .map_err(|e| {
+            Failure::new(
+                Exit::Failed,
+                format!("api.listen = \"{address}\" cannot be listened on: {e}"),
+            )
+        })?;
+    }
+    let (lanes_stop, mut lane_tasks) = (CancellationToken::new(), JoinSet::new());
+    for mut lane in lanes {
+        lane.cancel = lanes_stop.clone();
+        lane_tasks.spawn(lane.run());
+    }
+    let mut driver_tasks = JoinSet::new();
+    for driver in drivers.drain(..) {
+        driver_tasks.spawn(
+            Driver {
+                cancel: stop.clone(),
+                ..driver
+            }
+            .run(),
+        );
+    }
+    let upkeep = tokio::spawn(upkeep(engine_tx.clone()));
+    tracing::info!(
+        organization = config.organization,
+        sources = shared.sources.len(),
+        sinks = shared.sinks.len(),
+        store = %config.store.path.display(),
+        "rollcall is running"
+    );
+    notify(&[sd_notify::NotifyState::Ready]);
+
+    let outcome = tokio::select! {
+        signal = stop_signal() => {
+            tracing::info!(signal, "stopping");
+            Ok(())
+        }
+        Some(reason) = fatal.recv() => Err(Failure::new(Exit::Fenced, reason)),
+        ended = &mut engine_ended => Err(engine_failure(ended)),
+    };
+
+    notify(&[sd_notify::NotifyState::Stopping]);
+    let deadline = tokio::time::Instant::now() + config.shutdown.grace;
+    stop.cancel();
+    upkeep.abort();
+    within(deadline, "sources", drain(&mut driver_tasks)).await;
+    if outcome.is_ok() {
+        // What the drivers handed over is committed before the lanes are told to stop.
+        let _ = engine_tx.send(Work::Upkeep).await;
+        within(deadline, "sinks", delivered(&shared)).await;
+    }
+    lanes_stop.cancel();
+    within(deadline, "sinks", drain(&mut lane_tasks)).await;
+    lane_tasks.abort_all();
+    // The engine may have ended by itself.
+    let _ = engine_tx.send(Work::Stop).await;
+    let ended = match tokio::time::timeout_at(deadline, &mut engine_ended).await {
+        Ok(Ok(Err(e))) => Err(Failure::from(e)),
+        _ => Ok(()),
+    };
+    interfaces.cancel();
+    within(deadline, "interfaces", async {
+        let _ = socket.await;
+    })
+    .await;
+    outcome.and(ended)
+}
+
+fn engine_failure(ended: Result<Result<(), StoreError>, oneshot::error::RecvError>) -> Failure {
+    match ended {
+        Ok(Err(e)) => Failure::from(e),
+        Ok(Ok(())) | Err(_) => {
+            Failure::new(Exit::Failed, "the engine ended unexpectedly; see the log")
+        }
+    }
+}
+
+async fn upkeep(engine: mpsc::Sender<Work>) {
+    loop {
+        tokio::time::sleep(UPKEEP_EVERY).await;
+        if engine.send(Work::Upkeep).await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn drain(tasks: &mut JoinSet<()>) {
+    while tasks.join_next().await.is_some() {}
+}
+
+/// Waits until every sink that is delivering has reached the head of the outbox.
+async fn delivered(shared: &Shared) {
+    let head = *shared.hub.head().borrow();
+    let behind = |sink: &SinkEntry| {
+        sink.live.state().0 == "delivering" && sink.live.position.load(Ordering::Relaxed) < head
+    };
+    while shared.sinks.iter().any(behind) {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+async fn within(deadline: tokio::time::Instant, what: &str, work: impl Future<Output = ()>) {
+    if tokio::time::timeout_at(deadline, work).await.is_err() {
+        tracing::warn!(
+            what,
+            "the grace period is over; what is left goes on at the next start"
+        );
+    }
+}
+
+async fn stop_signal() -> &'static str {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut terminate), Ok(mut interrupt)) = (
+        signal(SignalKind::terminate()),
+        signal(SignalKind::interrupt()),
+    ) else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = terminate.recv() => "SIGTERM",
+        _ = interrupt.recv() => "SIGINT",
+    }
+}
+
+/// Tells systemd, where there is one.
+fn notify(states: &[sd_notify::NotifyState<'_>]) {
+    if let Err(e) = sd_notify::notify(false, states) {
+        tracing::debug!("systemd was not told: {e}");
+    }
+}
+
+/// What is prepared before anything runs.
+struct Prepared {
+    attributes: Arc<Attributes>,
+    mappers: Mappers,
+    directory: Directory,
+    ids: HashMap<String, SourceId>,
+    hub: Arc<Hub>,
+    readers: Readers,
+    metrics: PrometheusHandle,
+    stored_head: u64,
+}
+
+struct World {
+    shared: Arc<Shared>,
+    engine: Engine,
+    drivers: Vec<Driver>,
+    lanes: Vec<Lane>,
+}
+
+impl World {
+    fn prepare(
+        config: &Config,
+        writer: &mut Writer,
+        readers: Readers,
+        metrics: PrometheusHandle,
+    ) -> Result<Prepared, Failure> {
+        let now = now_us();
+        let mut ids = HashMap::new();
+        for source in &config.sources {
+            ids.insert(source.name.clone(), writer.source(&source.name, now)?);
+        }
+        let custom: Vec<_> = config
+            .attributes
+            .iter()
+            .map(|(name, kind)| (name.clone(), connect::attribute_type(*kind)))
+            .collect();
+        let attributes = Arc::new(Attributes::new(writer.custom_attributes(&custom)?));
+        let mappers = Mappers::default();
+        let directory = Directory::new(
+            rules(config, &ids, &attributes, mappers.clone()),
+            mappers.clone(),
+        );
+        let stored_head = writer.counts().next_position.before().0;
+        Ok(Prepared {
+            attributes,
+            mappers,
+            directory,
+            ids,
+            hub: Hub::new(stored_head),
+            readers,
+            metrics,
+            stored_head,
+        })
+    }
+}
+
+impl Prepared {
+    fn assemble(
+        self,
+        config: &Config,
+        writer: Writer,
+        engine: &mpsc::Sender<Work>,
+        fatal: &mpsc::Sender<String>,
+    ) -> World {
+        let _ = &self.mappers;
+        let mut entries = Vec::new();
+        let mut tracks = HashMap::new();
+        let mut drivers = Vec::new();
+        for source in &config.sources {
+            let Some(&id) = self.ids.get(&source.name) else {
+                continue;
+            };
+            let live = Arc::new(SourceLive::default());
+            let (repairs, asked) = mpsc::unbounded_channel();
+            tracks.insert(id, track(source, &live, repairs, &self.readers, id));
+            drivers.push(Driver {
+                id,
+                name: source.name.clone(),
+                source: connect::source(source),
+                engine: engine.clone(),
+                live: Arc::clone(&live),
+                mapping: Arc::new(connect::mapping_spec(source)),
+                attributes: Arc::clone(&self.attributes),
+                page_rows: source.batch.page_rows,
+                page_bytes: usize::try_from(source.batch.page_size_bytes).unwrap_or(usize::MAX),
+                repairs: asked,
+                cancel: CancellationToken::new(),
+            });
+            entries.push(SourceEntry {
+                id,
+                name: source.name.clone(),
+                live,
+            });
+        }
+        let names: Vec<(SourceId, String)> =
+            entries.iter().map(|e| (e.id, e.name.clone())).collect();
+        let stored: HashMap<String, u64> = self
+            .readers
+            .sinks()
+            .unwrap_or_default()
+            .into_iter()
+            .map(|row| (row.name, row.delivered.0))
+            .collect();
+        let mut lanes = Vec::new();
+        let mut sinks = Vec::new();
+        for sink in &config.sinks {
+            let live = Arc::new(SinkLive::default());
+            let raw = config.sources.iter().filter_map(|s| {
+                let stream = s.change_stream.as_ref().filter(|c| c.sink == sink.name)?;
+                Some((*self.ids.get(&s.name)?, stream.topic.clone()?))
+            });
+            lanes.push(Lane {
+                name: sink.name.clone(),
+                sink: connect::sink(&config.organization, sink),
+                renderer: Renderer::new(&config.organization, names.clone(), raw),
+                hub: Arc::clone(&self.hub),
+                readers: self.readers.clone(),
+                engine: engine.clone(),
+                live: Arc::clone(&live),
+                stored_position: stored.get(&sink.name).copied().unwrap_or(0),
+                stored_head: self.stored_head,
+                fatal: fatal.clone(),
+                cancel: CancellationToken::new(),
+            });
+            sinks.push(SinkEntry {
+                name: sink.name.clone(),
+                live,
+            });
+        }
+        let positions = config
+            .sinks
+            .iter()
+            .map(|s| (s.name.clone(), stored.get(&s.name).copied().unwrap_or(0)))
+            .collect();
+        let retention = Retention {
+            keep_us: i64::try_from(config.store.outbox_retention.as_micros()).unwrap_or(i64::MAX),
+            max_bytes: config.store.outbox_max_bytes,
+        };
+        let engine = Engine::new(
+            writer,
+            self.readers.clone(),
+            self.directory,
+            tracks,
+            Arc::clone(&self.hub),
+            retention,
+            positions,
+        );
+        let shared = Arc::new(Shared {
+            organization: config.organization.clone(),
+            sources: entries,
+            sinks,
+            hub: self.hub,
+            readers: self.readers,
+            attributes: self.attributes,
+            metrics: self.metrics,
+            started_us: now_us(),
+        });
+        World {
+            shared,
+            engine,
+            drivers,
+            lanes,
+        }
+    }
+}
+
+fn track(
+    source: &SourceConfig,
+    live: &Arc<SourceLive>,
+    repairs: mpsc::UnboundedSender<Vec<Key>>,
+    readers: &Readers,
+    id: SourceId,
+) -> SourceTrack {
+    let open_gaps = readers
+        .gaps(false, 100_000)
+        .unwrap_or_default()
+        .into_iter()
+        .filter(|g| g.source == id)
+        .map(|g| g.id)
+        .collect();
+    SourceTrack {
+        name: source.name.clone(),
+        live: Arc::clone(live),
+        acknowledge: None,
+        repairs,
+        open_gaps,
+        stream_run: None,
+        scan: None,
+        guard: RescanGuard {
+            max_percent: source.rescan.max_leavers_percent,
+            max_leavers: source.rescan.max_leavers,
+        },
+        state: "new",
+        position: String::new(),
+        raw_changes: source.change_stream.is_some(),
+    }
+}

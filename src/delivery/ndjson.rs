@@ -1,0 +1,236 @@
+//! Events as lines of JSON (CloudEvents structured mode), to standard output or a file that
+//! is rotated by size.
+//!
+//! Delivered means written and, for a file, synced: the store's cursor moves behind it
+//! only then. After a crash the last lines may be written again with the same ids: at least
+//! once. A line that was cut by the crash is ended before the next one begins.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
+use std::path::{Path, PathBuf};
+
+use async_trait::async_trait;
+use rollcall_contract::{ConnectorError, Outgoing, Refused, Sink, SinkStart};
+
+/// Where lines go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// Standard output.
+    Stdout,
+    /// A file: rotated beyond `rotate_bytes` into `<path>.1` … `<path>.<keep>`.
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Size beyond which it is rotated.
+        rotate_bytes: u64,
+        /// How many rotated files stay.
+        keep: u32,
+    },
+}
+
+/// The sink.
+pub struct NdjsonSink {
+    target: Target,
+    file: Option<(File, u64)>,
+    buffer: Vec<u8>,
+}
+
+impl NdjsonSink {
+    /// A sink that opens its file when it starts.
+    pub fn new(target: Target) -> NdjsonSink {
+        NdjsonSink {
+            target,
+            file: None,
+            buffer: Vec::new(),
+        }
+    }
+
+    fn write(&mut self, block: &[Outgoing]) -> io::Result<()> {
+        self.buffer.clear();
+        for record in block
+            .iter()
+            .filter(|r| r.value.is_some() && r.destination.is_none())
+        {
+            write_line(record, &mut self.buffer);
+        }
+        match (&self.target, &mut self.file) {
+            (Target::Stdout, _) => {
+                let mut out = io::stdout().lock();
+                out.write_all(&self.buffer)?;
+                out.flush()
+            }
+            (
+                Target::File {
+                    path,
+                    rotate_bytes,
+                    keep,
+                },
+                Some((file, size)),
+            ) => {
+                if *size > 0 && *size + self.buffer.len() as u64 > *rotate_bytes {
+                    rotate(path, *keep)?;
+                    (*file, *size) = open(path)?;
+                }
+                file.write_all(&self.buffer)?;
+                file.sync_data()?;
+                *size += self.buffer.len() as u64;
+                Ok(())
+            }
+            (Target::File { .. }, None) => Err(io::Error::other("the sink was not started")),
+        }
+    }
+
+    fn failed(&self, e: &io::Error) -> ConnectorError {
+        let place = match &self.target {
+            Target::Stdout => "standard output".to_owned(),
+            Target::File { path, .. } => path.display().to_string(),
+        };
+        ConnectorError::transient(
+            "write_failed",
+            format!("Events could not be written to {place}: {e}."),
+        )
+    }
+}
+
+/// Appends one record as a line.
+fn write_line(record: &Outgoing, out: &mut Vec<u8>) {
+    out.push(b'{');
+    for (name, value) in &record.headers {
+        let name = if *name == "content-type" {
+            "datacontenttype"
+        } else {
+            name
+        };
+        out.push(b'"');
+        out.extend_from_slice(name.as_bytes());
+        out.extend_from_slice(b"\":");
+        // A string always serialises, and a vector takes every write.
+        let _ = serde_json::to_writer(&mut *out, &String::from_utf8_lossy(value));
+        out.push(b',');
+    }
+    out.extend_from_slice(b"\"data\":");
+    out.extend_from_slice(record.value.as_deref().unwrap_or(b"null"));
+    out.extend_from_slice(b"}\n");
+}
+
+/// Opens for appending; ends a line that a crash cut.
+fn open(path: &Path) -> io::Result<(File, u64)> {
+    let mut file = OpenOptions::new()
+        .read(true)
+        .append(true)
+        .create(true)
+        .open(path)?;
+    let mut size = file.metadata()?.len();
+    if size > 0 {
+        let mut last = [0u8];
+        file.seek(SeekFrom::End(-1))?;
+        file.read_exact(&mut last)?;
+        if last != *b"\n" {
+            file.write_all(b"\n")?;
+            size += 1;
+        }
+    }
+    Ok((file, size))
+}
+
+fn rotate(path: &Path, keep: u32) -> io::Result<()> {
+    let numbered = |n: u32| PathBuf::from(format!("{}.{n}", path.display()));
+    if keep == 0 {
+        return std::fs::remove_file(path);
+    }
+    for n in (1..keep).rev() {
+        match std::fs::rename(numbered(n), numbered(n + 1)) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+            _ => {}
+        }
+    }
+    std::fs::rename(path, numbered(1))
+}
+
+#[async_trait]
+impl Sink for NdjsonSink {
+    async fn start(&mut self) -> Result<SinkStart, ConnectorError> {
+        if let Target::File { path, .. } = &self.target {
+            match open(path) {
+                Ok(opened) => self.file = Some(opened),
+                Err(e) => return Err(self.failed(&e)),
+            }
+        }
+        Ok(SinkStart::Unknown)
+    }
+
+    async fn deliver(&mut self, block: Vec<Outgoing>) -> Result<Vec<Refused>, ConnectorError> {
+        match tokio::task::block_in_place(|| self.write(&block)) {
+            Ok(()) => Ok(Vec::new()),
+            Err(e) => Err(self.failed(&e)),
+        }
+    }
+
+    async fn stop(&mut self) {
+        self.file = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+
+    use super::*;
+    use bytes::Bytes;
+
+    fn record(n: u64) -> Outgoing {
+        Outgoing {
+            sequence: n,
+            key: None,
+            value: Some(Bytes::from(format!("{{\"n\":{n}}}"))),
+            headers: vec![
+                ("id", Bytes::from(n.to_string())),
+                ("content-type", Bytes::from_static(b"application/json")),
+            ],
+            destination: None,
+        }
+    }
+
+    #[test]
+    fn a_line_is_one_json_document_even_behind_a_cut_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("events.ndjson");
+        std::fs::write(&path, b"{\"cut").unwrap();
+        let target = Target::File {
+            path: path.clone(),
+            rotate_bytes: 1 << 20,
+            keep: 1,
+        };
+        let mut sink = NdjsonSink::new(target);
+        sink.file = Some(open(&path).unwrap());
+        sink.write(&[record(1), record(2)]).unwrap();
+        let text = std::fs::read_to_string(&path).unwrap();
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines[0], "{\"cut");
+        let second: serde_json::Value = serde_json::from_str(lines[2]).unwrap();
+        assert_eq!(second["data"]["n"], 2);
+        assert_eq!(second["datacontenttype"], "application/json");
+    }
+
+    #[test]
+    fn rotation_keeps_as_many_files_as_asked_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("e");
+        let mut sink = NdjsonSink::new(Target::File {
+            path: path.clone(),
+            rotate_bytes: 1,
+            keep: 2,
+        });
+        sink.file = Some(open(&path).unwrap());
+        for n in 0..5 {
+            sink.write(&[record(n)]).unwrap();
+        }
+        let mut names: Vec<String> = std::fs::read_dir(dir.path())
+            .unwrap()
+            .map(|e| e.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        assert_eq!(names, ["e", "e.1", "e.2"]);
+        assert!(std::fs::read_to_string(&path).unwrap().contains("\"n\":4"));
+    }
+}

@@ -1,0 +1,127 @@
+//! The Prometheus exposition. Counters and histograms are recorded where things happen, a
+//! batch at a time; gauges are read from the live figures when they are asked for.
+
+use metrics::{describe_counter, describe_gauge, describe_histogram, gauge};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+
+use super::names;
+use crate::daemon::Shared;
+use std::sync::atomic::Ordering;
+
+/// The states a source can be in: each is a series, so that alerts can name them.
+pub const SOURCE_STATES: [&str; 6] = [
+    "connecting",
+    "scanning",
+    "streaming",
+    "waiting",
+    "refused",
+    "stopped",
+];
+
+/// Bounds of all latency histograms, in seconds.
+const BUCKETS: [f64; 14] = [
+    0.001, 0.0025, 0.005, 0.01, 0.015, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0, 300.0,
+];
+
+/// Installs the recorder of this process.
+///
+/// # Errors
+/// When one is installed already.
+pub fn install() -> Result<PrometheusHandle, String> {
+    let handle = PrometheusBuilder::new()
+        .set_buckets_for_metric(Matcher::Suffix("_seconds".into()), &BUCKETS)
+        .and_then(PrometheusBuilder::install_recorder)
+        .map_err(|e| format!("metrics could not be set up: {e}"))?;
+    describe_counter!(names::CHANGES, "Row changes taken in, by outcome.");
+    describe_histogram!(
+        names::COMMIT_TO_STORE,
+        "Commit at the source to commit in the store."
+    );
+    describe_histogram!(
+        names::COMMIT_TO_DELIVERED,
+        "Commit at the source to certain delivery."
+    );
+    describe_histogram!(names::STORE_COMMIT, "One commit of the store.");
+    describe_counter!(names::DELIVERED, "Records delivered.");
+    describe_counter!(names::GAPS, "Gaps opened, by reason.");
+    describe_gauge!(names::PARKED, "Records that a sink refused.");
+    describe_gauge!(
+        names::LAG_BYTES,
+        "Log between what is confirmed and the server's head."
+    );
+    describe_gauge!(
+        names::LAG_SECONDS,
+        "Age of the last change taken in, while behind."
+    );
+    describe_gauge!(
+        names::RETAINED_BYTES,
+        "Log that the server keeps because of this slot."
+    );
+    describe_gauge!(
+        names::SAFE_BYTES,
+        "Log that may be written before the slot is lost."
+    );
+    describe_gauge!(
+        names::SOURCE_STATE,
+        "1 for the state that the source is in."
+    );
+    describe_gauge!(names::GAPS_OPEN, "Gaps that no scan has closed yet.");
+    describe_gauge!(names::QUEUED_BYTES, "Batches between reader and store.");
+    describe_gauge!(names::SCAN_ROWS, "Rows read by the scan that is under way.");
+    describe_gauge!(names::OUTBOX_HEAD, "Last position of the outbox.");
+    describe_gauge!(
+        names::SINK_POSITION,
+        "Last position that the sink certainly has."
+    );
+    describe_gauge!(names::USERS, "Users, active or not.");
+    describe_gauge!(
+        names::CONFLICTS_OPEN,
+        "Conflicts that wait for a correction."
+    );
+    Ok(handle)
+}
+
+/// Reads the live figures into the gauges.
+pub fn refresh(shared: &Shared) {
+    for source in &shared.sources {
+        let name = source.name.clone();
+        let live = source.live.snapshot();
+        for state in SOURCE_STATES {
+            gauge!(names::SOURCE_STATE, "source" => name.clone(), "state" => state)
+                .set(if live.state == state { 1.0 } else { 0.0 });
+        }
+        let bytes = [
+            (names::LAG_BYTES, live.server.lag_bytes),
+            (names::RETAINED_BYTES, live.server.retained_bytes),
+            (names::SAFE_BYTES, live.server.safe_bytes),
+            (names::QUEUED_BYTES, Some(live.queued_bytes)),
+            (names::SCAN_ROWS, Some(live.scan_rows)),
+        ];
+        for (metric, value) in bytes {
+            if let Some(value) = value {
+                gauge!(metric, "source" => name.clone()).set(value as f64);
+            }
+        }
+        gauge!(names::LAG_SECONDS, "source" => name.clone()).set(source.lag_seconds(&live));
+    }
+    gauge!(names::OUTBOX_HEAD).set(*shared.hub.head().borrow() as f64);
+    for sink in &shared.sinks {
+        gauge!(names::SINK_POSITION, "sink" => sink.name.clone())
+            .set(sink.live.position.load(Ordering::Relaxed) as f64);
+        gauge!(names::PARKED, "sink" => sink.name.clone())
+            .set(sink.live.refused.load(Ordering::Relaxed) as f64);
+    }
+    if let Ok(counts) = shared.readers.counts() {
+        gauge!(names::USERS, "active" => "true").set(counts.active as f64);
+        gauge!(names::USERS, "active" => "false").set((counts.users - counts.active) as f64);
+    }
+    if let Ok(conflicts) = shared.readers.open_conflict_counts() {
+        gauge!(names::CONFLICTS_OPEN).set(conflicts.iter().map(|(_, n)| *n).sum::<u64>() as f64);
+    }
+    if let Ok(gaps) = shared.readers.gaps(false, 100_000) {
+        for source in &shared.sources {
+            let open = gaps.iter().filter(|g| g.source == source.id).count();
+            gauge!(names::GAPS_OPEN, "source" => source.name.clone()).set(open as f64);
+        }
+    }
+}

@@ -1,0 +1,41 @@
+//! The names of all metrics, in one place. Units stand last, as Prometheus asks.
+
+/// Changes taken in, by `source` and `outcome`.
+pub const CHANGES: &str = "rollcall_changes_total";
+/// Seconds from the commit at the source to the commit in the store, by `source`.
+pub const COMMIT_TO_STORE: &str = "rollcall_commit_to_store_seconds";
+/// Seconds from the commit at the source to certain delivery, by `sink`.
+pub const COMMIT_TO_DELIVERED: &str = "rollcall_commit_to_delivered_seconds";
+/// Seconds that one commit of the store took.
+pub const STORE_COMMIT: &str = "rollcall_store_commit_seconds";
+/// Records delivered, by `sink`.
+pub const DELIVERED: &str = "rollcall_delivered_total";
+/// Records that a sink refused and that are parked, by `sink`.
+pub const PARKED: &str = "rollcall_parked_records";
+/// Bytes of log between what is confirmed and the server's head, by `source`.
+pub const LAG_BYTES: &str = "rollcall_source_lag_bytes";
+/// Seconds since the commit of the last change taken in, while the source is behind, by
+/// `source`.
+pub const LAG_SECONDS: &str = "rollcall_source_lag_seconds";
+/// Bytes of log that the server keeps because of us, by `source`.
+pub const RETAINED_BYTES: &str = "rollcall_source_retained_wal_bytes";
+/// Bytes that may be written before the server gives up on us, by `source`.
+pub const SAFE_BYTES: &str = "rollcall_source_safe_wal_size_bytes";
+/// 1 for the state that a source is in, by `source` and `state`.
+pub const SOURCE_STATE: &str = "rollcall_source_state";
+/// Gaps that are open, by `source`.
+pub const GAPS_OPEN: &str = "rollcall_source_gaps_open";
+/// Gaps opened, by `source` and `reason`.
+pub const GAPS: &str = "rollcall_source_gaps_total";
+/// Bytes of batches between reader and store, by `source`.
+pub const QUEUED_BYTES: &str = "rollcall_queued_bytes";
+/// Rows read by the scan that is under way, by `source`.
+pub const SCAN_ROWS: &str = "rollcall_scan_rows";
+/// The last position of the outbox.
+pub const OUTBOX_HEAD: &str = "rollcall_outbox_head_position";
+/// The last position that a sink certainly has, by `sink`.
+pub const SINK_POSITION: &str = "rollcall_sink_position";
+/// Users, by `active` (`true`, `false`).
+pub const USERS: &str = "rollcall_users";
+/// Conflicts that are open.
+pub const CONFLICTS_OPEN: &str = "rollcall_conflicts_open";

@@ -1,0 +1,667 @@
+//! Changes and pages, resolved: from mapped rows to a plan.
+//!
+//! The records of a batch are read from the store beforehand with their keys sorted, the
+//! rules run over what was read, and the plan gathers final states. A row whose image is
+//! incomplete is completed from its stored shadow here, since only here the shadow is at
+//! hand; what even the shadow does not have is read again from the source.
+
+use std::collections::HashSet;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use hashbrown::HashMap;
+use rollcall_contract::{Before, Change, Key, Op, TxId};
+use rollcall_core::attribute::Attributes;
+use rollcall_core::directory::{
+    ChangeRef, LeaverAction, Origin, Remap, Resolver, Rules, SourceRules, Workspace,
+};
+use rollcall_core::document::{Document, LinkState};
+use rollcall_core::event::EventKind;
+use rollcall_core::id::{MatchHash, NewIds, RunId, SourceId, UserId};
+use rollcall_core::mapped::{MappedRow, MappedRows, Outcome};
+use rollcall_core::mapping::{Mapper, fold};
+use rollcall_core::reason::LeaverReason;
+use rollcall_core::state::{LinkTarget, State as _, StateError};
+use rollcall_store::StoreError;
+use smallvec::SmallVec;
+
+use super::clock::now_us;
+use super::engine::Engine;
+use super::envelope;
+use super::pending::Pending;
+use super::scanning::seen_hash;
+use super::window::Purpose;
+use super::work::{Changes, PageWork};
+use crate::config::{self, Config};
+
+/// The mappers in force, shared with the rules so that stored shadows can be mapped again.
+#[derive(Clone, Default)]
+pub struct Mappers(Arc<RwLock<HashMap<SourceId, Arc<Mapper>>>>);
+
+impl Mappers {
+    fn get(&self, source: SourceId) -> Option<Arc<Mapper>> {
+        self.0
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(&source)
+            .cloned()
+    }
+
+    fn set(&self, source: SourceId, mapper: Arc<Mapper>) {
+        self.0
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(source, mapper);
+    }
+}
+
+impl Remap for Mappers {
+    fn remap(&self, source: SourceId, shadow: &[u8], out: &mut MappedRows) {
+        if let Some(mapper) = self.get(source) {
+            mapper.map_shadow(shadow, out);
+        }
+    }
+}
+
+/// UUIDs of version 7 by the wall clock.
+#[derive(Default)]
+struct Ids;
+
+impl NewIds for Ids {
+    fn user_id(&mut self, now_us: i64) -> UserId {
+        let seconds = u64::try_from(now_us / 1_000_000).unwrap_or(0);
+        let nanos = (now_us.rem_euclid(1_000_000) * 1000) as u32;
+        let time = uuid::Timestamp::from_unix(uuid::NoContext, seconds, nanos);
+        UserId(*uuid::Uuid::new_v7(time).as_bytes())
+    }
+}
+
+/// The rules of the organization and what applying them needs between two batches.
+pub struct Directory {
+    pub(super) rules: Rules,
+    mappers: Mappers,
+    ids: Ids,
+    workspace: Workspace,
+    scratch: MappedRows,
+    folds: SmallVec<[MatchHash; 3]>,
+}
+
+/// The organization's rules, from its configuration.
+pub fn rules(
+    config: &Config,
+    ids: &HashMap<String, SourceId>,
+    attributes: &Attributes,
+    mappers: Mappers,
+) -> Rules {
+    let attribute = |name: &String| attributes.by_name(name).map(|a| a.id);
+    let sources = config
+        .sources
+        .iter()
+        .filter_map(|source| {
+            let mut rules = SourceRules::new(*ids.get(&source.name)?, source.name.clone());
+            rules.match_attributes = source
+                .match_attributes
+                .iter()
+                .filter_map(attribute)
+                .collect();
+            rules.fingerprint = source.fingerprint.iter().filter_map(attribute).collect();
+            rules.leaver = match source.leaver {
+                config::LeaverAction::Deactivate => LeaverAction::Deactivate,
+                config::LeaverAction::Ignore => LeaverAction::Ignore,
+            };
+            Some(rules)
+        })
+        .collect();
+    let authority = config
+        .authority
+        .iter()
+        .filter_map(|(name, order)| {
+            Some((
+                attribute(name)?,
+                order
+                    .iter()
+                    .filter_map(|source| ids.get(source).copied())
+                    .collect(),
+            ))
+        })
+        .collect();
+    Rules::new(
+        &config.organization,
+        attributes.clone(),
+        sources,
+        authority,
+        |_, value, out| fold(value, out),
+        Box::new(mappers),
+    )
+}
+
+impl Directory {
+    /// A directory under these rules.
+    pub fn new(rules: Rules, mappers: Mappers) -> Directory {
+        Directory {
+            rules,
+            mappers,
+            ids: Ids,
+            workspace: Workspace::default(),
+            scratch: MappedRows::default(),
+            folds: SmallVec::new(),
+        }
+    }
+
+    /// The mapping that a source's rows and shadows have from here on.
+    pub(super) fn set_mapper(&mut self, source: SourceId, mapper: Arc<Mapper>) {
+        self.mappers.set(source, mapper);
+    }
+
+    pub(super) fn set_known_duplicates(&mut self, duplicates: &HashSet<MatchHash>) {
+        self.rules.known_duplicates = duplicates.iter().copied().collect();
+    }
+
+    /// The deterministic id of an operational event.
+    pub(super) fn operational_id(&self, kind: EventKind, source: &str, what: &str) -> [u8; 16] {
+        let text = format!(
+            "{}\n{}\n{source}\n{what}",
+            self.rules.organization, kind as u8
+        );
+        xxhash_rust::xxh3::xxh3_128(text.as_bytes()).to_be_bytes()
+    }
+}
+
+fn failed(e: StateError) -> StoreError {
+    StoreError::Refused(e.to_string())
+}
+
+/// The keys of a change: where it leads and where it comes from.
+fn keys(change: &Change<'_>) -> (Option<Key>, Option<Key>) {
+    let table = change.table();
+    let after = change.after().and_then(|row| Key::of_row(table, &row));
+    let before = Before::row(change.before()).and_then(|row| Key::of_row(table, &row));
+    (after, before)
+}
+
+/// What happens to one record, with its keys at hand.
+struct Step<'a> {
+    change: Change<'a>,
+    key: Option<Key>,
+    old_key: Option<Key>,
+    /// Index of its mapped row.
+    mapped: Option<usize>,
+}
+
+fn steps(batch: &rollcall_contract::Batch) -> Vec<Step<'_>> {
+    let mut next = 0;
+    batch
+        .changes()
+        .map(|change| {
+            let (key, old_key) = keys(&change);
+            let mapped = change.after().is_some().then(|| {
+                next += 1;
+                next - 1
+            });
+            Step {
+                change,
+                key,
+                old_key,
+                mapped,
+            }
+        })
+        .collect()
+}
+
+impl Engine {
+    pub(super) fn apply_changes(
+        &mut self,
+        work: Changes,
+        pending: &mut Pending,
+    ) -> Result<(), StoreError> {
+        let Changes {
+            source,
+            batch,
+            mapped,
+            mappers,
+        } = work;
+        let now = now_us();
+        let run = self.stream_run(source, now)?;
+        let steps = steps(&batch);
+        self.preload(source, &steps, &mapped)?;
+        let Some(track) = self.sources.get_mut(&source) else {
+            return Ok(());
+        };
+        if let Some(scan) = track.scan.as_mut().filter(|s| !s.absent.is_empty()) {
+            for key in steps.iter().flat_map(|s| [&s.key, &s.old_key]).flatten() {
+                scan.absent.remove(key);
+            }
+        }
+        if track.raw_changes {
+            let name = track.name.clone();
+            for step in &steps {
+                envelope::push(&step.change, source, &name, run, &mut pending.plan.events);
+            }
+        }
+        let directory = &mut self.directory;
+        let images = last_images(&directory.rules, source, &steps, &mapped);
+        let mut resolver = Resolver::new(
+            &directory.rules,
+            &mut self.writer,
+            &mut pending.plan,
+            &mut directory.ids,
+            &mut directory.workspace,
+            now,
+            run,
+        );
+        resolver.begin_batch(&images);
+        for step in &steps {
+            let change = &step.change;
+            let tx = change.tx();
+            pending.changes += 1;
+            let reference = |key: &'_ Key, old_key: Option<&'_ Key>| -> (Key, Option<Key>) {
+                (key.clone(), old_key.filter(|old| *old != key).cloned())
+            };
+            match (change.op(), &step.key, &step.old_key) {
+                (Op::Delete, _, Some(key)) => {
+                    let change = change_ref(key, None, tx, change.ordinal(), Origin::Log);
+                    resolver
+                        .remove(source, &change, LeaverReason::Deleted)
+                        .map_err(failed)?;
+                }
+                (Op::Insert | Op::Update | Op::Read, Some(key), old_key) => {
+                    let (key, old_key) = reference(key, old_key.as_ref());
+                    let Some(index) = step.mapped else { continue };
+                    let change_ref =
+                        change_ref(&key, old_key.as_ref(), tx, change.ordinal(), Origin::Log);
+                    let row = mapped.row(index);
+                    if row.outcome() == Outcome::Deferred {
+                        let stored_under = old_key.as_ref().unwrap_or(&key);
+                        let mapper = &mappers[change.table_index()];
+                        complete(
+                            &mut resolver,
+                            source,
+                            stored_under,
+                            change,
+                            mapper,
+                            &mut directory.scratch,
+                        )?;
+                        let completed = directory.scratch.row(0);
+                        resolver
+                            .apply(source, &change_ref, completed)
+                            .map_err(failed)?;
+                        if completed.incomplete() {
+                            resolver.ask_again(source, key.as_bytes());
+                        }
+                    } else {
+                        resolver.apply(source, &change_ref, row).map_err(failed)?;
+                    }
+                }
+                // Everybody is absent at once: the driver opens a gap, and a scan finds out.
+                (Op::Truncate, _, _) => {}
+                // A record whose key cannot be read cannot be named; counted, never guessed.
+                (_, None, _) | (Op::Delete, _, None) => resolver.unreadable_key(),
+            }
+        }
+        resolver.finish().map_err(failed)?;
+        for step in &steps {
+            pending.committed_at(step.change.tx().commit_us);
+        }
+        pending.bytes += batch.size_bytes();
+        pending.queued_bytes += batch.size_bytes() as u64;
+        pending.progress(source, batch.cursor().clone());
+        self.count(source, false, batch.cursor().text(), pending);
+        Ok(())
+    }
+
+    /// Adds what the plan counted since the last time to the run that did it.
+    fn count(&mut self, source: SourceId, scan: bool, position: &str, pending: &mut Pending) {
+        let counted = std::mem::take(&mut pending.plan.counters);
+        pending.counted.add(&counted);
+        let Some(track) = self.sources.get_mut(&source) else {
+            return;
+        };
+        position.clone_into(&mut track.position);
+        let run = if scan {
+            track.scan.as_mut().map(|s| &mut s.run)
+        } else {
+            track.stream_run.as_mut()
+        };
+        if let Some(run) = run {
+            run.row.counters.add(&counted);
+            run.row.to = Some(position.to_owned());
+            run.dirty = true;
+        }
+    }
+
+    /// Reads what the batch is going to ask of the store, in the order of the keys.
+    fn preload(
+        &mut self,
+        source: SourceId,
+        steps: &[Step<'_>],
+        mapped: &MappedRows,
+    ) -> Result<(), StoreError> {
+        let keys = steps
+            .iter()
+            .flat_map(|s| [&s.key, &s.old_key])
+            .flatten()
+            .map(Key::as_bytes);
+        self.writer.preload(source, keys)?;
+        let mut hashes = Vec::new();
+        for step in steps
+            .iter()
+            .filter(|s| matches!(s.change.op(), Op::Insert | Op::Read))
+        {
+            if let Some(index) = step.mapped {
+                self.directory.folds.clear();
+                self.directory.rules.match_hashes(
+                    source,
+                    &mapped.row(index),
+                    &mut self.directory.folds,
+                );
+                hashes.extend_from_slice(&self.directory.folds);
+            }
+        }
+        self.writer.preload_owners(hashes)
+    }
+
+    pub(super) fn apply_page(
+        &mut self,
+        work: PageWork,
+        pending: &mut Pending,
+    ) -> Result<(), StoreError> {
+        let PageWork {
+            source,
+            page,
+            mapped,
+            mappers,
+        } = work;
+        let now = now_us();
+        let is_scan = page.purpose != Purpose::Repair;
+        let run = match self.sources.get(&source).and_then(|t| t.scan.as_ref()) {
+            Some(scan) if is_scan => scan.run.row.id,
+            _ => self.stream_run(source, now)?,
+        };
+        let steps = steps(&page.rows);
+        self.preload(source, &steps, &mapped)?;
+        let directory = &mut self.directory;
+        let alive: Vec<&Step<'_>> = steps
+            .iter()
+            .enumerate()
+            .filter(|(i, _)| page.is_alive(*i))
+            .map(|(_, s)| s)
+            .collect();
+        let images = last_images(&directory.rules, source, alive.iter().copied(), &mapped);
+        let mut absent = Vec::new();
+        {
+            let mut resolver = Resolver::new(
+                &directory.rules,
+                &mut self.writer,
+                &mut pending.plan,
+                &mut directory.ids,
+                &mut directory.workspace,
+                now,
+                run,
+            );
+            resolver.begin_batch(&images);
+            for step in &alive {
+                let (Some(key), Some(index)) = (&step.key, step.mapped) else {
+                    resolver.unreadable_key();
+                    continue;
+                };
+                if is_newer(&mut resolver, source, key, &page)? {
+                    continue;
+                }
+                pending.changes += 1;
+                let tx = step.change.tx();
+                let change_ref = change_ref(key, None, tx, step.change.ordinal(), Origin::Scan);
+                let row = mapped.row(index);
+                if row.outcome() == Outcome::Deferred {
+                    let mapper = &mappers[step.change.table_index()];
+                    complete(
+                        &mut resolver,
+                        source,
+                        key,
+                        &step.change,
+                        mapper,
+                        &mut directory.scratch,
+                    )?;
+                    resolver
+                        .apply(source, &change_ref, directory.scratch.row(0))
+                        .map_err(failed)?;
+                } else {
+                    resolver.apply(source, &change_ref, row).map_err(failed)?;
+                }
+            }
+            for key in &page.absent {
+                if !is_newer(&mut resolver, source, key, &page)? {
+                    absent.push(key.clone());
+                }
+            }
+            resolver.finish().map_err(failed)?;
+        }
+        pending.bytes += page.rows.size_bytes();
+        let position = page.rows.cursor().text().to_owned();
+        self.count(source, is_scan, &position, pending);
+        match page.purpose {
+            Purpose::Scan { number } => {
+                let seen = steps
+                    .iter()
+                    .filter_map(|s| s.key.as_ref())
+                    .map(|k| seen_hash(k.as_bytes()))
+                    .collect();
+                self.scan_page(source, number, page.last, seen, pending);
+            }
+            Purpose::Absence => {
+                if let Some(scan) = self.sources.get_mut(&source).and_then(|t| t.scan.as_mut()) {
+                    scan.absent.extend(absent);
+                }
+            }
+            // A record that was to be completed and is gone: the log says so itself.
+            Purpose::Repair => {}
+        }
+        Ok(())
+    }
+
+    /// Removes a record that a scan proved absent.
+    pub(super) fn remove_absent(
+        &mut self,
+        source: SourceId,
+        key: &Key,
+        reason: LeaverReason,
+        run: RunId,
+        now: i64,
+        pending: &mut Pending,
+    ) -> Result<(), StoreError> {
+        let directory = &mut self.directory;
+        let mut resolver = Resolver::new(
+            &directory.rules,
+            &mut self.writer,
+            &mut pending.plan,
+            &mut directory.ids,
+            &mut directory.workspace,
+            now,
+            run,
+        );
+        let change = ChangeRef {
+            key: key.as_bytes(),
+            old_key: None,
+            tx: &[],
+            position: "",
+            ordinal: 0,
+            commit_us: now,
+            origin: Origin::Scan,
+        };
+        resolver.remove(source, &change, reason).map_err(failed)?;
+        resolver.finish().map_err(failed)
+    }
+
+    /// Considers records again that were held because of these match keys.
+    pub(super) fn retry(
+        &mut self,
+        keys: &HashSet<MatchHash>,
+        run: RunId,
+        now: i64,
+        pending: &mut Pending,
+    ) -> Result<(), StoreError> {
+        let directory = &mut self.directory;
+        let mut resolver = Resolver::new(
+            &directory.rules,
+            &mut self.writer,
+            &mut pending.plan,
+            &mut directory.ids,
+            &mut directory.workspace,
+            now,
+            run,
+        );
+        let keys: Vec<MatchHash> = keys.iter().copied().collect();
+        resolver.retry(&keys).map_err(failed)?;
+        resolver.finish().map_err(failed)
+    }
+
+    /// Of these records, how many keep an active user; and how many active users this
+    /// source has in all.
+    pub(super) fn count_leavers(
+        &mut self,
+        source: SourceId,
+        absent: &[Key],
+    ) -> Result<(u64, u64), StoreError> {
+        let mut leavers = 0;
+        let mut bytes = Vec::new();
+        for key in absent {
+            if let Some(LinkTarget::User(row)) =
+                self.writer.link(source, key.as_bytes()).map_err(failed)?
+            {
+                bytes.clear();
+                if self.writer.user(row, &mut bytes).map_err(failed)?
+                    && Document::decode(&bytes).is_ok_and(|d| d.is_active())
+                {
+                    leavers += 1;
+                }
+            }
+        }
+        if leavers == 0 {
+            return Ok((0, 0));
+        }
+        Ok((leavers, self.linked_active(source)?))
+    }
+
+    /// Every record of a source that is present as far as the directory knows.
+    pub(super) fn present_keys(
+        &mut self,
+        source: SourceId,
+        mut each: impl FnMut(&[u8], bool),
+    ) -> Result<(), StoreError> {
+        const AT_ONCE: usize = 5_000;
+        let mut after: Option<Key> = None;
+        let mut bytes = Vec::new();
+        loop {
+            let links = self.writer.links_after(source, after.as_ref(), AT_ONCE)?;
+            for (key, target) in &links {
+                match target {
+                    LinkTarget::Record => each(key, false),
+                    LinkTarget::User(row) => {
+                        bytes.clear();
+                        self.writer.user(*row, &mut bytes).map_err(failed)?;
+                        let Ok(document) = Document::decode(&bytes) else {
+                            continue;
+                        };
+                        let state = document
+                            .find_link(source, key)
+                            .map(|i| document.links[i].state);
+                        if state.is_some_and(LinkState::is_present) {
+                            each(key, document.is_active());
+                        }
+                    }
+                }
+            }
+            match links.last() {
+                Some((key, _)) if links.len() == AT_ONCE => after = Key::from_bytes(key),
+                _ => return Ok(()),
+            }
+        }
+    }
+
+    fn linked_active(&mut self, source: SourceId) -> Result<u64, StoreError> {
+        let mut active = 0;
+        self.present_keys(source, |_, is_active| active += u64::from(is_active))?;
+        Ok(active)
+    }
+}
+
+fn change_ref<'a>(
+    key: &'a Key,
+    old_key: Option<&'a Key>,
+    tx: &'a rollcall_contract::Tx,
+    ordinal: u32,
+    origin: Origin,
+) -> ChangeRef<'a> {
+    ChangeRef {
+        key: key.as_bytes(),
+        old_key: old_key.map(Key::as_bytes),
+        tx: if origin == Origin::Scan {
+            &[]
+        } else {
+            &tx.id.0
+        },
+        position: tx.position(),
+        ordinal,
+        commit_us: tx.commit_us,
+        origin,
+    }
+}
+
+/// Maps a row again with what is stored of its record.
+fn complete(
+    resolver: &mut Resolver<'_>,
+    source: SourceId,
+    key: &Key,
+    change: &Change<'_>,
+    mapper: &Mapper,
+    out: &mut MappedRows,
+) -> Result<(), StoreError> {
+    let mut shadow = Vec::new();
+    resolver
+        .stored_shadow(source, key.as_bytes(), &mut shadow)
+        .map_err(failed)?;
+    out.clear();
+    if let Some(row) = change.after() {
+        mapper.map(&row, Some(&shadow), out);
+    }
+    Ok(())
+}
+
+/// Whether the directory holds something newer of a record than a page has read.
+fn is_newer(
+    resolver: &mut Resolver<'_>,
+    source: SourceId,
+    key: &Key,
+    page: &super::window::HeldPage,
+) -> Result<bool, StoreError> {
+    let stored: Option<TxId> = resolver.link_tx(source, key.as_bytes()).map_err(failed)?;
+    Ok(stored.is_some_and(|tx| page.window.may_be_newer(&tx)))
+}
+
+/// The match keys that each record will have when the batch has been applied.
+fn last_images<'s>(
+    rules: &Rules,
+    source: SourceId,
+    steps: impl IntoIterator<Item = &'s Step<'s>>,
+    mapped: &MappedRows,
+) -> Vec<(&'s [u8], MatchHash)> {
+    let mut last: HashMap<&[u8], Option<usize>> = HashMap::new();
+    for step in steps {
+        if let Some(old) = &step.old_key {
+            last.insert(old.as_bytes(), None);
+        }
+        if let Some(key) = &step.key {
+            last.insert(key.as_bytes(), step.mapped);
+        }
+    }
+    let mut images = Vec::with_capacity(last.len());
+    let mut hashes: SmallVec<[MatchHash; 3]> = SmallVec::new();
+    for (key, index) in last {
+        let Some(index) = index else { continue };
+        let row: MappedRow<'_> = mapped.row(index);
+        if row.outcome() == Outcome::Mapped {
+            hashes.clear();
+            rules.match_hashes(source, &row, &mut hashes);
+            images.extend(hashes.iter().map(|h| (key, *h)));
+        }
+    }
+    images
+}

@@ -1,0 +1,558 @@
+//! One source, driven: opens its log, maps what it brings, reads pages when a scan is due,
+//! and hands everything to the engine in one order.
+//!
+//! The order is the argument: the driver is one task, so a page can be placed exactly
+//! behind the log events that it has seen. A session ends with the connection; what was
+//! handed over by then is in the store or will be delivered again from the stored cursor,
+//! so a new session needs nothing of the old one.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use rollcall_contract::{
+    Acknowledge, Batch, ConnectorError, Cursor, Gap, GapReason, Key, Op, Page, Source, StreamItem,
+    TableSchema,
+};
+use rollcall_core::attribute::Attributes;
+use rollcall_core::id::SourceId;
+use rollcall_core::mapped::MappedRows;
+use rollcall_core::mapping::{Mapper, MappingSpec};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::backoff::Backoff;
+use super::scan::{Next, Scan};
+use super::shared::SourceLive;
+use super::window::{HeldPage, Opened as OpenWindow, Purpose, Windows};
+use super::work::{Changes, Opened, PageWork, Work};
+
+/// Above so many rows mapping leaves the runtime's worker to others.
+const INLINE_ROWS: usize = 500;
+
+/// While pages wait on an idle log, the server is asked for its position this often.
+const HURRY: Duration = Duration::from_millis(10);
+
+/// How often the server's view is refreshed.
+const STATUS_EVERY: Duration = Duration::from_secs(10);
+
+/// Everything that one source's driver needs.
+pub struct Driver {
+    /// The source's number.
+    pub id: SourceId,
+    /// The source's name.
+    pub name: String,
+    /// The connector.
+    pub source: Arc<dyn Source>,
+    /// Where work goes.
+    pub engine: mpsc::Sender<Work>,
+    /// What the daemon shows.
+    pub live: Arc<SourceLive>,
+    /// The mapping, not yet bound to a schema.
+    pub mapping: Arc<MappingSpec>,
+    /// The organization's attributes.
+    pub attributes: Arc<Attributes>,
+    /// Rows of a page at most.
+    pub page_rows: usize,
+    /// Bytes of a page at most.
+    pub page_bytes: usize,
+    /// Records that the engine wants read again.
+    pub repairs: mpsc::UnboundedReceiver<Vec<Key>>,
+    /// Ends the driver.
+    pub cancel: CancellationToken,
+}
+
+/// Why a session ended.
+enum Ended {
+    /// The daemon stops.
+    Cancelled,
+    /// The engine is gone: the daemon stops.
+    EngineGone,
+    /// The connector failed.
+    Failed(ConnectorError),
+}
+
+impl From<ConnectorError> for Ended {
+    fn from(e: ConnectorError) -> Self {
+        Ended::Failed(e)
+    }
+}
+
+impl<T> From<mpsc::error::SendError<T>> for Ended {
+    fn from(_: mpsc::error::SendError<T>) -> Self {
+        Ended::EngineGone
+    }
+}
+
+impl From<oneshot::error::RecvError> for Ended {
+    fn from(_: oneshot::error::RecvError) -> Self {
+        Ended::EngineGone
+    }
+}
+
+impl Driver {
+    /// Runs until cancelled. Failures are retried for ever: quickly and ever slower when
+    /// they may mend themselves, slowly when an operator is needed.
+    pub async fn run(mut self) {
+        let mut delay = Backoff::default();
+        loop {
+            let (state, wait, reason) = match self.session(&mut delay).await {
+                Ok(never) => match never {},
+                Err(Ended::Cancelled | Ended::EngineGone) => return,
+                Err(Ended::Failed(e)) if e.is_transient() => {
+                    ("waiting", delay.next(), e.to_string())
+                }
+                Err(Ended::Failed(e)) => ("refused", Backoff::SLOWEST, e.to_string()),
+            };
+            tracing::warn!(
+                source = self.name,
+                state,
+                retry_in_ms = wait.as_millis() as u64,
+                "{reason}"
+            );
+            if self.state(state, reason).await.is_err() {
+                return;
+            }
+            tokio::select! {
+                () = self.cancel.cancelled() => return,
+                () = tokio::time::sleep(wait) => {}
+            }
+        }
+    }
+
+    async fn state(&self, state: &'static str, reason: String) -> Result<(), Ended> {
+        self.live.set_state(state, &reason);
+        self.engine
+            .send(Work::State {
+                source: self.id,
+                state,
+                reason,
+            })
+            .await?;
+        Ok(())
+    }
+
+    async fn ask<T>(&self, work: impl FnOnce(oneshot::Sender<T>) -> Work) -> Result<T, Ended> {
+        let (reply, answer) = oneshot::channel();
+        self.engine.send(work(reply)).await?;
+        Ok(answer.await?)
+    }
+
+    async fn session(&mut self, delay: &mut Backoff) -> Result<std::convert::Infallible, Ended> {
+        self.state("connecting", String::new()).await?;
+        let resume = self
+            .ask(|reply| Work::Resume {
+                source: self.id,
+                reply,
+            })
+            .await?;
+        let opened = tokio::select! {
+            () = self.cancel.cancelled() => return Err(Ended::Cancelled),
+            opened = self.source.open(resume.cursor) => opened?,
+        };
+        for gap in &opened.gaps {
+            tracing::warn!(
+                source = self.name,
+                reason = gap.reason.as_str(),
+                from = gap.from,
+                to = gap.to,
+                "gap: {}",
+                gap.detail
+            );
+        }
+        let (start, acknowledge) = (opened.start.clone(), Arc::clone(&opened.acknowledge));
+        let scan_due = self
+            .ask(|reply| {
+                Work::Opened(Opened {
+                    source: self.id,
+                    start: opened.start,
+                    lineage: opened.lineage,
+                    gaps: opened.gaps,
+                    acknowledge: opened.acknowledge,
+                    reply,
+                })
+            })
+            .await?;
+        delay.reset();
+        let watch = self.watch_status();
+        let mut stream = opened.stream;
+        let mut session = Session {
+            driver: self,
+            cursor: start,
+            acknowledge,
+            windows: Windows::default(),
+            scan: Scan::default(),
+            repairs: resume.repairs,
+            read: None,
+            mappers: Vec::new(),
+        };
+        let ended = session.run(&mut *stream, scan_due).await;
+        if let Some(read) = session.read.take() {
+            read.task.abort();
+        }
+        watch.abort();
+        stream.close().await;
+        ended
+    }
+
+    /// Keeps the server's view fresh, on a connection of its own.
+    fn watch_status(&self) -> JoinHandle<()> {
+        let (source, live) = (Arc::clone(&self.source), Arc::clone(&self.live));
+        tokio::spawn(async move {
+            loop {
+                if let Ok(status) = source.status().await {
+                    live.set_server(status);
+                }
+                tokio::time::sleep(STATUS_EVERY).await;
+            }
+        })
+    }
+}
+
+/// A read that is under way.
+struct Read {
+    task: JoinHandle<Result<Page, ConnectorError>>,
+    window: OpenWindow,
+    asked: Vec<Key>,
+    purpose: Purpose,
+}
+
+struct Session<'a> {
+    driver: &'a mut Driver,
+    /// Up to here the log was handed on.
+    cursor: Cursor,
+    acknowledge: Arc<dyn Acknowledge>,
+    windows: Windows,
+    scan: Scan,
+    repairs: Vec<Key>,
+    read: Option<Read>,
+    mappers: Vec<(Arc<TableSchema>, Arc<Mapper>)>,
+}
+
+impl Session<'_> {
+    async fn run(
+        &mut self,
+        stream: &mut dyn rollcall_contract::ChangeStream,
+        scan_due: bool,
+    ) -> Result<std::convert::Infallible, Ended> {
+        let schema = self.driver.source.schema().await?;
+        self.mapper(&schema).await?;
+        if scan_due {
+            self.begin_scan().await?;
+        } else {
+            self.driver.state("streaming", String::new()).await?;
+        }
+        let mut hurry = tokio::time::interval(HURRY);
+        hurry.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            self.advance().await?;
+            let waiting = !self.windows.is_empty();
+            tokio::select! {
+                biased;
+                () = self.driver.cancel.cancelled() => return Err(Ended::Cancelled),
+                page = finished(&mut self.read) => self.page_came(page).await?,
+                keys = self.driver.repairs.recv() => match keys {
+                    Some(keys) => self.repairs.extend(keys),
+                    None => return Err(Ended::EngineGone),
+                },
+                item = stream.next() => self.item(item?).await?,
+                _ = hurry.tick(), if waiting => self.acknowledge.hurry(),
+            }
+        }
+    }
+
+    async fn item(&mut self, item: StreamItem) -> Result<(), Ended> {
+        let source = self.driver.id;
+        match item {
+            StreamItem::Batch(batch) => {
+                self.windows.observe(&batch);
+                self.cursor = batch.cursor().clone();
+                let (mapped, mappers) = self.map(&batch).await?;
+                self.driver
+                    .live
+                    .queued_bytes
+                    .fetch_add(batch.size_bytes() as u64, Ordering::Relaxed);
+                let emptied = batch
+                    .changes()
+                    .find(|c| c.op() == Op::Truncate)
+                    .map(|c| c.tx().position().to_owned());
+                self.driver
+                    .engine
+                    .send(Work::Changes(Changes {
+                        source,
+                        batch,
+                        mapped,
+                        mappers,
+                    }))
+                    .await?;
+                if let Some(position) = emptied {
+                    self.table_emptied(position).await?;
+                }
+            }
+            StreamItem::Progress(cursor) => {
+                self.cursor = cursor.clone();
+                self.driver
+                    .engine
+                    .send(Work::Progress { source, cursor })
+                    .await?;
+            }
+            StreamItem::SchemaChanged(schema) => {
+                tracing::info!(source = self.driver.name, table = %schema.table, columns = schema.columns.len(), "the table's columns changed");
+                self.mapper(&schema).await?;
+            }
+            StreamItem::Gap(gap) => self.gap(gap).await?,
+        }
+        Ok(())
+    }
+
+    async fn gap(&mut self, gap: Gap) -> Result<(), Ended> {
+        tracing::warn!(
+            source = self.driver.name,
+            reason = gap.reason.as_str(),
+            "gap: {}",
+            gap.detail
+        );
+        self.driver
+            .engine
+            .send(Work::Gap {
+                source: self.driver.id,
+                gap,
+            })
+            .await?;
+        self.begin_scan().await
+    }
+
+    /// TRUNCATE is the absence of everybody at once. It is never believed from the log
+    /// alone: a scan finds out who is there, and its guard has the last word.
+    async fn table_emptied(&mut self, position: String) -> Result<(), Ended> {
+        let detail = "The table was truncated. It is read again; people who are gone from it are deactivated only as far as the limit for leavers allows.";
+        self.gap(Gap {
+            tables: Vec::new(),
+            reason: GapReason::Truncated,
+            from: Some(position.clone()),
+            to: Some(position),
+            detail: detail.to_owned(),
+        })
+        .await
+    }
+
+    /// A scan begins from the beginning of the table, or goes on after a crash. One that is
+    /// under way when a gap opens starts again: what it read before proves nothing now.
+    async fn begin_scan(&mut self) -> Result<(), Ended> {
+        let source = self.driver.id;
+        let place = self
+            .driver
+            .ask(|reply| Work::ScanBegin {
+                source,
+                duplicates: Default::default(),
+                reply,
+            })
+            .await?;
+        if let Some(read) = self.read.take() {
+            read.task.abort();
+        }
+        self.windows.clear();
+        self.driver
+            .live
+            .scan_rows
+            .store(place.rows, Ordering::Relaxed);
+        self.scan.begin(place);
+        self.driver.state("scanning", String::new()).await
+    }
+
+    /// Applies pages whose windows are closed and starts the next read.
+    async fn advance(&mut self) -> Result<(), Ended> {
+        while let Some(page) = self.windows.pop_closed(&self.cursor) {
+            self.apply(page).await?;
+        }
+        while self.read.is_none() {
+            if !self.repairs.is_empty() {
+                let at = self.repairs.len().saturating_sub(1000);
+                let keys = self.repairs.split_off(at);
+                self.read_keys(keys, Purpose::Repair);
+                break;
+            }
+            let source = self.driver.id;
+            match self.scan.next() {
+                Next::Page => {
+                    let request = self
+                        .scan
+                        .request(self.driver.page_rows, self.driver.page_bytes);
+                    let connector = Arc::clone(&self.driver.source);
+                    self.start_read(Vec::new(), Purpose::Scan { number: 0 }, async move {
+                        connector.page(request).await
+                    });
+                }
+                Next::Keys(keys) => self.read_keys(keys, Purpose::Absence),
+                Next::AskMissing => {
+                    let keys = self
+                        .driver
+                        .ask(|reply| Work::ScanMissing { source, reply })
+                        .await?;
+                    self.scan.missing(keys);
+                }
+                Next::End => {
+                    let result = self
+                        .driver
+                        .ask(|reply| Work::ScanEnd { source, reply })
+                        .await?;
+                    self.scan.end();
+                    let reason = match result.leavers_held_back {
+                        0 => String::new(),
+                        n => format!(
+                            "{n} records are absent from the source; deactivating that many people at once needs a look: see `rollcall runs`."
+                        ),
+                    };
+                    self.driver.state("streaming", reason).await?;
+                }
+                Next::Wait | Next::Nothing => break,
+            }
+        }
+        Ok(())
+    }
+
+    fn read_keys(&mut self, keys: Vec<Key>, purpose: Purpose) {
+        let connector = Arc::clone(&self.driver.source);
+        let asked = keys.clone();
+        self.start_read(asked, purpose, async move { connector.reread(&keys).await });
+    }
+
+    fn start_read(
+        &mut self,
+        asked: Vec<Key>,
+        purpose: Purpose,
+        read: impl Future<Output = Result<Page, ConnectorError>> + Send + 'static,
+    ) {
+        let window = self.windows.open();
+        self.read = Some(Read {
+            task: tokio::spawn(read),
+            window,
+            asked,
+            purpose,
+        });
+    }
+
+    async fn page_came(&mut self, came: (Read, Result<Page, ConnectorError>)) -> Result<(), Ended> {
+        let (read, page) = came;
+        let page = match page {
+            Ok(page) => page,
+            Err(e) => {
+                self.windows.cancel(read.window);
+                return Err(e.into());
+            }
+        };
+        let purpose = match read.purpose {
+            Purpose::Scan { .. } => {
+                let rows = page.rows.len() as u64;
+                self.driver
+                    .live
+                    .scan_rows
+                    .fetch_add(rows, Ordering::Relaxed);
+                Purpose::Scan {
+                    number: self.scan.page_came(page.last.as_ref()),
+                }
+            }
+            Purpose::Absence => {
+                self.scan.keys_came();
+                Purpose::Absence
+            }
+            Purpose::Repair => Purpose::Repair,
+        };
+        self.windows
+            .hold(read.window, HeldPage::new(page, purpose, &read.asked));
+        self.acknowledge.hurry();
+        Ok(())
+    }
+
+    async fn apply(&mut self, page: HeldPage) -> Result<(), Ended> {
+        let (mapped, mappers) = self.map(&page.rows).await?;
+        if page.purpose != Purpose::Repair {
+            self.scan.applied();
+        }
+        let source = self.driver.id;
+        self.driver
+            .engine
+            .send(Work::Page(PageWork {
+                source,
+                page,
+                mapped,
+                mappers,
+            }))
+            .await?;
+        Ok(())
+    }
+
+    /// Maps every new row of a batch.
+    async fn map(&mut self, batch: &Batch) -> Result<(MappedRows, Vec<Arc<Mapper>>), Ended> {
+        let mut mappers = Vec::with_capacity(batch.tables().len());
+        for schema in batch.tables() {
+            mappers.push(self.mapper(schema).await?);
+        }
+        let run = || {
+            let mut mapped = MappedRows::default();
+            for change in batch.changes() {
+                if let Some(row) = change.after() {
+                    mappers[change.table_index()].map(&row, None, &mut mapped);
+                }
+            }
+            mapped
+        };
+        let mapped = if batch.len() > INLINE_ROWS {
+            tokio::task::block_in_place(run)
+        } else {
+            run()
+        };
+        Ok((mapped, mappers))
+    }
+
+    async fn mapper(&mut self, schema: &Arc<TableSchema>) -> Result<Arc<Mapper>, Ended> {
+        if let Some((_, mapper)) = self
+            .mappers
+            .iter()
+            .find(|(s, _)| Arc::ptr_eq(s, schema) || s == schema)
+        {
+            return Ok(Arc::clone(mapper));
+        }
+        let source = self.driver.id;
+        let schemas = self
+            .driver
+            .ask(|reply| Work::Schema {
+                source,
+                schema: Arc::clone(schema),
+                reply,
+            })
+            .await?;
+        let mapper =
+            super::mapper::compile(&self.driver.mapping, &schemas, &self.driver.attributes)?;
+        let mapper = Arc::new(mapper);
+        self.driver
+            .engine
+            .send(Work::Mapper {
+                source,
+                mapper: Arc::clone(&mapper),
+            })
+            .await?;
+        self.mappers.push((Arc::clone(schema), Arc::clone(&mapper)));
+        Ok(mapper)
+    }
+}
+
+/// Waits for the read that is under way, for ever when there is none. Cancel safe: the read
+/// stays in its place until it is finished.
+async fn finished(read: &mut Option<Read>) -> (Read, Result<Page, ConnectorError>) {
+    let page = match read {
+        Some(read) => match (&mut read.task).await {
+            Ok(page) => page,
+            Err(_) => Err(ConnectorError::transient(
+                "read_aborted",
+                "A page could not be read to its end.",
+            )),
+        },
+        None => std::future::pending().await,
+    };
+    match read.take() {
+        Some(read) => (read, page),
+        None => std::future::pending().await,
+    }
+}

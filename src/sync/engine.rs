@@ -1,0 +1,334 @@
+//! The one thread that applies everything: the directory's rules over the store.
+//!
+//! Work is taken in order, gathered while more of the same source is waiting (so a flood is
+//! committed in large lots and a single change at once), and committed in one transaction
+//! with its cursor. Only behind the commit come the acknowledgement to the source, the
+//! hand-over to the sinks and the answers to whoever waits. If the store cannot commit, the
+//! engine ends and the daemon stops: nothing was acknowledged, so nothing is lost.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use hashbrown::HashMap;
+use rollcall_contract::Key;
+use rollcall_core::id::SourceId;
+use rollcall_store::{Commit, Readers, StoreError, Writer};
+use tokio::sync::mpsc;
+
+use super::apply::Directory;
+use super::clock::now_us;
+use super::pending::Pending;
+use super::track::SourceTrack;
+use super::work::{ResumePoint, Work};
+use crate::delivery::hub::Hub;
+use crate::observe::names;
+
+/// A lot is closed at so many changes …
+const LOT_CHANGES: usize = 20_000;
+/// … or so many bytes of log, whichever comes first.
+const LOT_BYTES: usize = 16 << 20;
+
+/// How the outbox is kept.
+#[derive(Clone, Copy, Debug)]
+pub struct Retention {
+    /// Delivered events stay for so long, microseconds.
+    pub keep_us: i64,
+    /// … unless the outbox is larger than this.
+    pub max_bytes: u64,
+}
+
+/// The engine.
+pub struct Engine {
+    pub(super) writer: Writer,
+    pub(super) readers: Readers,
+    pub(super) directory: Directory,
+    pub(super) sources: HashMap<SourceId, SourceTrack>,
+    hub: Arc<Hub>,
+    retention: Retention,
+    /// Names of all configured sinks: the outbox is trimmed behind the slowest of them.
+    sinks: HashMap<String, u64>,
+}
+
+impl Engine {
+    /// An engine over an open store.
+    pub fn new(
+        writer: Writer,
+        readers: Readers,
+        directory: Directory,
+        sources: HashMap<SourceId, SourceTrack>,
+        hub: Arc<Hub>,
+        retention: Retention,
+        sinks: HashMap<String, u64>,
+    ) -> Engine {
+        Engine {
+            writer,
+            readers,
+            directory,
+            sources,
+            hub,
+            retention,
+            sinks,
+        }
+    }
+
+    /// Works until told to stop, or until the store fails.
+    ///
+    /// # Errors
+    /// The store's failure. Nothing that was not committed has been acknowledged.
+    pub fn run(mut self, mut work: mpsc::Receiver<Work>) -> Result<(), StoreError> {
+        let mut next = None;
+        loop {
+            let Some(first) = next.take().or_else(|| work.blocking_recv()) else {
+                break;
+            };
+            if matches!(first, Work::Stop) {
+                break;
+            }
+            next = self.take_lot(first, &mut work)?;
+        }
+        self.close()
+    }
+
+    /// Applies one lot; gives work that was taken from the queue and belongs to the next.
+    fn take_lot(
+        &mut self,
+        first: Work,
+        queue: &mut mpsc::Receiver<Work>,
+    ) -> Result<Option<Work>, StoreError> {
+        let mut pending = Pending::default();
+        let mut work = first;
+        loop {
+            let source = work.joins();
+            if source.is_none() {
+                // Questions and changes of state stand alone, behind everything before them.
+                if !pending.is_empty() {
+                    self.commit(&mut pending)?;
+                }
+                self.handle(work, &mut pending)?;
+                self.commit(&mut pending)?;
+                return Ok(None);
+            }
+            if pending.source.is_some() && pending.source != source {
+                self.commit(&mut pending)?;
+                return Ok(Some(work));
+            }
+            pending.source = source;
+            self.handle(work, &mut pending)?;
+            if pending.changes >= LOT_CHANGES || pending.bytes >= LOT_BYTES {
+                break;
+            }
+            match queue.try_recv() {
+                Ok(more) if matches!(more, Work::Stop) => {
+                    self.commit(&mut pending)?;
+                    return Ok(Some(more));
+                }
+                Ok(more) => work = more,
+                Err(_) => break,
+            }
+        }
+        self.commit(&mut pending)?;
+        Ok(None)
+    }
+
+    fn handle(&mut self, work: Work, pending: &mut Pending) -> Result<(), StoreError> {
+        match work {
+            Work::Resume { source, reply } => {
+                let row = self
+                    .readers
+                    .sources()?
+                    .into_iter()
+                    .find(|s| s.id == source)
+                    .and_then(|s| s.resume);
+                let repairs = self.readers.repairs(source)?;
+                // A driver that is gone asks again when it is back.
+                let _ = reply.send(ResumePoint {
+                    cursor: row,
+                    repairs,
+                });
+            }
+            Work::Opened(opened) => self.opened(opened, pending)?,
+            Work::Changes(changes) => self.apply_changes(changes, pending)?,
+            Work::Progress { source, cursor } => pending.progress(source, cursor),
+            Work::Gap { source, gap } => self.gap_found(source, gap, pending)?,
+            Work::Schema {
+                source,
+                schema,
+                reply,
+            } => {
+                let known = self.schema_versions(source, &schema, pending)?;
+                pending.then(move || {
+                    let _ = reply.send(known);
+                });
+            }
+            Work::Mapper { source, mapper } => self.directory.set_mapper(source, mapper),
+            Work::ScanBegin {
+                source,
+                duplicates,
+                reply,
+            } => {
+                let place = self.scan_begin(source, duplicates, pending)?;
+                pending.then(move || {
+                    let _ = reply.send(place);
+                });
+            }
+            Work::Page(page) => self.apply_page(page, pending)?,
+            Work::ScanMissing { source, reply } => {
+                let keys = self.scan_missing(source)?;
+                let _ = reply.send(keys);
+            }
+            Work::ScanEnd { source, reply } => {
+                let result = self.scan_end(source, pending)?;
+                pending.then(move || {
+                    let _ = reply.send(result);
+                });
+            }
+            Work::State {
+                source,
+                state,
+                reason,
+            } => self.state_changed(source, state, reason, pending)?,
+            Work::Delivered {
+                sink,
+                position,
+                refused,
+            } => self.delivered(sink, position, refused, pending)?,
+            Work::StoreRestored { sink, position } => {
+                self.store_restored(&sink, position, pending)?
+            }
+            Work::Upkeep => self.upkeep(pending)?,
+            Work::Stop => {}
+        }
+        Ok(())
+    }
+
+    /// Commits what is pending, then tells everybody.
+    pub(super) fn commit(&mut self, pending: &mut Pending) -> Result<(), StoreError> {
+        let mut done = std::mem::take(pending);
+        if !done.has_effects() {
+            done.run_answers();
+            return Ok(());
+        }
+        let began = Instant::now();
+        let now = now_us();
+        self.roll_runs(&mut done, now);
+        let rereads = std::mem::take(&mut done.plan.reread);
+        let mut commit = Commit {
+            now_us: now,
+            ..std::mem::take(&mut done.commit)
+        };
+        commit.plan = Some(&mut done.plan);
+        let progress = commit.progress.clone();
+        let committed = self.writer.commit(commit)?;
+        metrics::histogram!(names::STORE_COMMIT).record(began.elapsed().as_secs_f64());
+        if let Some(block) = committed.block {
+            self.hub.publish(block);
+        }
+        if let Some(progress) = progress
+            && let Some(track) = self.sources.get(&progress.source)
+        {
+            if let Some(acknowledge) = &track.acknowledge {
+                acknowledge.acknowledge(&progress.cursor);
+            }
+            track.live.set_position(progress.cursor.text());
+        }
+        for (id, gap) in committed.gaps.into_iter().zip(&done.gap_sources) {
+            if let Some(track) = self.sources.get_mut(gap) {
+                track.open_gaps.push(id);
+            }
+        }
+        self.tell(&done, now);
+        for (source, key) in rereads {
+            if let (Some(track), Some(key)) = (self.sources.get(&source), Key::from_bytes(&key)) {
+                // A driver that is gone finds the record in the store when it is back.
+                let _ = track.repairs.send(vec![key]);
+            }
+        }
+        done.run_answers();
+        Ok(())
+    }
+
+    fn tell(&self, done: &Pending, now: i64) {
+        let Some(track) = done.source.and_then(|s| self.sources.get(&s)) else {
+            return;
+        };
+        let name = track.name.clone();
+        track
+            .live
+            .queued_bytes
+            .fetch_sub(done.queued_bytes, Ordering::Relaxed);
+        if let Some(oldest) = done.oldest_commit_us {
+            metrics::histogram!(names::COMMIT_TO_STORE, "source" => name.clone())
+                .record((now - oldest).max(0) as f64 / 1e6);
+        }
+        if let Some(newest) = done.newest_commit_us {
+            track.live.last_commit_us.store(newest, Ordering::Relaxed);
+        }
+        let c = &done.counted;
+        for (outcome, n) in [
+            ("created", c.created),
+            ("updated", c.updated),
+            ("deactivated", c.deactivated),
+            ("activated", c.activated),
+            ("unchanged", c.unchanged),
+            ("skipped", c.skipped),
+            ("errored", c.errored),
+        ] {
+            if n > 0 {
+                metrics::counter!(names::CHANGES, "source" => name.clone(), "outcome" => outcome)
+                    .increment(n);
+            }
+        }
+    }
+
+    fn delivered(
+        &mut self,
+        sink: String,
+        position: u64,
+        refused: Vec<rollcall_contract::Refused>,
+        pending: &mut Pending,
+    ) -> Result<(), StoreError> {
+        let now = now_us();
+        for r in refused {
+            pending.commit.parked.push(rollcall_store::ParkedRow {
+                sink: sink.clone(),
+                position: rollcall_store::Position(r.sequence),
+                sequence: None,
+                reason: r.reason.to_owned(),
+                detail: r.detail,
+                parked_us: now,
+            });
+        }
+        if self.sinks.insert(sink.clone(), position) != Some(position)
+            || !pending.commit.parked.is_empty()
+        {
+            pending.commit.sinks.push(rollcall_store::SinkRow {
+                name: sink,
+                delivered: rollcall_store::Position(position),
+                state: "delivering".to_owned(),
+                reason: None,
+            });
+        }
+        Ok(())
+    }
+
+    fn upkeep(&mut self, pending: &mut Pending) -> Result<(), StoreError> {
+        let now = now_us();
+        // Without sinks nobody waits for the outbox but the retention.
+        let delivered = self.sinks.values().min().copied().unwrap_or(u64::MAX);
+        self.writer.trim_outbox(
+            rollcall_store::Position(delivered),
+            now - self.retention.keep_us,
+            self.retention.max_bytes,
+        )?;
+        self.end_long_runs(pending, now);
+        Ok(())
+    }
+
+    fn close(mut self) -> Result<(), StoreError> {
+        let mut pending = Pending::default();
+        self.end_all_runs(&mut pending, now_us());
+        self.commit(&mut pending)?;
+        self.writer.close()
+    }
+}

@@ -1,0 +1,114 @@
+//! Raw row changes in the envelope of Debezium (`before`, `after`, `source`, `op`, `ts_ms`),
+//! so that consumers of that format need no change.
+//!
+//! The shape is that of Debezium's connectors without schemas
+//! (<https://debezium.io/documentation/reference/stable/connectors/postgresql.html#postgresql-events>):
+//! integers and finite floats are JSON numbers, booleans are JSON booleans, everything else
+//! is text; a value that the log does not carry is Debezium's own placeholder, which is
+//! part of that format.
+
+use rollcall_contract::{Before, Cell, Change, Class, Op, Row, TableSchema};
+use rollcall_core::event::{Event, EventBlock, EventKind};
+use rollcall_core::id::{RunId, SourceId};
+use serde_json::{Map, Value};
+
+const UNAVAILABLE: &str = "__debezium_unavailable_value";
+
+/// Adds a change to the block.
+pub(super) fn push(
+    change: &Change<'_>,
+    source: SourceId,
+    name: &str,
+    run: RunId,
+    events: &mut EventBlock,
+) {
+    let table = change.table();
+    let tx = change.tx();
+    let before = match change.before() {
+        Before::None => Value::Null,
+        Before::Key(row) => key_of(table, &row),
+        Before::Full(row) => image(table, &row),
+    };
+    let after = change.after().map_or(Value::Null, |row| image(table, &row));
+    let op = match change.op() {
+        Op::Read => "r",
+        Op::Insert => "c",
+        Op::Update => "u",
+        Op::Delete => "d",
+        Op::Truncate => "t",
+    };
+    let body = serde_json::json!({
+        "before": before,
+        "after": after,
+        "source": {
+            "connector": "rollcall",
+            "version": env!("CARGO_PKG_VERSION"),
+            "name": name,
+            "ts_ms": tx.commit_us / 1000,
+            "snapshot": if change.op() == Op::Read { "true" } else { "false" },
+            "schema": table.table.schema,
+            "table": table.table.name,
+            "position": tx.position(),
+            "ordinal": change.ordinal(),
+        },
+        "op": op,
+        "ts_ms": tx.commit_us / 1000,
+    });
+    let key = change
+        .after()
+        .or_else(|| Before::row(change.before()))
+        .map_or_else(String::new, |row| key_of(table, &row).to_string());
+    let id = format!("{name}\n{}\n{}", tx.position(), change.ordinal());
+    events.push(&Event {
+        kind: EventKind::RawChange,
+        id: xxhash_rust::xxh3::xxh3_128(id.as_bytes()).to_be_bytes(),
+        user: None,
+        source: Some(source),
+        time_us: tx.commit_us,
+        run,
+        position: tx.position(),
+        key: key.as_bytes(),
+        data: body.to_string().as_bytes(),
+    });
+}
+
+fn image(table: &TableSchema, row: &Row<'_>) -> Value {
+    let cells = table.columns.iter().zip(row.cells());
+    Value::Object(
+        cells
+            .map(|(column, cell)| (column.name.clone(), value(column.class, cell)))
+            .collect(),
+    )
+}
+
+fn key_of(table: &TableSchema, row: &Row<'_>) -> Value {
+    let mut key = Map::new();
+    for &i in &table.key {
+        let column = &table.columns[i];
+        key.insert(column.name.clone(), value(column.class, row.cell(i)));
+    }
+    Value::Object(key)
+}
+
+fn value(class: Class, cell: Cell<'_>) -> Value {
+    let text = match cell {
+        Cell::Null => return Value::Null,
+        Cell::Missing | Cell::Unchanged => return Value::from(UNAVAILABLE),
+        Cell::Value(bytes) => String::from_utf8_lossy(bytes),
+    };
+    match class {
+        Class::Bool => Value::Bool(text == "t"),
+        Class::Int => match (text.parse::<i64>(), text.parse::<u64>()) {
+            (Ok(n), _) => Value::from(n),
+            (_, Ok(n)) => Value::from(n),
+            _ => Value::from(text),
+        },
+        Class::Float => text
+            .parse::<f64>()
+            .ok()
+            .and_then(serde_json::Number::from_f64)
+            .map_or_else(|| Value::from(text), Value::Number),
+        Class::List => serde_json::from_str(&text).unwrap_or_else(|_| Value::from(text)),
+        _ => Value::from(text),
+    }
+}

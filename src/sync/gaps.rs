@@ -1,0 +1,152 @@
+//! Openings of a log, gaps, and states: what is recorded before anything is applied.
+//!
+//! A gap is stored in the same commit as the new start cursor. There is no order of crashes
+//! in which the cursor has moved and the gap is forgotten.
+
+use rollcall_contract::{Gap, GapReason};
+use rollcall_core::event::EventKind;
+use rollcall_core::id::{RunId, SourceId};
+use rollcall_store::{GapOpened, Progress, StateChange, StoreError};
+
+use super::clock::now_us;
+use super::engine::Engine;
+use super::pending::Pending;
+use super::work::Opened;
+use crate::observe::names;
+
+impl Engine {
+    pub(super) fn opened(
+        &mut self,
+        opened: Opened,
+        pending: &mut Pending,
+    ) -> Result<(), StoreError> {
+        let source = opened.source;
+        for gap in opened.gaps {
+            self.gap_found(source, gap, pending)?;
+        }
+        let mut scan_due = !pending.commit.gaps_opened.is_empty();
+        if let Some(track) = self.sources.get_mut(&source) {
+            scan_due |= !track.open_gaps.is_empty();
+            track.acknowledge = Some(opened.acknowledge);
+            opened.start.text().clone_into(&mut track.position);
+        }
+        pending.commit.progress = Some(Progress {
+            source,
+            cursor: opened.start,
+            lineage: Some(opened.lineage),
+        });
+        let reply = opened.reply;
+        pending.then(move || {
+            // A driver that is gone asks again when it is back.
+            let _ = reply.send(scan_due);
+        });
+        Ok(())
+    }
+
+    pub(super) fn gap_found(
+        &mut self,
+        source: SourceId,
+        gap: Gap,
+        pending: &mut Pending,
+    ) -> Result<(), StoreError> {
+        let now = now_us();
+        let Some(track) = self.sources.get(&source) else {
+            return Ok(());
+        };
+        let name = track.name.clone();
+        metrics::counter!(names::GAPS, "source" => name.clone(), "reason" => gap.reason.as_str())
+            .increment(1);
+        if gap.reason != GapReason::InitialLoad {
+            let tables: Vec<String> = gap.tables.iter().map(ToString::to_string).collect();
+            let body = serde_json::json!({
+                "source": name,
+                "reason": gap.reason.as_str(),
+                "tables": tables,
+                "from": gap.from,
+                "to": gap.to,
+                "detail": gap.detail,
+            });
+            let what = format!(
+                "gap:{}:{}:{now}",
+                gap.reason.as_str(),
+                gap.from.as_deref().unwrap_or("")
+            );
+            self.operational(
+                EventKind::SourceGap,
+                source,
+                &what,
+                RunId(0),
+                &body,
+                pending,
+                now,
+            );
+        }
+        pending.commit.gaps_opened.push(GapOpened { source, gap });
+        pending.gap_sources.push(source);
+        Ok(())
+    }
+
+    /// A sink has what this store does not know of: the store is older than the world. The
+    /// sources will find out what it missed.
+    pub(super) fn store_restored(
+        &mut self,
+        sink: &str,
+        position: u64,
+        pending: &mut Pending,
+    ) -> Result<(), StoreError> {
+        self.writer.skip_to(rollcall_store::Position(position))?;
+        let sources: Vec<SourceId> = self.sources.keys().copied().collect();
+        for source in sources {
+            let gap = Gap {
+                tables: Vec::new(),
+                reason: GapReason::StoreRestored,
+                from: None,
+                to: None,
+                detail: format!(
+                    "The sink {sink} holds position {position}, which this store has never given out: the store was restored from a backup. Every source is read again."
+                ),
+            };
+            tracing::warn!(sink, position, "gap: {}", gap.detail);
+            self.gap_found(source, gap, pending)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn state_changed(
+        &mut self,
+        source: SourceId,
+        state: &'static str,
+        reason: String,
+        pending: &mut Pending,
+    ) -> Result<(), StoreError> {
+        let now = now_us();
+        let Some(track) = self.sources.get_mut(&source) else {
+            return Ok(());
+        };
+        let before = std::mem::replace(&mut track.state, state);
+        // Attempts to connect come and go; what people want to hear of is where they lead.
+        if before == state || state == "connecting" {
+            return Ok(());
+        }
+        let name = track.name.clone();
+        tracing::info!(source = name, state, reason, "state");
+        let body = serde_json::json!({ "source": name, "before": before, "state": state, "reason": reason });
+        let what = format!("state:{before}:{state}:{now}");
+        self.operational(
+            EventKind::SourceStateChanged,
+            source,
+            &what,
+            RunId(0),
+            &body,
+            pending,
+            now,
+        );
+        pending.commit.states.push(StateChange {
+            source,
+            state: state.to_owned(),
+            reason: Some(reason).filter(|r| !r.is_empty()),
+            mapping: None,
+        });
+        Ok(())
+    }
+}

@@ -1,0 +1,39 @@
+//! A source's mapping, bound to the schema that its table has now.
+
+use rollcall_contract::{ConnectorError, TableSchema};
+use rollcall_core::attribute::Attributes;
+use rollcall_core::mapping::{Mapper, MappingSpec};
+
+/// Compiles a mapping for the last of the schemas; the others are those under which stored
+/// shadows were written.
+///
+/// # Errors
+/// Definite, with everything that does not fit, when the mapping does not fit the table.
+pub fn compile(
+    spec: &MappingSpec,
+    schemas: &[(u32, TableSchema)],
+    attributes: &Attributes,
+) -> Result<Mapper, ConnectorError> {
+    let Some(((version, schema), older)) = schemas.split_last() else {
+        return Err(ConnectorError::transient(
+            "no_schema",
+            "The table's columns are not known yet.",
+        ));
+    };
+    let mut mapper = Mapper::compile(spec, schema, attributes, *version).map_err(|errors| {
+        let all: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        ConnectorError::definite(
+            "mapping_invalid",
+            format!(
+                "The mapping does not fit the table {}: {}.",
+                schema.table,
+                all.join("; ")
+            ),
+            "Correct [source.….map] and restart, or give the table its column back.",
+        )
+    })?;
+    for (version, schema) in older {
+        mapper.learn_schema(*version, schema);
+    }
+    Ok(mapper)
+}

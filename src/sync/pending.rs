@@ -1,0 +1,88 @@
+//! What one commit will hold, while it is gathered.
+
+use rollcall_contract::Cursor;
+use rollcall_core::id::SourceId;
+use rollcall_core::plan::{Counters, Plan};
+use rollcall_store::{Commit, Progress};
+
+/// A lot that is being gathered.
+#[derive(Default)]
+pub struct Pending {
+    /// The source whose lot this is.
+    pub source: Option<SourceId>,
+    /// Effects on the directory.
+    pub plan: Plan,
+    /// Everything else that becomes true with it.
+    pub commit: Commit<'static>,
+    /// Sources of the gaps that are opened, in their order.
+    pub gap_sources: Vec<SourceId>,
+    /// Changes in it.
+    pub changes: usize,
+    /// Bytes of log in it.
+    pub bytes: usize,
+    /// Bytes of batches that leave the queue with it.
+    pub queued_bytes: u64,
+    /// Commit time of its oldest change.
+    pub oldest_commit_us: Option<i64>,
+    /// Commit time of its newest change.
+    pub newest_commit_us: Option<i64>,
+    /// What its changes did.
+    pub counted: Counters,
+    answers: Vec<Box<dyn FnOnce() + Send>>,
+}
+
+impl Pending {
+    /// Whether nothing was gathered.
+    pub fn is_empty(&self) -> bool {
+        !self.has_effects() && self.answers.is_empty()
+    }
+
+    /// Whether there is anything to store.
+    pub fn has_effects(&self) -> bool {
+        let c = &self.commit;
+        let p = &self.plan;
+        c.progress.is_some()
+            || !(p.users.is_empty()
+                && p.links.is_empty()
+                && p.records.is_empty()
+                && p.events.is_empty())
+            || !(p.conflicts.is_empty()
+                && p.waiting.is_empty()
+                && p.match_keys.is_empty()
+                && p.reread.is_empty())
+            || !(c.states.is_empty() && c.gaps_opened.is_empty() && c.gaps_closed.is_empty())
+            || !(c.runs.is_empty()
+                && c.scans.is_empty()
+                && c.seen.is_empty()
+                && c.scans_ended.is_empty())
+            || !(c.sinks.is_empty() && c.parked.is_empty() && c.schemas.is_empty())
+    }
+
+    /// Does something behind the commit.
+    pub fn then(&mut self, answer: impl FnOnce() + Send + 'static) {
+        self.answers.push(Box::new(answer));
+    }
+
+    /// Tells everybody who waits.
+    pub fn run_answers(&mut self) {
+        for answer in self.answers.drain(..) {
+            answer();
+        }
+    }
+
+    /// The log of a source is taken in up to here.
+    pub fn progress(&mut self, source: SourceId, cursor: Cursor) {
+        let lineage = self.commit.progress.take().and_then(|p| p.lineage);
+        self.commit.progress = Some(Progress {
+            source,
+            cursor,
+            lineage,
+        });
+    }
+
+    /// Notes the commit time of changes.
+    pub fn committed_at(&mut self, us: i64) {
+        self.oldest_commit_us = Some(self.oldest_commit_us.map_or(us, |t| t.min(us)));
+        self.newest_commit_us = Some(self.newest_commit_us.map_or(us, |t| t.max(us)));
+    }
+}

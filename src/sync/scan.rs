@@ -1,0 +1,152 @@
+//! Where a scan stands, from its first page to its end.
+//!
+//! ```text
+//! Idle ─► Pages ─► Missing ─► Idle
+//! ```
+//!
+//! `Pages` reads the whole table in key order. Only when every page is applied is the
+//! engine asked which of its records no page had; these are read again by key
+//! (`Missing`), so a record that was inserted behind the scan, or whose key sorts
+//! elsewhere than expected, is found after all and never taken for a leaver. An error
+//! anywhere ends the session with the scan unfinished: it goes on behind its last applied
+//! page, and nothing was proved absent.
+
+use rollcall_contract::{Key, PageRequest};
+
+use super::work::ScanPlace;
+
+/// What is to be read next.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Next {
+    /// A page of the table.
+    Page,
+    /// Records by key.
+    Keys(Vec<Key>),
+    /// Nothing now: pages wait for their windows.
+    Wait,
+    /// All pages are applied: ask the engine what is missing.
+    AskMissing,
+    /// Everything is applied: end the scan.
+    End,
+    /// No scan is under way.
+    Nothing,
+}
+
+/// At most so many keys are read again in one request.
+const KEYS_PER_READ: usize = 1000;
+
+/// At most so many pages of a scan wait for their windows, so memory stays bounded while
+/// reading never waits for a window to close.
+const PAGES_AHEAD: usize = 3;
+
+#[derive(Debug, Default)]
+enum Phase {
+    #[default]
+    Idle,
+    Pages {
+        after: Option<Key>,
+        number: u64,
+        exhausted: bool,
+    },
+    Missing {
+        keys: Vec<Key>,
+    },
+}
+
+/// The state of one source's scan.
+#[derive(Debug, Default)]
+pub struct Scan {
+    phase: Phase,
+    /// Pages read and not yet applied.
+    in_flight: usize,
+}
+
+impl Scan {
+    /// Begins, or goes on, at a place.
+    pub fn begin(&mut self, place: ScanPlace) {
+        self.phase = Phase::Pages {
+            after: place.after,
+            number: place.next_page,
+            exhausted: false,
+        };
+        self.in_flight = 0;
+    }
+
+    /// Whether a scan is under way.
+    pub fn is_running(&self) -> bool {
+        !matches!(self.phase, Phase::Idle)
+    }
+
+    /// What to do now, when no read is under way.
+    pub fn next(&mut self) -> Next {
+        match &mut self.phase {
+            Phase::Idle => Next::Nothing,
+            Phase::Pages {
+                exhausted: false, ..
+            } if self.in_flight < PAGES_AHEAD => Next::Page,
+            Phase::Pages {
+                exhausted: true, ..
+            } if self.in_flight == 0 => Next::AskMissing,
+            Phase::Missing { keys } if !keys.is_empty() && self.in_flight == 0 => {
+                let at = keys.len().saturating_sub(KEYS_PER_READ);
+                Next::Keys(keys.split_off(at))
+            }
+            Phase::Missing { keys } if keys.is_empty() && self.in_flight == 0 => Next::End,
+            Phase::Pages { .. } | Phase::Missing { .. } => Next::Wait,
+        }
+    }
+
+    /// The request for the next page.
+    pub fn request(&self, limit_rows: usize, limit_bytes: usize) -> PageRequest {
+        let after = match &self.phase {
+            Phase::Pages { after, .. } => after.clone(),
+            Phase::Idle | Phase::Missing { .. } => None,
+        };
+        PageRequest {
+            after,
+            limit_rows,
+            limit_bytes,
+        }
+    }
+
+    /// A page came; gives its number.
+    pub fn page_came(&mut self, last: Option<&Key>) -> u64 {
+        self.in_flight += 1;
+        match &mut self.phase {
+            Phase::Pages {
+                after,
+                number,
+                exhausted,
+            } => {
+                let n = *number;
+                *number += 1;
+                match last {
+                    Some(key) => *after = Some(key.clone()),
+                    None => *exhausted = true,
+                }
+                n
+            }
+            Phase::Idle | Phase::Missing { .. } => 0,
+        }
+    }
+
+    /// Records that were asked for by key came.
+    pub fn keys_came(&mut self) {
+        self.in_flight += 1;
+    }
+
+    /// A page of this scan was handed to the engine.
+    pub fn applied(&mut self) {
+        self.in_flight = self.in_flight.saturating_sub(1);
+    }
+
+    /// The engine named what no page had.
+    pub fn missing(&mut self, keys: Vec<Key>) {
+        self.phase = Phase::Missing { keys };
+    }
+
+    /// The scan ended.
+    pub fn end(&mut self) {
+        *self = Scan::default();
+    }
+}

@@ -1,0 +1,107 @@
+//! What the engine knows of each source between two pieces of work.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use rollcall_contract::{Acknowledge, Key};
+use rollcall_core::id::MatchHash;
+use rollcall_store::{GapId, RunRow, ScanRow};
+use tokio::sync::mpsc;
+
+use super::shared::SourceLive;
+
+/// How many leavers a scan may find before somebody has to look: more than both.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct RescanGuard {
+    /// Percent of the source's linked active users.
+    pub max_percent: f64,
+    /// People.
+    pub max_leavers: u64,
+}
+
+impl RescanGuard {
+    /// Whether so many leavers among so many linked users may be applied unseen.
+    pub fn allows(&self, leavers: u64, linked: u64) -> bool {
+        leavers <= self.max_leavers || leavers as f64 * 100.0 <= self.max_percent * linked as f64
+    }
+}
+
+/// One source.
+pub struct SourceTrack {
+    /// Its name.
+    pub name: String,
+    /// What the daemon shows.
+    pub live: Arc<SourceLive>,
+    /// To be told what is durable; none before the log is open.
+    pub acknowledge: Option<Arc<dyn Acknowledge>>,
+    /// Where records to be read again are asked for.
+    pub repairs: mpsc::UnboundedSender<Vec<Key>>,
+    /// Gaps that no scan has closed.
+    pub open_gaps: Vec<GapId>,
+    /// The rolling run of the stream.
+    pub stream_run: Option<TrackedRun>,
+    /// The scan that is under way.
+    pub scan: Option<ScanTrack>,
+    /// The limit on leavers found by a scan.
+    pub guard: RescanGuard,
+    /// Where the source stands.
+    pub state: &'static str,
+    /// Position of the last change applied.
+    pub position: String,
+    /// Whether raw changes are published.
+    pub raw_changes: bool,
+}
+
+/// A run and whether its row differs from the stored one.
+pub struct TrackedRun {
+    /// The row as it is now.
+    pub row: RunRow,
+    /// Whether it must be written with the next commit.
+    pub dirty: bool,
+}
+
+impl TrackedRun {
+    /// A run that began.
+    pub fn new(row: RunRow) -> TrackedRun {
+        TrackedRun { row, dirty: true }
+    }
+}
+
+/// A scan that is under way.
+pub struct ScanTrack {
+    /// How far it is.
+    pub row: ScanRow,
+    /// Its run.
+    pub run: TrackedRun,
+    /// The gaps that it closes: those that were open when it began.
+    pub closes: Vec<GapId>,
+    /// Records that were read again by key and do not exist. A log event of a record takes
+    /// it out again.
+    pub absent: HashSet<Key>,
+    /// Match keys that several rows share.
+    pub duplicates: HashSet<MatchHash>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scan_may_remove_few_or_a_small_share_and_nothing_more() {
+        let guard = RescanGuard {
+            max_percent: 5.0,
+            max_leavers: 5,
+        };
+        assert!(
+            guard.allows(5, 5),
+            "five people are few, whatever their share"
+        );
+        assert!(
+            !guard.allows(6, 100),
+            "six of a hundred are more than five and more than 5 %"
+        );
+        assert!(guard.allows(50, 1000), "5 % exactly are allowed");
+        assert!(!guard.allows(51, 1000));
+        assert!(!guard.allows(6, 0));
+    }
+}

@@ -1,0 +1,215 @@
+//! The page window: between reading a page and applying it.
+//!
+//! A page is read in a snapshot of its own while the log flows. It is applied when the log
+//! has been applied past everything that the snapshot saw, and until then every log event
+//! that may be newer than the snapshot takes its record out of the page: that event itself
+//! carries the record. So an old page row can never overwrite a newer event, and an absence
+//! that a page found is cancelled by any newer event of that record. Taking a row out
+//! needlessly costs nothing, which is why the connector may answer "newer" in doubt.
+//!
+//! The window opens before the page is asked for: events that arrive while the read is under
+//! way are remembered by key and shown to the page when it comes.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use hashbrown::HashMap;
+use rollcall_contract::{Batch, Before, Cursor, Key, Op, Page, TxId, Window};
+
+/// What a page was read for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// The n-th page of the scan that is under way.
+    Scan {
+        /// Counted from 0 within one run of the scan.
+        number: u64,
+    },
+    /// Records whose values were not in the log: read again by key.
+    Repair,
+    /// Records that a whole scan did not find: read again by key before anything follows.
+    Absence,
+}
+
+/// A page that waits for its window to close.
+pub struct HeldPage {
+    /// Its rows.
+    pub rows: Batch,
+    /// Key of the last row; none when nothing follows.
+    pub last: Option<Key>,
+    /// What it was read for.
+    pub purpose: Purpose,
+    /// Answers for single transactions.
+    pub window: Arc<dyn Window>,
+    /// Records that were asked for by key and that the page does not have.
+    pub absent: Vec<Key>,
+    /// Whether the row of that index still counts.
+    alive: Vec<bool>,
+    index: HashMap<Key, usize>,
+}
+
+impl HeldPage {
+    /// Holds a page. `asked` are the keys that were asked for, empty for a page of a scan.
+    pub fn new(page: Page, purpose: Purpose, asked: &[Key]) -> HeldPage {
+        let mut index = HashMap::with_capacity(page.rows.len());
+        for (i, change) in page.rows.changes().enumerate() {
+            if let Some(key) = change
+                .after()
+                .and_then(|row| Key::of_row(change.table(), &row))
+            {
+                index.insert(key, i);
+            }
+        }
+        let absent = asked
+            .iter()
+            .filter(|k| !index.contains_key(*k))
+            .cloned()
+            .collect();
+        HeldPage {
+            alive: vec![true; page.rows.len()],
+            rows: page.rows,
+            last: page.last,
+            purpose,
+            window: Arc::from(page.window),
+            absent,
+            index,
+        }
+    }
+
+    /// Whether the row of that index still counts.
+    pub fn is_alive(&self, row: usize) -> bool {
+        self.alive.get(row).copied().unwrap_or(false)
+    }
+
+    fn forget(&mut self, key: &Key) {
+        if let Some(&i) = self.index.get(key) {
+            self.alive[i] = false;
+        }
+        self.absent.retain(|k| k != key);
+    }
+
+    fn observe(&mut self, event: &Seen) {
+        if !self.window.may_be_newer(&event.tx) {
+            return;
+        }
+        match &event.key {
+            Some(key) => self.forget(key),
+            None => {
+                self.alive.fill(false);
+                self.absent.clear();
+            }
+        }
+    }
+}
+
+/// One log event as far as pages care.
+struct Seen {
+    tx: TxId,
+    /// None: all records of the table (truncate).
+    key: Option<Key>,
+}
+
+/// A read that is under way.
+#[derive(Debug)]
+#[must_use]
+pub struct Opened(usize);
+
+/// The pages of one source that wait, oldest first. They close in the order in which they
+/// were read, since each window's high mark is at least its predecessor's.
+#[derive(Default)]
+pub struct Windows {
+    held: VecDeque<HeldPage>,
+    /// Events since the oldest read that is under way began.
+    recent: Vec<Seen>,
+    under_way: usize,
+}
+
+impl Windows {
+    /// Opens a window. To be called before the page is asked for.
+    pub fn open(&mut self) -> Opened {
+        self.under_way += 1;
+        Opened(self.recent.len())
+    }
+
+    /// The read came to nothing.
+    pub fn cancel(&mut self, opened: Opened) {
+        let Opened(_) = opened;
+        self.ended();
+    }
+
+    /// Adds a page behind the others.
+    pub fn hold(&mut self, opened: Opened, mut page: HeldPage) {
+        for event in self.recent.get(opened.0..).unwrap_or_default() {
+            page.observe(event);
+        }
+        self.ended();
+        self.held.push_back(page);
+    }
+
+    fn ended(&mut self) {
+        self.under_way = self.under_way.saturating_sub(1);
+        if self.under_way == 0 {
+            self.recent.clear();
+        }
+    }
+
+    /// How many wait.
+    pub fn len(&self) -> usize {
+        self.held.len()
+    }
+
+    /// Whether none waits.
+    pub fn is_empty(&self) -> bool {
+        self.held.is_empty()
+    }
+
+    /// Lets the waiting pages see a batch of the log. To be called before the batch is
+    /// handed on.
+    pub fn observe(&mut self, batch: &Batch) {
+        if self.held.is_empty() && self.under_way == 0 {
+            return;
+        }
+        for change in batch.changes() {
+            let table = change.table();
+            let rows = [change.after(), Before::row(change.before())];
+            if change.op() == Op::Truncate {
+                self.see(Seen {
+                    tx: change.tx().id.clone(),
+                    key: None,
+                });
+            }
+            for row in rows.into_iter().flatten() {
+                if let Some(key) = Key::of_row(table, &row) {
+                    self.see(Seen {
+                        tx: change.tx().id.clone(),
+                        key: Some(key),
+                    });
+                }
+            }
+        }
+    }
+
+    fn see(&mut self, event: Seen) {
+        for page in &mut self.held {
+            page.observe(&event);
+        }
+        if self.under_way > 0 {
+            self.recent.push(event);
+        }
+    }
+
+    /// The next page whose window the log, handed on up to this cursor, has closed.
+    pub fn pop_closed(&mut self, cursor: &Cursor) -> Option<HeldPage> {
+        if self.held.front()?.window.is_closed_by(cursor) {
+            self.held.pop_front()
+        } else {
+            None
+        }
+    }
+
+    /// Throws everything away (the connection ended: pages are read again).
+    pub fn clear(&mut self) {
+        self.held.clear();
+        self.recent.clear();
+        self.under_way = 0;
+    }
+}

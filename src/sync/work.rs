@@ -1,0 +1,191 @@
+//! What drivers and the rest of the daemon ask of the engine.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use rollcall_contract::{Acknowledge, Batch, Cursor, Gap, Key, Lineage, TableSchema};
+use rollcall_core::id::{MatchHash, SourceId};
+use rollcall_core::mapped::MappedRows;
+use rollcall_core::mapping::Mapper;
+use tokio::sync::oneshot;
+
+use super::window::HeldPage;
+
+/// One piece of work. The work of one source is applied in the order in which it was sent.
+pub enum Work {
+    /// What the store holds of a source.
+    Resume {
+        /// Which source.
+        source: SourceId,
+        /// Where to open its log, and which records wait to be read again.
+        reply: oneshot::Sender<ResumePoint>,
+    },
+    /// The log was opened: the store takes over its start, and the gaps with it.
+    Opened(Opened),
+    /// A batch of the log.
+    Changes(Changes),
+    /// The log moved on without anything for us.
+    Progress {
+        /// Whose log.
+        source: SourceId,
+        /// To where.
+        cursor: Cursor,
+    },
+    /// Something may have been lost while the log was open.
+    Gap {
+        /// In whose log.
+        source: SourceId,
+        /// What.
+        gap: Gap,
+    },
+    /// The number under which shadows of this schema are stored.
+    Schema {
+        /// Whose table.
+        source: SourceId,
+        /// Its columns.
+        schema: Arc<TableSchema>,
+        /// All schemas of this source that shadows may still refer to, the wanted one last.
+        reply: oneshot::Sender<Vec<(u32, TableSchema)>>,
+    },
+    /// The source's rows are mapped by this from here on.
+    Mapper {
+        /// Whose.
+        source: SourceId,
+        /// The compiled mapping.
+        mapper: Arc<Mapper>,
+    },
+    /// A scan begins, or goes on after a crash.
+    ScanBegin {
+        /// Of which source.
+        source: SourceId,
+        /// Match keys that several rows of the table share.
+        duplicates: HashSet<MatchHash>,
+        /// Where to go on.
+        reply: oneshot::Sender<ScanPlace>,
+    },
+    /// A page whose window is closed.
+    Page(PageWork),
+    /// Every page was applied: which records were not found?
+    ScanMissing {
+        /// Of which source.
+        source: SourceId,
+        /// Keys of records that no page had.
+        reply: oneshot::Sender<Vec<Key>>,
+    },
+    /// The scan ended; the gaps that were open when it began are closed.
+    ScanEnd {
+        /// Of which source.
+        source: SourceId,
+        /// Whether leavers were held back, and how many.
+        reply: oneshot::Sender<ScanResult>,
+    },
+    /// The source's state, for people.
+    State {
+        /// Which source.
+        source: SourceId,
+        /// `connecting`, `scanning`, `streaming`, `waiting`, `refused`, `stopped`.
+        state: &'static str,
+        /// Why, in one sentence; empty when there is nothing to say.
+        reason: String,
+    },
+    /// A sink has everything up to this outbox position.
+    Delivered {
+        /// Which sink.
+        sink: String,
+        /// The last position that is certain.
+        position: u64,
+        /// Records that it refused.
+        refused: Vec<rollcall_contract::Refused>,
+    },
+    /// A sink is ahead of the store: the store was restored from a backup.
+    StoreRestored {
+        /// Which sink.
+        sink: String,
+        /// What it has.
+        position: u64,
+    },
+    /// Periodic upkeep of the outbox and the write-ahead log.
+    Upkeep,
+    /// Ends the engine after everything sent before.
+    Stop,
+}
+
+/// See [`Work::Resume`].
+#[derive(Debug, Default)]
+pub struct ResumePoint {
+    /// The stored cursor and the history that it belongs to.
+    pub cursor: Option<(Cursor, Lineage)>,
+    /// Records whose values were neither in the log nor in the store.
+    pub repairs: Vec<Key>,
+}
+
+/// See [`Work::Opened`].
+pub struct Opened {
+    /// Whose log.
+    pub source: SourceId,
+    /// Where it begins.
+    pub start: Cursor,
+    /// To which history it belongs.
+    pub lineage: Lineage,
+    /// What may have been lost before.
+    pub gaps: Vec<Gap>,
+    /// To be told what is durable.
+    pub acknowledge: Arc<dyn Acknowledge>,
+    /// Answers when it is stored: whether a scan is due.
+    pub reply: oneshot::Sender<bool>,
+}
+
+/// See [`Work::Changes`].
+pub struct Changes {
+    /// Whose log.
+    pub source: SourceId,
+    /// The changes.
+    pub batch: Batch,
+    /// One mapped row for each change that has a new row, in order.
+    pub mapped: MappedRows,
+    /// The mapper of each table of the batch.
+    pub mappers: Vec<Arc<Mapper>>,
+}
+
+/// See [`Work::Page`].
+pub struct PageWork {
+    /// Of which source.
+    pub source: SourceId,
+    /// The page, with what the log took out of it.
+    pub page: HeldPage,
+    /// One mapped row for each row of the page.
+    pub mapped: MappedRows,
+    /// The mapper of each table of the page.
+    pub mappers: Vec<Arc<Mapper>>,
+}
+
+/// Where a scan stands.
+#[derive(Clone, Debug, Default)]
+pub struct ScanPlace {
+    /// Read on behind this key.
+    pub after: Option<Key>,
+    /// The number of the next page.
+    pub next_page: u64,
+    /// Rows that were read before.
+    pub rows: u64,
+}
+
+/// How a scan ended.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ScanResult {
+    /// Records that are absent and were not removed, because they are too many to be
+    /// believed.
+    pub leavers_held_back: u64,
+}
+
+impl Work {
+    /// The source of work that joins a lot; none for work that stands alone.
+    pub fn joins(&self) -> Option<SourceId> {
+        match self {
+            Work::Changes(c) => Some(c.source),
+            Work::Page(p) => Some(p.source),
+            Work::Progress { source, .. } => Some(*source),
+            _ => None,
+        }
+    }
+}
