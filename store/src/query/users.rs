@@ -4,7 +4,7 @@
 //! userName or by email goes through match keys and is then verified against the document.
 //! A search by part of a name reads the narrow columns of every user: no index could serve
 //! it, and one kept only for sorting would cost each change more than all searches
-//! together. Its pages are bounded in rows looked at, so it never holds a snapshot long.
+//! together. It ends as soon as a page is full.
 
 use rollcall_core::document::Document;
 use rollcall_core::id::{MatchHash, SourceId, UserId, UserRow};

@@ -29,6 +29,18 @@ fn the_directory_and_its_files_are_closed_to_others() {
         let file = entry.unwrap().path();
         assert_eq!(mode(&file), 0o600, "{}", file.display());
     }
+    drop(writer);
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    open(&path);
+    assert_eq!(mode(&path), 0o700);
+
+    let shared = dir.path().join("shared");
+    fs::create_dir(&shared).unwrap();
+    fs::set_permissions(&shared, fs::Permissions::from_mode(0o755)).unwrap();
+    fs::write(shared.join("other"), "").unwrap();
+    open(&shared);
+    assert_eq!(mode(&shared), 0o755, "a directory of others keeps its mode");
+    assert_eq!(mode(&shared.join("rollcall.db")), 0o600);
 }
 
 #[test]
