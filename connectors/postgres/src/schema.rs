@@ -128,7 +128,8 @@ pub(crate) async fn load<C: GenericClient>(
     }
     let sent = published_part(client, name, publication, version).await?;
     let sends = |a: &Attribute| match &sent {
-        Some(sent) => sent.columns.contains(&a.name),
+        // Below 18 the view names generated columns that are never sent.
+        Some(sent) => sent.columns.contains(&a.name) && (version >= 180_000 || !a.generated),
         None => !a.generated,
     };
     let all_names = || {

@@ -92,7 +92,6 @@ const TYPES: &[(&str, Class, &[&str])] = &[
         Class::Json,
         &["'{\"b\": [1,  null], \"a\": \"\\\\\"}'"],
     ),
-    ("xml", Class::Other, &["'<a>1</a>'"]),
     ("inet", Class::Other, &["'10.0.0.1/8'", "'::1'"]),
     ("cidr", Class::Other, &["'10.0.0.0/8'"]),
     ("macaddr", Class::Other, &["'08:00:2b:01:02:03'"]),
