@@ -95,7 +95,8 @@ impl PostgresConfig {
     }
 }
 
-/// A transaction is split only above these; otherwise batches end with a transaction.
+/// A batch never exceeds these by more than one change; it ends with a transaction where one
+/// ends in its second half. So a transaction of up to half of them is never split.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BatchCaps {
     /// Changes in a batch.

@@ -98,6 +98,15 @@ const RULES: &[Rule] = &[
     ),
     rule(
         "28000",
+        "channel binding",
+        "channel_binding_failed",
+        "The TLS connection does not end at the server that checks the password.",
+        Then::Definite(
+            "Connect to the server itself: something in between ends TLS with a certificate of its own.",
+        ),
+    ),
+    rule(
+        "28000",
         "",
         "not_authorized",
         "The server does not let this role in from here.",

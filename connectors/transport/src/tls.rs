@@ -433,3 +433,90 @@ impl ServerCertVerifier for NoCertificateCheck {
         self.0.signature_verification_algorithms.supported_schemes()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    #[test]
+    fn the_strictest_mode_holds_unless_no_network_is_in_between() {
+        for host in [
+            "localhost",
+            "LocalHost",
+            "127.0.0.1",
+            "127.8.8.8",
+            "::1",
+            "/run/pg",
+        ] {
+            assert_eq!(TlsMode::default_for(host), TlsMode::Disable, "{host}");
+        }
+        for host in [
+            "db.example.org",
+            "10.0.0.1",
+            "localhost.example.org",
+            "::2",
+            "",
+        ] {
+            assert_eq!(TlsMode::default_for(host), TlsMode::VerifyFull, "{host}");
+        }
+    }
+
+    #[test]
+    fn modes_are_spelled_as_in_the_configuration() {
+        for mode in [
+            TlsMode::Disable,
+            TlsMode::Require,
+            TlsMode::VerifyCa,
+            TlsMode::VerifyFull,
+        ] {
+            assert_eq!(mode.as_str().parse::<TlsMode>().unwrap(), mode);
+        }
+        let error = "prefer".parse::<TlsMode>().unwrap_err();
+        assert!(error.to_string().contains("verify-full"));
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_used_is_named_with_its_fix() {
+        let not_pem = concat!(env!("CARGO_MANIFEST_DIR"), "/src/tls.rs");
+        let missing = "/nowhere/a.pem";
+        let file = |path: &str| Some(PathBuf::from(path));
+        for (ca_file, cert_file, code, names) in [
+            (file(missing), None, "tls_file", missing),
+            (file(not_pem), None, "tls_file", not_pem),
+            (None, file(missing), "tls_client_certificate", "both"),
+        ] {
+            let settings = TlsSettings {
+                mode: if ca_file.is_some() {
+                    TlsMode::VerifyFull
+                } else {
+                    TlsMode::Require
+                },
+                ca_file,
+                cert_file,
+                key_file: None,
+            };
+            let error = settings.client_config().unwrap_err();
+            assert_eq!(error.code, code);
+            assert!(error.sentence.contains(names), "{error}");
+            assert!(!error.fix.is_empty());
+        }
+        assert!(
+            TlsSettings::new(TlsMode::Disable)
+                .client_config()
+                .unwrap()
+                .is_none()
+        );
+    }
+
+    #[test]
+    fn a_failure_is_found_below_other_errors() {
+        let inner = rustls::Error::InvalidCertificate(CertificateError::Expired);
+        let io = std::io::Error::new(std::io::ErrorKind::InvalidData, inner);
+        let outer = std::io::Error::other(io);
+        let found = explain("db.example.org", &outer).unwrap();
+        assert_eq!(found.code, "tls_expired");
+        assert!(found.sentence.contains("db.example.org"));
+        assert_eq!(explain("x", &std::io::Error::other("reset")), None);
+    }
+}

@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 use crate::error::{Result, TestbedError};
 use crate::locate;
 use crate::ports::{free_port, random};
-use crate::process::{Process, Signal, read_lossy, run, tail};
+use crate::process::{LastSignal, Process, Signal, read_lossy, run, tail};
 use crate::scratch::Scratch;
 use crate::tls::Tls;
 
@@ -418,7 +418,7 @@ impl Kafka {
         let mut command = self.java(&options);
         command.arg("kafka.Kafka").arg(&self.config);
         let logged = read_lossy(&self.log).len();
-        let process = Process::server(command, &self.log, None, Signal::KILL)?;
+        let process = Process::server(command, &self.log, None, LastSignal::Kill)?;
         let start = Instant::now();
         loop {
             let reason = if let Some(status) = process.status() {

@@ -3,7 +3,7 @@
 //! Three ends are covered. A test that returns or panics drops its [`Process`],
 //! which asks it to stop, then kills it. A test process that is itself killed
 //! (`kill -9`, a CI time limit) runs no destructor, so each child asks the
-//! kernel for SIGKILL at its parent's death (`PR_SET_PDEATHSIG`, prctl(2)). The
+//! kernel for a signal at its parent's death (`PR_SET_PDEATHSIG`, prctl(2)). The
 //! kernel means the parent *thread* there, and a libtest thread ends with its
 //! test; all children are therefore spawned by one thread that lives as long as
 //! the process. A signal goes to the id only while the child has not been
@@ -39,8 +39,38 @@ pub struct Process {
     pid: Pid,
     stdout: PathBuf,
     stderr: PathBuf,
-    on_drop: Signal,
+    last: LastSignal,
     _scratch: Option<Scratch>,
+}
+
+/// What tells a process that its owner is gone, by drop or by death.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum LastSignal {
+    /// Asked to end when dropped, killed when the owner dies.
+    Term,
+    /// SIGQUIT: PostgreSQL ends at once, but gives back its System V shared
+    /// memory, of which a machine has only so many pieces.
+    Quit,
+    /// SIGKILL: nothing outside its folder is left by it.
+    Kill,
+}
+
+impl LastSignal {
+    fn on_drop(self) -> Signal {
+        match self {
+            LastSignal::Term => Signal::TERM,
+            LastSignal::Quit => Signal::QUIT,
+            LastSignal::Kill => Signal::KILL,
+        }
+    }
+
+    /// As setpriv(1) takes it.
+    fn on_owners_death(self) -> &'static str {
+        match self {
+            LastSignal::Term | LastSignal::Kill => "KILL",
+            LastSignal::Quit => "QUIT",
+        }
+    }
 }
 
 impl fmt::Debug for Process {
@@ -64,7 +94,7 @@ impl Process {
             dir.join("stdout"),
             dir.join("stderr"),
             None,
-            Signal::TERM,
+            LastSignal::Term,
             Some(scratch),
         )
     }
@@ -74,16 +104,9 @@ impl Process {
         command: Command,
         log: &Path,
         account: Option<Account>,
-        on_drop: Signal,
+        last: LastSignal,
     ) -> Result<Process> {
-        Process::start(
-            command,
-            log.to_owned(),
-            log.to_owned(),
-            account,
-            on_drop,
-            None,
-        )
+        Process::start(command, log.to_owned(), log.to_owned(), account, last, None)
     }
 
     fn start(
@@ -91,7 +114,7 @@ impl Process {
         stdout: PathBuf,
         stderr: PathBuf,
         account: Option<Account>,
-        on_drop: Signal,
+        last: LastSignal,
         scratch: Option<Scratch>,
     ) -> Result<Process> {
         let name = Path::new(command.get_program())
@@ -105,7 +128,7 @@ impl Process {
                 .open(path)
                 .map_err(TestbedError::io(format!("opening {}", path.display())))
         };
-        let mut wrapped = wrap(&command, account, true)?;
+        let mut wrapped = wrap(&command, account, Some(last))?;
         wrapped
             .stdin(Stdio::null())
             .stdout(open(&stdout)?)
@@ -124,7 +147,7 @@ impl Process {
             pid,
             stdout,
             stderr,
-            on_drop,
+            last,
             _scratch: scratch,
         })
     }
@@ -230,23 +253,23 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        if self.signal(self.on_drop) && self.wait_timeout(GRACE_ON_DROP).is_err() {
+        if self.signal(self.last.on_drop()) && self.wait_timeout(GRACE_ON_DROP).is_err() {
             self.kill9();
         }
     }
 }
 
 /// The command under `setpriv`, which drops root and, for a child that stays,
-/// asks for its death with ours; it then becomes the program, so the id is the
+/// asks for a signal at our death; it then becomes the program, so the id is the
 /// program's own.
 pub(crate) fn wrap(
     command: &Command,
     account: Option<Account>,
-    dies_with_us: bool,
+    stays: Option<LastSignal>,
 ) -> Result<Command> {
     let mut wrapped = Command::new(locate::program("setpriv")?);
-    if dies_with_us {
-        wrapped.args(["--pdeathsig", "KILL"]);
+    if let Some(last) = stays {
+        wrapped.args(["--pdeathsig", last.on_owners_death()]);
     }
     if let Some(Account { uid, gid }) = account {
         wrapped.arg(format!("--reuid={uid}"));

@@ -96,3 +96,19 @@ impl<'a> Fields<'a> {
         self.rest.is_empty()
     }
 }
+
+/// SQLSTATE and message of an ErrorResponse.
+pub(crate) fn error_fields(body: &[u8]) -> Result<(String, String), ConnectorError> {
+    let mut f = Fields::new("ErrorResponse", body);
+    let (mut state, mut message) = (String::new(), String::new());
+    loop {
+        match f.u8()? {
+            0 => return Ok((state, message)),
+            b'C' => state = f.lossy()?.into_owned(),
+            b'M' => message = f.lossy()?.into_owned(),
+            _ => {
+                f.lossy()?;
+            }
+        }
+    }
+}

@@ -17,23 +17,25 @@
 
 mod fields;
 mod relation;
+mod transaction;
 mod tuple;
 
+#[cfg(test)]
+pub(crate) mod sample;
 #[cfg(test)]
 mod tests;
 
 use std::collections::VecDeque;
-use std::fmt::Write as _;
 use std::sync::Arc;
 
 use hashbrown::HashSet;
 use rollcall_contract::{
-    Batch, BatchBuilder, ConnectorError, Cursor, Gap, GapReason, Op, StreamItem, Tx, TxId,
+    Batch, BatchBuilder, ConnectorError, Cursor, Gap, GapReason, Op, StreamItem,
 };
-use smallvec::SmallVec;
 
-pub(crate) use fields::Fields;
+pub(crate) use fields::{Fields, error_fields};
 pub use relation::Followed;
+pub use transaction::{tx_id, xid_of};
 
 use crate::config::BatchCaps;
 use crate::errors::{from_sqlstate, protocol_violation};
@@ -41,6 +43,7 @@ use crate::lsn::{Lsn, Xid};
 use crate::position::{Inside, PgCursor};
 use crate::types::TypeResolver;
 use relation::{Layout, Relation, truncated};
+use transaction::{OpenTx, open_change};
 use tuple::Image;
 
 /// The server builds a message in one allocation, of less than 1 GiB.
@@ -82,20 +85,6 @@ pub enum Event {
     },
     /// The server ended the log.
     Ended,
-}
-
-struct OpenTx {
-    final_lsn: Lsn,
-    commit_us: i64,
-    xid: Xid,
-    /// Row messages so far.
-    rows: u32,
-    /// Row messages below this were handed over before.
-    skip_below: u32,
-    /// Taken in before, as a whole.
-    is_known: bool,
-    /// Whether the open batch knows this transaction.
-    is_announced: bool,
 }
 
 /// Turns messages into batches.
@@ -269,12 +258,17 @@ impl Decoder {
         }
     }
 
+    /// At a transaction's end half of the cap is enough, so that a transaction which fits
+    /// into the other half is never split.
     #[inline]
     fn is_full(&mut self) -> bool {
+        if self.builder.is_empty() {
+            return false;
+        }
+        let share = if self.tx.is_none() { 2 } else { 1 };
         let unparsed = self.builder.data().len() - self.parsed;
-        !self.builder.is_empty()
-            && (self.builder.len() >= self.caps.changes
-                || self.builder.size_bytes() - unparsed >= self.caps.bytes)
+        self.builder.len() >= self.caps.changes / share
+            || self.builder.size_bytes() - unparsed >= self.caps.bytes / share
     }
 
     /// Takes everything out of the buffer unread, up to the end of the log. For closing.
@@ -599,69 +593,5 @@ impl Decoder {
         }
         self.count_row();
         Ok(())
-    }
-}
-
-/// Begins a change, and makes its table and its transaction known to the batch.
-#[inline]
-fn open_change(
-    builder: &mut BatchBuilder,
-    table_index: &mut Option<u16>,
-    tx: &mut Option<OpenTx>,
-    layout: &Layout,
-    op: Op,
-    ordinal: u32,
-) {
-    let table = *table_index.get_or_insert_with(|| builder.table(&layout.schema));
-    if let Some(tx) = tx
-        && !tx.is_announced
-    {
-        tx.is_announced = true;
-        builder.tx(Tx {
-            id: tx_id(tx.xid),
-            position: position_text(tx.final_lsn),
-            commit_us: tx.commit_us,
-        });
-    }
-    builder.begin(table, op, ordinal);
-}
-
-/// The contract's form of a transaction id: eight bytes, big-endian.
-pub fn tx_id(xid: Xid) -> TxId {
-    TxId(SmallVec::from_slice(&xid.0.to_be_bytes()))
-}
-
-/// Takes a transaction id back; none when it is not one of ours.
-pub fn xid_of(id: &TxId) -> Option<Xid> {
-    Some(Xid(u64::from_be_bytes(id.0.as_slice().try_into().ok()?)))
-}
-
-fn position_text(lsn: Lsn) -> SmallVec<[u8; 32]> {
-    struct Text(SmallVec<[u8; 32]>);
-    impl std::fmt::Write for Text {
-        fn write_str(&mut self, s: &str) -> std::fmt::Result {
-            self.0.extend_from_slice(s.as_bytes());
-            Ok(())
-        }
-    }
-    let mut text = Text(SmallVec::new());
-    // Writing to memory cannot fail.
-    let _ = write!(text, "{lsn}");
-    text.0
-}
-
-/// SQLSTATE and message of an ErrorResponse.
-pub(crate) fn error_fields(body: &[u8]) -> Result<(String, String), ConnectorError> {
-    let mut f = Fields::new("ErrorResponse", body);
-    let (mut state, mut message) = (String::new(), String::new());
-    loop {
-        match f.u8()? {
-            0 => return Ok((state, message)),
-            b'C' => state = f.lossy()?.into_owned(),
-            b'M' => message = f.lossy()?.into_owned(),
-            _ => {
-                f.lossy()?;
-            }
-        }
     }
 }

@@ -42,6 +42,8 @@ pub struct StreamOptions {
     pub wal_sender_timeout: Option<Duration>,
     /// How often an idle log moves the cursor.
     pub progress_interval: Duration,
+    /// How much longer than its own time-out a server may be silent.
+    pub patience: Duration,
 }
 
 impl Default for StreamOptions {
@@ -50,6 +52,7 @@ impl Default for StreamOptions {
             skip_replicated: false,
             wal_sender_timeout: Some(Duration::from_secs(60)),
             progress_interval: Duration::from_secs(1),
+            patience: Duration::from_secs(5),
         }
     }
 }
@@ -68,7 +71,7 @@ impl StreamOptions {
     /// noticed by the socket long before.
     pub fn silence_limit(&self) -> Duration {
         let server = self.wal_sender_timeout.unwrap_or(Duration::from_secs(60));
-        (self.status_interval() * 3).max(server + Duration::from_secs(5))
+        (self.status_interval() * 3).max(server + self.patience)
     }
 }
 

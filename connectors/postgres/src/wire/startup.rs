@@ -227,7 +227,7 @@ async fn authenticate(
                 is_proved = true;
                 continue;
             }
-            7 | 8 | 9 => return Err(unknown_method("GSSAPI or SSPI").into()),
+            7..=9 => return Err(unknown_method("GSSAPI or SSPI").into()),
             _ => return Err(unknown_method("a method that is not known here").into()),
         }
         frames.send(&out).await?;

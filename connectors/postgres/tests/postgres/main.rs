@@ -12,4 +12,8 @@ mod checks;
 mod connecting;
 mod gaps;
 mod pages;
+mod scan_and_log;
+mod server;
+mod startup;
+mod stream;
 mod values;

@@ -14,9 +14,11 @@ use crate::locate::PgVersion;
 use crate::tls::Tls;
 
 /// Small and plentiful: several servers run side by side on a small machine, and
-/// a test shall never run out of slots by accident.
+/// a test shall never run out of slots by accident. Dynamic shared memory lies in
+/// the data directory, so that a killed server leaves none behind.
 const DEFAULTS: &str = "\
 shared_buffers = 16MB
+dynamic_shared_memory_type = mmap
 max_connections = 60
 wal_level = logical
 max_replication_slots = 40

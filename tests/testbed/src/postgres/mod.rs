@@ -31,7 +31,7 @@ use crate::account::{self, Account};
 use crate::error::{Result, TestbedError};
 use crate::locate::{self, PgVersion};
 use crate::ports::free_port;
-use crate::process::{Process, Signal, read_lossy, run, tail, wrap};
+use crate::process::{LastSignal, Process, Signal, read_lossy, run, tail, wrap};
 use crate::procstat::descendants;
 use crate::scratch::Scratch;
 use crate::wait::wait_for;
@@ -400,7 +400,7 @@ impl Postgres {
         let logged = fs::metadata(&self.log).map_or(0, |m| m.len());
         let mut command = self.tool("postgres");
         command.arg("-D").arg(&self.data);
-        let process = Process::server(command, &self.log, self.account, Signal::INT)?;
+        let process = Process::server(command, &self.log, self.account, LastSignal::Quit)?;
         let failed = |reason: String| TestbedError::Start {
             server: format!("PostgreSQL ({:?}) on port {}", self.version, self.port),
             reason,
@@ -443,7 +443,7 @@ impl Postgres {
 
     /// Runs a program of this server under the account that owns its data.
     fn run_as_owner(&self, command: &Command) -> Result<String> {
-        run(wrap(command, self.account, false)?)
+        run(wrap(command, self.account, None)?)
     }
 
     fn write_hba(&self, lines: &[&str]) -> Result<()> {
@@ -454,6 +454,21 @@ impl Postgres {
         }
         let path = self.data.join("pg_hba.conf");
         fs::write(&path, text).map_err(TestbedError::io(format!("writing {}", path.display())))
+    }
+
+    /// A killed server leaves its piece of System V shared memory, which its next
+    /// start would take over; here there is none. The 7th line of a
+    /// `postmaster.pid` that is left names it: key and id.
+    fn release_shared_memory(&self) {
+        let text = read_lossy(&self.data.join("postmaster.pid"));
+        let id = text
+            .lines()
+            .nth(6)
+            .and_then(|line| line.split_ascii_whitespace().nth(1));
+        if let Some(id) = id {
+            // The system refuses the id of a stranger; there is nothing to do then.
+            let _ = Command::new("ipcrm").args(["-m", id]).output();
+        }
     }
 
     fn state(&self, what: &str) -> TestbedError {
@@ -468,7 +483,8 @@ impl Postgres {
 impl Drop for Postgres {
     fn drop(&mut self) {
         // Nobody reads this data again: no checkpoint, no waiting for clients.
-        self.kill9();
+        drop(self.lock().take());
+        self.release_shared_memory();
     }
 }
 
