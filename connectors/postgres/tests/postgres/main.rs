@@ -6,6 +6,7 @@
     reason = "tests"
 )]
 
+mod faults;
 mod server;
 mod startup;
 mod stream;
