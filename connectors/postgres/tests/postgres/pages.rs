@@ -288,3 +288,43 @@ async fn a_row_filter_counts_for_the_scan_too() {
     assert_eq!(first.table().columns.len(), 2, "the column list counts too");
     assert!(matches!(first.after().unwrap().cell(1), Cell::Value(_)));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_has_the_columns_of_the_moment_at_which_it_is_read() {
+    let bed = Bed::new("pages_altered");
+    bed.sql("INSERT INTO people VALUES (1, 'x', 'y')");
+    let source = bed.source();
+    let mut columns = Vec::new();
+    for alter in [
+        "",
+        "ALTER TABLE people ADD age int DEFAULT 7",
+        "ALTER TABLE people RENAME mail TO email",
+        "ALTER TABLE people ALTER age TYPE text",
+        "ALTER PUBLICATION rollcall SET TABLE people (id, age)",
+        "DROP TABLE people; CREATE TABLE people (no int PRIMARY KEY); INSERT INTO people VALUES (1);
+         GRANT SELECT ON people TO rollcall; ALTER PUBLICATION rollcall ADD TABLE people",
+    ] {
+        bed.sql(alter);
+        let page = pages(&source, 10, 1 << 20).await.remove(0);
+        let schema = page.rows.change(0).table().clone();
+        columns.push(
+            schema
+                .columns
+                .iter()
+                .map(|c| format!("{} {}", c.name, c.class.name()))
+                .collect::<Vec<_>>()
+                .join(", "),
+        );
+    }
+    assert_eq!(
+        columns,
+        [
+            "id int, name text, mail text",
+            "id int, name text, mail text, age int",
+            "id int, name text, email text, age int",
+            "id int, name text, email text, age text",
+            "id int, age text",
+            "no int",
+        ]
+    );
+}
