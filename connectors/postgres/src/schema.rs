@@ -69,6 +69,13 @@ pub(crate) struct Table {
     pub(crate) key_fault: Option<String>,
 }
 
+impl Table {
+    /// The names of the key's columns, in key order.
+    pub(crate) fn key_names(&self) -> Vec<String> {
+        self.key_order.iter().map(|c| c.name.clone()).collect()
+    }
+}
+
 /// One column of the key, as the index behind it orders it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct KeyColumn {

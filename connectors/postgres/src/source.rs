@@ -101,7 +101,7 @@ impl PostgresSource {
     ) -> Result<Option<Opened>, ConnectorError> {
         let config = &self.config;
         let client = wire::connect_queries(config).await?;
-        let (table, identities, _) = check::preflight(&client, config, &self.types)
+        let (table, identities) = check::preflight(&client, config, &self.types)
             .await?
             .usable()?;
         let mut replication = ReplicationClient::connect(config).await?;
@@ -137,7 +137,8 @@ impl PostgresSource {
                 type_oids: table.type_oids.clone(),
                 table_oid: Some(table.oid),
             },
-            key: config.key.clone(),
+            // In the order of the index, so that keys are the same from log and scan.
+            key: config.key.as_ref().map(|_| table.key_names()),
             types: Arc::new(self.types.clone()),
             xid_reference: next_xid(&client).await?,
             caps: config.caps,

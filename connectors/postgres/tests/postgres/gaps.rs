@@ -299,7 +299,7 @@ async fn an_attached_partition_is_a_gap() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_status_names_the_transaction_that_holds_back_the_log() {
+async fn the_status_says_where_the_slot_stands_and_what_is_wrong_with_it() {
     let bed = Bed::new("status");
     let reader = bed.begin(1).await;
     let status = bed.source().status().await.unwrap();
