@@ -374,7 +374,7 @@ impl Session<'_> {
                 break;
             }
             let source = self.driver.id;
-            match self.scan.next() {
+            match self.scan.what_next() {
                 Next::Page => {
                     let request = self
                         .scan
