@@ -106,6 +106,7 @@ impl Scan {
             after,
             limit_rows,
             limit_bytes,
+            only: None,
         }
     }
 
