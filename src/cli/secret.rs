@@ -291,11 +291,15 @@ fn read_secret(prompt: &str) -> Result<SecretString, SecretError> {
     let bytes = read_bytes(stdin.as_fd(), true);
     drop(hidden);
     stderr.write_all(b"\n")?;
-    let bytes = bytes?;
-    if bytes.contains(&INTERRUPT) {
+    typed(&bytes?)
+}
+
+/// What was typed at the prompt.
+fn typed(line: &[u8]) -> Result<SecretString, SecretError> {
+    if line.contains(&INTERRUPT) {
         return Err(SecretError::Cancelled);
     }
-    secret_from(&bytes)
+    secret_from(line)
 }
 
 /// Control-C.
@@ -523,6 +527,56 @@ mod tests {
                 .to_string()
                 .starts_with("there is no key to seal")
         );
+    }
+
+    /// Both ends of a new terminal: what a person types into, and what a program reads.
+    fn terminal() -> (std::fs::File, std::fs::File) {
+        use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+        let person = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+        grantpt(&person).unwrap();
+        unlockpt(&person).unwrap();
+        let name = ptsname(&person, Vec::new()).unwrap();
+        let program = std::fs::OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(name.to_str().unwrap())
+            .unwrap();
+        (std::fs::File::from(person), program)
+    }
+
+    #[test]
+    fn a_credential_typed_at_the_prompt_is_not_shown_and_the_echo_comes_back() {
+        let (mut person, mut program) = terminal();
+        let echo = |program: &std::fs::File| {
+            let modes = tcgetattr(program).unwrap().local_modes;
+            (
+                modes.contains(LocalModes::ECHO),
+                modes.contains(LocalModes::ISIG),
+            )
+        };
+        assert_eq!(echo(&program), (true, true));
+
+        let hidden = HiddenInput::begin(program.as_fd()).unwrap();
+        person.write_all(b"marker\n").unwrap();
+        let bytes = read_bytes(program.as_fd(), true).unwrap();
+        assert_eq!(secret_from(&bytes).unwrap().expose_secret(), "marker");
+        drop(hidden);
+        assert_eq!(echo(&program), (true, true));
+
+        program.write_all(b"done").unwrap();
+        let mut shown = [0; 64];
+        let length = io::Read::read(&mut person, &mut shown).unwrap();
+        assert_eq!(&shown[..length], b"done", "the terminal showed more");
+    }
+
+    #[test]
+    fn control_c_at_the_prompt_cancels_at_once() {
+        let (mut person, program) = terminal();
+        let hidden = HiddenInput::begin(program.as_fd()).unwrap();
+        person.write_all(b"mark\x03").unwrap();
+        let bytes = read_bytes(program.as_fd(), true).unwrap();
+        drop(hidden);
+        assert!(matches!(typed(&bytes), Err(SecretError::Cancelled)));
     }
 
     #[test]

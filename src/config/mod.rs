@@ -36,14 +36,14 @@ pub use mapping::{Constant, MappingConfig, OnNull, RuleConfig, RuleKind, ScopeCo
 pub use schema::json_schema;
 pub use secret::{Environment, ProcessEnvironment, VaultConfig};
 pub use sink::{
-    Delivery, Destination, KafkaConfig, KafkaTls, NdjsonConfig, PasswordMechanism, PropertyValue,
-    Sasl, SinkConfig,
+    Delivery, Destination, KafkaConfig, NdjsonConfig, PasswordMechanism, PropertyValue, Sasl,
+    SinkConfig,
 };
 pub use source::{
-    BatchConfig, ChangeStreamConfig, Host, LeaverAction, PostgresConfig, PostgresTls, RescanConfig,
+    BatchConfig, ChangeStreamConfig, Host, LeaverAction, PostgresConfig, RescanConfig,
     SourceConfig, SourceConnection,
 };
-pub use tls::{ClientCertificate, Verification};
+pub use tls::{ClientCertificate, TlsConfig, Verification};
 
 use reader::{Document, Section};
 

@@ -439,7 +439,9 @@ impl<'a> Item<'a> {
 
     /// The value in words.
     pub(super) fn found(&self) -> String {
-        if self.key.kind == Kind::Secret {
+        // A text where a table should be may hold anything, a credential too.
+        let is_text = matches!(self.value(), DeValue::String(_));
+        if self.key.kind == Kind::Secret || (self.key.kind == Kind::Table && is_text) {
             return format!("a {} (not shown)", self.value().type_str());
         }
         describe(self.value())

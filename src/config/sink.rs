@@ -11,7 +11,7 @@ use super::error::Place;
 use super::reader::{Item, Section, child};
 use super::secret::{Context, secret};
 use super::source::is_loopback;
-use super::tls::{self, ClientCertificate, Verification};
+use super::tls::{TlsConfig, tls};
 use super::values;
 use crate::vault::Owner;
 
@@ -49,15 +49,15 @@ pub struct KafkaConfig {
     /// Whether missing topics are made.
     pub create_topics: bool,
     /// The partitions of a topic that is made; the broker's default when none.
-    pub partitions: Option<u32>,
+    pub partitions: Option<u16>,
     /// The copies of a topic that is made; the broker's default when none.
     pub replication: Option<u16>,
     /// The producer's identity.
     pub transactional_id: String,
     /// When the broker gives up a transaction.
     pub transaction_timeout: Duration,
-    /// How the connections are protected; none is not at all.
-    pub tls: Option<KafkaTls>,
+    /// How the connections are protected.
+    pub tls: TlsConfig,
     /// How Rollcall logs in.
     pub sasl: Option<Sasl>,
     /// Properties of librdkafka, none of them one that Rollcall sets itself.
@@ -71,17 +71,6 @@ pub enum Delivery {
     ExactlyOnce,
     /// By an idempotent producer.
     AtLeastOnce,
-}
-
-/// TLS to brokers.
-#[derive(Clone, Debug)]
-pub struct KafkaTls {
-    /// Whom to believe.
-    pub verify: Verification,
-    /// Whom to show.
-    pub client: Option<ClientCertificate>,
-    /// The password of an encrypted client key; only with `client`.
-    pub key_password: Option<SecretString>,
 }
 
 /// How Rollcall logs in.
@@ -199,7 +188,10 @@ fn ndjson(section: &Section<'_>) -> Option<NdjsonConfig> {
             rotate_keep: keep?.unwrap_or(10),
         });
     }
-    if let Some(key) = tls::first_present(section, &["rotate_size", "rotate_keep"]) {
+    if let Some(key) = ["rotate_size", "rotate_keep"]
+        .into_iter()
+        .find(|key| section.item(key).is_some())
+    {
         let place = section.item(key).map_or(section.place(), |i| i.place());
         section.document().reject(
             place,
@@ -235,13 +227,19 @@ fn kafka(name: &str, section: &Section<'_>, context: &Context<'_>) -> Option<Kaf
         ]),
     );
     let create_topics = section.required("create_topics", values::boolean);
-    let partitions = section.optional("partitions", values::integer::<u32>);
+    let partitions = section.optional("partitions", values::integer::<u16>);
     let replication = section.optional("replication", values::integer::<u16>);
     let transactional_id = section.optional("transactional_id", values::text);
     let transaction_timeout = section.required("transaction_timeout", values::positive_duration);
+    let is_local = brokers.as_ref().is_some_and(|brokers| {
+        brokers
+            .iter()
+            .filter_map(|broker| broker.rsplit_once(':'))
+            .all(|(host, _)| is_loopback(host))
+    });
     let tls = section
         .section("tls")
-        .and_then(|tls| kafka_tls(name, tls, context, brokers.as_deref()));
+        .and_then(|section| tls(section, context, Owner::Sink(name), is_local));
     let sasl = section.section("sasl").map(|section| {
         if section.is_present() {
             Some(sasl(name, section, context))
@@ -268,7 +266,7 @@ fn kafka(name: &str, section: &Section<'_>, context: &Context<'_>) -> Option<Kaf
         replication: replication?,
         transactional_id: match transactional_id? {
             Some(id) => id,
-            None => format!("rollcall-{}-{name}", organization?),
+            None => format!("rollcall.{}.{name}", organization?),
         },
         transaction_timeout: transaction_timeout?,
         tls: tls?,
@@ -295,73 +293,6 @@ fn brokers(item: &Item<'_>) -> Option<Vec<String>> {
                 && !host.contains(['/', ' ', ','])
                 && port.parse::<u16>().is_ok_and(|port| port > 0)
         })
-    })
-}
-
-#[expect(
-    clippy::option_option,
-    reason = "no TLS and a wrong table are two things"
-)]
-fn kafka_tls(
-    name: &str,
-    section: Section<'_>,
-    context: &Context<'_>,
-    brokers: Option<&[String]>,
-) -> Option<Option<KafkaTls>> {
-    #[derive(Clone, Copy, PartialEq, Eq)]
-    enum Mode {
-        Disable,
-        VerifyCa,
-        VerifyFull,
-    }
-    let mode = section.optional(
-        "mode",
-        values::choice(&[
-            ("disable", Mode::Disable),
-            ("verify-ca", Mode::VerifyCa),
-            ("verify-full", Mode::VerifyFull),
-        ]),
-    );
-    let files = tls::files(&section, context);
-    let key_password = section.optional("key_password", |item| {
-        secret(item, context, Owner::Sink(name), "tls.key_password")
-    });
-    let local = brokers.is_some_and(|brokers| {
-        brokers
-            .iter()
-            .filter_map(|broker| broker.rsplit_once(':'))
-            .all(|(host, _)| is_loopback(host))
-    });
-    let used = tls::first_present(&section, &["ca", "cert", "key", "key_password"]);
-    let mode = match mode? {
-        Some(mode) => mode,
-        None if local && used.is_none() => Mode::Disable,
-        None => Mode::VerifyFull,
-    };
-    if let (Mode::Disable, Some(key)) = (mode, used) {
-        tls::idle(&section, key, "disable");
-        section.finish();
-        return None;
-    }
-    let has_key = section.item("key").is_some();
-    if key_password.as_ref().is_some_and(Option::is_some) && !has_key {
-        section.missing("key");
-        section.finish();
-        return None;
-    }
-    section.finish();
-    let (ca, client) = files?;
-    let key_password = key_password?;
-    Some(match mode {
-        Mode::Disable => None,
-        Mode::VerifyCa | Mode::VerifyFull => Some(KafkaTls {
-            verify: Verification {
-                ca,
-                host_name: mode == Mode::VerifyFull,
-            },
-            client,
-            key_password,
-        }),
     })
 }
 
@@ -426,13 +357,26 @@ fn reject_others(section: &Section<'_>, others: &[&'static str], mechanism: &str
 const OWN_PROPERTIES: &[(&str, &str)] = &[
     ("acks", "nothing: every replica has to have an event"),
     ("bootstrap.servers", "brokers"),
-    ("client.id", "nothing: it is the transactional id"),
-    ("enable.idempotence", "delivery"),
+    ("client.id", "nothing: it names the sink"),
+    (
+        "delivery.report.only.error",
+        "nothing: every event is reported",
+    ),
+    (
+        "enable.idempotence",
+        "nothing: without it a retry could double events",
+    ),
+    ("enable.ssl.certificate.verification", "tls.mode"),
+    ("group.id", "nothing: positions lie in the cursors topic"),
     ("isolation.level", "nothing: it is read_committed"),
     ("metadata.broker.list", "brokers"),
     (
         "partitioner",
         "nothing: partitions are chosen as the Java client does",
+    ),
+    (
+        "plugin.library.paths",
+        "nothing: it would load foreign code",
     ),
     (
         "request.required.acks",
@@ -445,17 +389,18 @@ const OWN_PROPERTIES: &[(&str, &str)] = &[
     ("security.protocol", "tls.mode and sasl"),
     ("ssl.ca.location", "tls.ca"),
     ("ssl.certificate.location", "tls.cert"),
+    ("ssl.certificate.pem", "tls.cert"),
+    ("ssl.endpoint.identification.algorithm", "tls.mode"),
     ("ssl.key.location", "tls.key"),
     ("ssl.key.password", "tls.key_password"),
+    ("ssl.key.pem", "tls.key"),
     ("transaction.timeout.ms", "transaction_timeout"),
     ("transactional.id", "transactional_id"),
 ];
 
 /// Whether a property of librdkafka holds a credential.
 pub(super) fn is_secret_property(name: &str) -> bool {
-    name.contains("password")
-        || name.contains("secret")
-        || matches!(name, "ssl.key.pem" | "sasl.oauthbearer.config")
+    name.contains("password") || name.contains("secret") || name == "sasl.oauthbearer.config"
 }
 
 fn properties(

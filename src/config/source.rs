@@ -12,7 +12,7 @@ use super::error::Place;
 use super::mapping::{self, MappingConfig, ScopeConfig};
 use super::reader::{Item, Section, child, suggest};
 use super::secret::{Context, secret};
-use super::tls::{self, ClientCertificate, Verification};
+use super::tls::{TlsConfig, tls};
 use super::values;
 use crate::vault::Owner;
 
@@ -88,7 +88,7 @@ pub struct PostgresConfig {
     /// The role's password.
     pub password: Option<SecretString>,
     /// How the connection is protected.
-    pub tls: PostgresTls,
+    pub tls: TlsConfig,
     /// The table; of a partitioned one, the root.
     pub table: TableName,
     /// The columns that name a record; the table's primary key when none.
@@ -97,20 +97,6 @@ pub struct PostgresConfig {
     pub slot: String,
     /// The publication.
     pub publication: String,
-}
-
-/// How a connection to PostgreSQL is protected.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum PostgresTls {
-    /// Not at all.
-    Disable,
-    /// By TLS.
-    Enable {
-        /// Whom to believe; none believes any certificate.
-        verify: Option<Verification>,
-        /// Whom to show.
-        client: Option<ClientCertificate>,
-    },
 }
 
 /// What happens to a user whose record is gone.
@@ -251,14 +237,15 @@ pub(super) fn source(
 fn postgres(name: &str, section: &Section<'_>, context: &Context<'_>) -> Option<PostgresConfig> {
     let host = section.required("host", host);
     let port = section.required("port", values::integer::<u16>);
-    let database = section.required("database", values::text);
-    let user = section.required("user", values::text);
+    let database = section.required("database", plain_name);
+    let user = section.required("user", plain_name);
     let password = section.optional("password", |item| {
         secret(item, context, Owner::Source(name), "password")
     });
+    let is_local = host.as_ref().is_some_and(Host::is_local);
     let tls = section
         .section("tls")
-        .and_then(|tls| postgres_tls(tls, context, host.as_ref()));
+        .and_then(|section| tls(section, context, Owner::Source(name), is_local));
     let table = section.required("table", table);
     let key = section.optional("key", values::texts);
     let slot = section.optional("slot", values::text_where(values::is_slot));
@@ -277,61 +264,6 @@ fn postgres(name: &str, section: &Section<'_>, context: &Context<'_>) -> Option<
     })
 }
 
-fn postgres_tls(
-    section: Section<'_>,
-    context: &Context<'_>,
-    host: Option<&Host>,
-) -> Option<PostgresTls> {
-    #[derive(Clone, Copy, PartialEq, Eq)]
-    enum Mode {
-        Disable,
-        Require,
-        VerifyCa,
-        VerifyFull,
-    }
-    let mode = section.optional(
-        "mode",
-        values::choice(&[
-            ("disable", Mode::Disable),
-            ("require", Mode::Require),
-            ("verify-ca", Mode::VerifyCa),
-            ("verify-full", Mode::VerifyFull),
-        ]),
-    );
-    let files = tls::files(&section, context);
-    let used = tls::first_present(&section, &["ca", "cert", "key"]);
-    let mode = match mode? {
-        Some(mode) => mode,
-        None if host.is_some_and(Host::is_local) && used.is_none() => Mode::Disable,
-        None => Mode::VerifyFull,
-    };
-    match (mode, used) {
-        (Mode::Disable, Some(key)) => {
-            tls::idle(&section, key, "disable");
-            section.finish();
-            return None;
-        }
-        (Mode::Require, Some("ca")) => {
-            tls::idle(&section, "ca", "require");
-            section.finish();
-            return None;
-        }
-        _ => {}
-    }
-    section.finish();
-    let (ca, client) = files?;
-    let verify = match mode {
-        Mode::Disable => return Some(PostgresTls::Disable),
-        Mode::Require => None,
-        Mode::VerifyCa => Some(false),
-        Mode::VerifyFull => Some(true),
-    };
-    Some(PostgresTls::Enable {
-        verify: verify.map(|host_name| Verification { ca, host_name }),
-        client,
-    })
-}
-
 fn host(item: &Item<'_>) -> Option<Host> {
     let text = values::text(item)?;
     if text.starts_with('/') {
@@ -343,7 +275,7 @@ fn host(item: &Item<'_>) -> Option<Host> {
     if named || text.parse::<IpAddr>().is_ok() {
         return Some(Host::Tcp(text));
     }
-    if text.contains('@') || text.contains("://") {
+    if text.contains(['@', '=']) || text.contains("://") {
         return item.reject(
             "an address with more in it (not shown)",
             item.kind().expected(),
@@ -351,6 +283,19 @@ fn host(item: &Item<'_>) -> Option<Host> {
         );
     }
     item.wrong()
+}
+
+/// A name, and not a whole connection string with a password in it.
+fn plain_name(item: &Item<'_>) -> Option<String> {
+    let text = values::text(item)?;
+    if text.contains("://") || text.contains("password=") {
+        return item.reject(
+            "an address with more in it (not shown)",
+            "the name alone",
+            item.example(),
+        );
+    }
+    Some(text)
 }
 
 /// `schema.table`; a part in double quotes is taken as it is, with `""` for a quote.

@@ -164,6 +164,7 @@ pub(super) fn paths(item: &Item<'_>) -> Option<Vec<PathBuf>> {
     Some(paths)
 }
 
+/// A relative path counts from the folder of the configuration file.
 fn beside(file: &Path, path: &Path) -> PathBuf {
     match file.parent() {
         Some(folder) if path.is_relative() => folder.join(path),

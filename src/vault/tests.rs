@@ -35,6 +35,27 @@ const PLACE: Binding<'static> = Binding {
     field: "password",
 };
 
+/// Whether what is sealed at one place is refused at another.
+fn is_refused(from: &[String; 3], from_sink: bool, to: &[String; 3], to_sink: bool) -> bool {
+    let vault = vault();
+    let [organization, name, field] = from;
+    let place = binding(organization, owner(name, from_sink), field);
+    let envelope = vault.seal(&place, &SecretString::from("secret")).unwrap();
+    let [organization, name, field] = to;
+    let place = binding(organization, owner(name, to_sink), field);
+    matches!(
+        vault.open(&place, &envelope),
+        Err(VaultError::Refused { .. })
+    )
+}
+
+fn owner(name: &str, is_sink: bool) -> Owner<'_> {
+    match is_sink {
+        true => Owner::Sink(name),
+        false => Owner::Source(name),
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
 
@@ -47,8 +68,7 @@ proptest! {
         is_sink: bool,
     ) {
         let vault = vault();
-        let owner = if is_sink { Owner::Sink(&name) } else { Owner::Source(&name) };
-        let place = binding(&organization, owner, &field);
+        let place = binding(&organization, owner(&name, is_sink), &field);
         let envelope = vault.seal(&place, &SecretString::from(secret.clone())).unwrap();
         prop_assert!(!envelope.contains(&secret) || secret.len() < 4);
         let opened = vault.open(&place, &envelope).unwrap();
@@ -56,20 +76,36 @@ proptest! {
     }
 
     #[test]
-    fn an_envelope_opens_at_no_other_place(
-        a in ("[ab-]{1,4}", "[ab-]{1,4}", "[ab.]{1,4}", any::<bool>()),
-        b in ("[ab-]{1,4}", "[ab-]{1,4}", "[ab.]{1,4}", any::<bool>()),
+    fn an_envelope_opens_at_no_place_that_differs_in_one_part(
+        parts in prop::array::uniform3("[ab.-]{1,4}"),
+        other in "[ab.-]{1,4}",
+        is_sink: bool,
+        changed in 0usize..4,
     ) {
-        prop_assume!(a != b);
-        let place = |(organization, name, field, is_sink): &'static (String, String, String, bool)| {
-            let owner = if *is_sink { Owner::Sink(name) } else { Owner::Source(name) };
-            binding(organization, owner, field)
-        };
-        let (a, b): (&'static _, &'static _) = (Box::leak(Box::new(a)), Box::leak(Box::new(b)));
-        let vault = vault();
-        let envelope = vault.seal(&place(a), &SecretString::from("secret")).unwrap();
-        let refused = matches!(vault.open(&place(b), &envelope), Err(VaultError::Refused { .. }));
-        prop_assert!(refused);
+        let mut moved = parts.clone();
+        match moved.get_mut(changed) {
+            Some(part) => *part = other,
+            None => prop_assume!(changed == 3),
+        }
+        let moved_sink = is_sink ^ (changed == 3);
+        prop_assume!(moved != parts || moved_sink != is_sink);
+        prop_assert!(is_refused(&parts, is_sink, &moved, moved_sink));
+    }
+
+    #[test]
+    fn an_envelope_opens_at_no_place_whose_parts_are_cut_elsewhere(
+        parts in prop::array::uniform3("[ab.-]{2,4}"),
+        is_sink: bool,
+    ) {
+        let [organization, name, field] = &parts;
+        for moved in [
+            [organization[1..].to_owned(), format!("{}{name}", &organization[..1]), field.clone()],
+            [format!("{organization}{}", &name[..1]), name[1..].to_owned(), field.clone()],
+            [organization.clone(), format!("{name}{}", &field[..1]), field[1..].to_owned()],
+        ] {
+            prop_assume!(moved != parts);
+            prop_assert!(is_refused(&parts, is_sink, &moved, is_sink));
+        }
     }
 
     #[test]

@@ -16,6 +16,7 @@ use crate::conflict::{ConflictKind, Fingerprint};
 use crate::document::{Document, Hold, LinkState};
 use crate::id::{MatchHash, UserId, UserRow};
 use crate::mapped::{Assigned, MappedRow};
+use crate::mapping::fold;
 use crate::reason::SkipReason;
 use crate::state::{KeyBytes, StateError};
 
@@ -25,6 +26,26 @@ pub(super) struct Key {
     pub(super) attribute: AttrId,
     pub(super) folded: SmallVec<[u8; 48]>,
     pub(super) hash: MatchHash,
+}
+
+impl Key {
+    /// The key of a value; none when nothing is left of it.
+    pub(super) fn of(attribute: AttrId, value: &[u8]) -> Option<Key> {
+        let mut folded = Vec::with_capacity(value.len());
+        fold(value, &mut folded);
+        (!folded.is_empty()).then(|| Key {
+            attribute,
+            hash: MatchHash::of(attribute, &folded),
+            folded: SmallVec::from_vec(folded),
+        })
+    }
+
+    /// Whether a value has this key.
+    fn is(&self, value: &[u8]) -> bool {
+        let mut folded = Vec::with_capacity(value.len());
+        fold(value, &mut folded);
+        folded == self.folded[..]
+    }
 }
 
 pub(super) type Keys = SmallVec<[Key; 2]>;
@@ -67,16 +88,6 @@ struct Owner {
 }
 
 impl Resolver<'_> {
-    pub(super) fn key(&self, attribute: AttrId, value: &[u8]) -> Option<Key> {
-        let mut folded = Vec::with_capacity(value.len());
-        self.rules.fold(attribute, value, &mut folded);
-        (!folded.is_empty()).then(|| Key {
-            attribute,
-            hash: MatchHash::of(attribute, &folded),
-            folded: SmallVec::from_slice(&folded),
-        })
-    }
-
     /// The record's own match keys in the order of the source's match attributes. What the
     /// row keeps is taken from its link.
     pub(super) fn match_keys(
@@ -105,15 +116,9 @@ impl Resolver<'_> {
                     }),
                 },
             };
-            keys.extend(value.and_then(|v| self.key(attribute, v)));
+            keys.extend(value.and_then(|v| Key::of(attribute, v)));
         }
         keys
-    }
-
-    fn folds_to(&self, key: &Key, value: &[u8]) -> bool {
-        let mut folded = Vec::with_capacity(value.len());
-        self.rules.fold(key.attribute, value, &mut folded);
-        folded == key.folded[..]
     }
 
     /// Whether another present record of the source has one of these match keys. If so,
@@ -172,17 +177,14 @@ impl Resolver<'_> {
                 let Some(link) = c.link.map(|i| document.links[usize::from(i)]) else {
                     continue;
                 };
-                // What a held record has now is among the waiting; a failed one still
-                // counts with what it gave last.
+                // What a held record has now is among the waiting; one whose image says
+                // nothing still counts with what it gave last.
                 let counts = match link.state {
                     LinkState::Live => true,
-                    LinkState::Held(reason) => reason.is_error(),
+                    LinkState::Held(reason) => keeps_its_reason(reason),
                     LinkState::Gone(_) => false,
                 };
-                if counts
-                    && link.source == cause.source
-                    && link.key != cause.key
-                    && self.folds_to(key, c.value)
+                if counts && link.source == cause.source && link.key != cause.key && key.is(c.value)
                 {
                     found.push((KeyBytes::from_slice(link.key), Some(document.id)));
                 }
@@ -224,7 +226,7 @@ impl Resolver<'_> {
             let document = self.decode(&bytes)?;
             if let Some(value) = document.value(key.attribute)
                 && document.state != crate::document::UserState::Tombstone
-                && self.folds_to(key, value)
+                && key.is(value)
             {
                 found.push(Owner {
                     row,
@@ -315,7 +317,7 @@ impl Resolver<'_> {
             if before.is_some_and(|b| b.value(attribute) == Some(value)) {
                 continue;
             }
-            let Some(key) = self.key(attribute, value) else {
+            let Some(key) = Key::of(attribute, value) else {
                 continue;
             };
             let owners = self.users_with(cause, &key)?;
@@ -336,4 +338,10 @@ pub(super) fn has_pending(hold: &Hold<'_>, key: &Key) -> bool {
     hold.pending
         .iter()
         .any(|(a, v)| *a == key.attribute && **v == key.folded[..])
+}
+
+/// Whether a record is held for what its own image is, which no other record can heal: it
+/// waits for no match key, and a duplicate that names it does not take the reason's place.
+pub(super) fn keeps_its_reason(reason: SkipReason) -> bool {
+    reason.is_error() || matches!(reason, SkipReason::KeyReuse | SkipReason::Incomplete)
 }

@@ -7,7 +7,7 @@
 
 use smallvec::SmallVec;
 
-use super::correlate::{Key, Keys};
+use super::correlate::{Key, Keys, fingerprint, has_pending, keeps_its_reason};
 use super::workspace::Touch;
 use super::{Cause, Resolver};
 use crate::attribute::AttrId;
@@ -166,7 +166,7 @@ impl Resolver<'_> {
         document: &Document<'_>,
     ) -> Result<(), StateError> {
         let kind = ConflictKind::KeyReuse;
-        let fp = super::correlate::fingerprint(cause, kind, None, &[]);
+        let fp = fingerprint(cause, kind, None, &[]);
         self.join_kind(cause, fp, kind, None, cause.key, &[document.id])?;
         let mut holding = Holding::new(SkipReason::KeyReuse);
         holding.conflicts.push(fp);
@@ -241,7 +241,7 @@ impl Resolver<'_> {
     }
 
     /// Marks a present link as held without a new image. It waits for the match keys that it
-    /// gave (or waited for already) and for `also`. A failed one stays failed.
+    /// gave (or waited for already) and for `also`. One that failed stays failed.
     #[expect(clippy::too_many_arguments, reason = "one link, and why it is held")]
     pub(super) fn hold_link(
         &mut self,
@@ -260,7 +260,8 @@ impl Resolver<'_> {
             rule: was.rule,
             ..Hold::default()
         };
-        if old.state == LinkState::Held(reason) {
+        let keeps = matches!(old.state, LinkState::Held(r) if keeps_its_reason(r));
+        if keeps || old.state == LinkState::Held(reason) {
             hold.conflicts
                 .extend(was.conflicts.iter().copied().filter(|c| *c != fp));
         }
@@ -272,7 +273,7 @@ impl Resolver<'_> {
             hold.pending.extend(was.pending.iter().copied());
         }
         if let Some(key) = also
-            && !super::correlate::has_pending(&hold, key)
+            && !has_pending(&hold, key)
         {
             hold.pending.push((key.attribute, &key.folded[..]));
         }
@@ -282,7 +283,7 @@ impl Resolver<'_> {
         let mut after = document.clone_with(self.ws.spare());
         let link = &mut after.links[at];
         link.hold = &new;
-        if !matches!(old.state, LinkState::Held(r) if r.is_error()) {
+        if !keeps {
             link.state = LinkState::Held(reason);
         }
         self.write_values_kept(user, &after);
@@ -300,7 +301,7 @@ impl Resolver<'_> {
                 .iter()
                 .find(|c| c.link == Some(at as u16));
             if !self.rules.is_list(attribute) {
-                keys.extend(given.and_then(|c| self.key(attribute, c.value)));
+                keys.extend(given.and_then(|c| Key::of(attribute, c.value)));
             }
         }
         keys

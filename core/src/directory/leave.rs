@@ -69,7 +69,14 @@ impl Resolver<'_> {
             link.hash = cause.hash;
             link.shadow = row.shadow();
         }
-        link.state = LinkState::Gone(reason);
+        // A key that was deleted stays deleted until the record has its user again: who has
+        // it next may be somebody else.
+        link.state = match old.state {
+            LinkState::Gone(first) if row.is_some() || first != LeaverReason::OutOfScope => {
+                LinkState::Gone(first)
+            }
+            _ => LinkState::Gone(reason),
+        };
         link.hold = &[];
         if !old.state.is_present() {
             if cause.counts() {
@@ -241,7 +248,7 @@ impl Resolver<'_> {
     pub(super) fn touch_values(&mut self, document: &Document<'_>) {
         for &attribute in self.rules.key_attributes() {
             if let Some(value) = document.value(attribute)
-                && let Some(key) = self.key(attribute, value)
+                && let Some(key) = Key::of(attribute, value)
             {
                 self.ws.touched.push(key.hash);
             }

@@ -2,6 +2,7 @@
 
 use smallvec::SmallVec;
 
+use super::correlate::Key;
 use super::{Cause, Resolver, fold};
 use crate::attribute::{AttrId, DISPLAY_NAME, USER_NAME};
 use crate::document::{Document, UserState};
@@ -57,7 +58,7 @@ impl Resolver<'_> {
         for difference in &differences {
             if self.rules.key_attributes().contains(&difference.attribute)
                 && let Some(winner) = difference.before.first()
-                && let Some(key) = self.key(winner.attribute, winner.value)
+                && let Some(key) = Key::of(winner.attribute, winner.value)
             {
                 self.ws.touched.push(key.hash);
             }
@@ -82,7 +83,7 @@ impl Resolver<'_> {
             document
                 .group(attribute)
                 .iter()
-                .filter_map(|c| self.key(attribute, c.value))
+                .filter_map(|c| Key::of(attribute, c.value))
                 .map(|k| k.hash)
                 .collect()
         };

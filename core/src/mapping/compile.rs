@@ -70,6 +70,7 @@ impl Mapper {
                 .collect(),
             rules,
             scope,
+            redacts: redacted.contains(&true),
             redacted,
             needed,
             max_value_bytes: spec.max_value_bytes,
@@ -89,7 +90,7 @@ fn rule_text(rule: &RuleSpec) -> String {
             ConstValue::Text(t) => format!("{attribute} = constant \"{t}\""),
             ConstValue::Boolean(b) => format!("{attribute} = constant {b}"),
             ConstValue::Integer(n) => format!("{attribute} = constant {n}"),
-            ConstValue::Number(n) => format!("{attribute} = constant {n}"),
+            ConstValue::Decimal(n) => format!("{attribute} = constant {n}"),
             ConstValue::List(items) => format!("{attribute} = constant {items:?}"),
         },
     }

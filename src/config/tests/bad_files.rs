@@ -298,19 +298,21 @@ fn kafka_sinks_are_checked() {
     );
     assert_eq!(
         kafka(
-            "sasl = { mechanism = \"PLAIN\", username = \"u\", password = { env = \"P\" }, scope = \"s\" }"
+            "sasl = { mechanism = \"PLAIN\", username = \"u\", password = { env = \"P\" }, token_file = \"t\" }"
         ),
-        "rollcall.toml:13:81: sink.events.sasl.scope: found a key that PLAIN does not use, expected the keys of PLAIN; fix: remove it, or write another mechanism"
+        "rollcall.toml:13:86: sink.events.sasl.token_file: found a key that PLAIN does not use, expected the keys of PLAIN; fix: remove it, or write another mechanism"
     );
     assert_eq!(
         kafka("cursors_topic = \"rollcall.identity\""),
         "rollcall.toml:13:17: sink.events.cursors_topic: found the topic of the events, expected a topic of its own; fix: write another topic, for example \"rollcall.cursors\""
     );
     assert_eq!(
-        kafka(
-            "sasl = { mechanism = \"OAUTHBEARER\", token_endpoint = \"http://login.example.com/\", client_id = \"u\", client_secret = { env = \"P\" } }"
-        ),
-        "rollcall.toml:13:54: sink.events.sasl.token_endpoint: found an address without TLS, where a secret would be sent, expected an http or https address without credentials in it; fix: write an https address"
+        kafka("sasl = { mechanism = \"OAUTHBEARER\" }"),
+        "rollcall.toml:13:1: sink.events.sasl.token_file: found nothing, expected the path of a file or folder; fix: add `token_file = \"/run/rollcall/kafka-token\"` to [sink.events.sasl]"
+    );
+    assert_eq!(
+        kafka("tls = { key_password = { env = \"P\" } }"),
+        "rollcall.toml:13:1: sink.events.tls.key: found nothing, expected the path of a file or folder; fix: add `key = \"/etc/rollcall/client.key\"` to [sink.events.tls]"
     );
 }
 

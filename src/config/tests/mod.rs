@@ -7,6 +7,7 @@
 )]
 
 mod bad_files;
+mod broken_files;
 mod good_files;
 mod references;
 mod table_of_keys;

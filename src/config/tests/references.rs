@@ -86,9 +86,12 @@ fn credentials_in_addresses_are_not_repeated() {
     for text in [
         SMALL.replace("localhost", &format!("u:{MARKER}@localhost")),
         format!("{SMALL}[sink.k]\ntype = \"kafka\"\nbrokers = [\"u:{MARKER}@h:1\"]\n"),
-        format!(
-            "{SMALL}[sink.k]\ntype = \"kafka\"\nbrokers = [\"h:1\"]\nsasl = {{ mechanism = \"OAUTHBEARER\", token_endpoint = \"https://u:{MARKER}@h/\", client_id = \"a\", client_secret = {{ env = \"S\" }} }}\n"
+        SMALL.replace("localhost", &format!("host=h password={MARKER}")),
+        SMALL.replace(
+            "database = \"hr\"",
+            &format!("database = \"postgres://u:{MARKER}@h/d\""),
         ),
+        format!("{SMALL}tls = \"{MARKER}\"\n"),
         format!(
             "{SMALL}[sink.k]\ntype = \"kafka\"\nbrokers = [\"h:1\"]\nproperties = {{ \"ssl.keystore.password\" = \"{MARKER}\" }}\n"
         ),
