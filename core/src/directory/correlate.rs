@@ -15,7 +15,7 @@ use crate::attribute::{AttrId, EMAIL, USER_NAME};
 use crate::conflict::{ConflictKind, Fingerprint};
 use crate::document::{Document, Hold, LinkState};
 use crate::id::{MatchHash, UserId, UserRow};
-use crate::mapped::{Assigned, MappedRow};
+use crate::mapped::{Assigned, MappedRow, Strength};
 use crate::mapping::fold;
 use crate::reason::SkipReason;
 use crate::state::{KeyBytes, StateError};
@@ -89,7 +89,7 @@ struct Owner {
 
 impl Resolver<'_> {
     /// The record's own match keys in the order of the source's match attributes. What the
-    /// row keeps is taken from its link.
+    /// row keeps, and what its rules leave as it was, is taken from its link.
     pub(super) fn match_keys(
         &self,
         rules: &SourceRules,
@@ -101,21 +101,19 @@ impl Resolver<'_> {
             if self.rules.is_list(attribute) {
                 continue;
             }
-            let value = match row.fields().find(|f| f.attribute == attribute) {
-                None => None,
-                Some(field) => match field.assigned {
-                    Assigned::Value(value) => Some(value),
-                    Assigned::Clear => None,
-                    Assigned::Keep => link.and_then(|(document, at)| {
-                        let of_link = |c: &&_| link_of(c) == Some(at as u16);
-                        document
-                            .group(attribute)
-                            .iter()
-                            .find(of_link)
-                            .map(|c| c.value)
-                    }),
-                },
+            let given = || {
+                let (document, at) = link?;
+                let mut group = document.group(attribute).iter();
+                group.find(|c| c.link == Some(at as u16)).map(|c| c.value)
             };
+            let field = row.fields().find(|f| f.attribute == attribute);
+            let value = field.and_then(|field| match (field.strength, field.assigned) {
+                (_, Assigned::Keep) => given(),
+                (Strength::Always, Assigned::Value(value)) => Some(value),
+                (Strength::Always, Assigned::Clear) => None,
+                (_, Assigned::Value(value)) => given().or(Some(value)),
+                (_, Assigned::Clear) => given(),
+            });
             keys.extend(value.and_then(|v| Key::of(attribute, v)));
         }
         keys
@@ -292,9 +290,7 @@ impl Resolver<'_> {
         let mut holding = Holding::new(SkipReason::Uniqueness);
         holding.conflicts.push(fp);
         holding.pending = keys.to_vec();
-        if !holding.pending.contains(&key) {
-            holding.pending.push(key);
-        }
+        holding.blocked = Some(key);
         Ok(Some(holding))
     }
 
@@ -330,11 +326,7 @@ impl Resolver<'_> {
     }
 }
 
-fn link_of(c: &crate::document::Contribution<'_>) -> Option<u16> {
-    c.link
-}
-
-pub(super) fn has_pending(hold: &Hold<'_>, key: &Key) -> bool {
+fn has_pending(hold: &Hold<'_>, key: &Key) -> bool {
     hold.pending
         .iter()
         .any(|(a, v)| *a == key.attribute && **v == key.folded[..])

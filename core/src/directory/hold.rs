@@ -7,7 +7,7 @@
 
 use smallvec::SmallVec;
 
-use super::correlate::{Key, Keys, fingerprint, has_pending, keeps_its_reason};
+use super::correlate::{Key, Keys, fingerprint, keeps_its_reason};
 use super::workspace::Touch;
 use super::{Cause, Resolver};
 use crate::attribute::AttrId;
@@ -24,6 +24,7 @@ pub(super) struct Holding {
     pub(super) rule: Option<u16>,
     pub(super) conflicts: SmallVec<[Fingerprint; 2]>,
     pub(super) pending: Vec<Key>,
+    pub(super) blocked: Option<Key>,
 }
 
 impl Holding {
@@ -33,11 +34,13 @@ impl Holding {
             rule: None,
             conflicts: SmallVec::new(),
             pending: Vec::new(),
+            blocked: None,
         }
     }
 
     fn encode(&self, out: &mut Vec<u8>) {
         if self.rule.is_none() && self.conflicts.is_empty() && self.pending.is_empty() {
+            // What is blocked always has a conflict.
             return;
         }
         let hold = Hold {
@@ -48,6 +51,7 @@ impl Holding {
                 .iter()
                 .map(|k| (k.attribute, &k.folded[..]))
                 .collect(),
+            blocked: self.blocked.as_ref().map(|k| (k.attribute, &k.folded[..])),
         };
         hold.encode(out);
     }
@@ -170,6 +174,11 @@ impl Resolver<'_> {
         self.join_kind(cause, fp, kind, None, cause.key, &[document.id])?;
         let mut holding = Holding::new(SkipReason::KeyReuse);
         holding.conflicts.push(fp);
+        // When the former user is linked by another record, this one is somebody new.
+        let values = self.rules.key_attributes().iter();
+        holding.blocked = values
+            .filter_map(|&a| Key::of(a, document.value(a)?))
+            .next();
         self.hold(cause, shadow, &holding)
     }
 
@@ -213,6 +222,7 @@ impl Resolver<'_> {
                 let old = Record::decode(bytes).map_err(|e| StateError(e.to_string()))?;
                 let mut hold = Hold::decode(old.hold);
                 hold.conflicts = extend(&hold, old.reason == duplicate);
+                hold.blocked = None;
                 hold.encode(new);
                 self.release(cause, key, old.hold, new)?;
                 let record = Record {
@@ -241,7 +251,7 @@ impl Resolver<'_> {
     }
 
     /// Marks a present link as held without a new image. It waits for the match keys that it
-    /// gave (or waited for already) and for `also`. One that failed stays failed.
+    /// gave (or waited for already) and for what is `blocked`. One that failed stays failed.
     #[expect(clippy::too_many_arguments, reason = "one link, and why it is held")]
     pub(super) fn hold_link(
         &mut self,
@@ -251,7 +261,7 @@ impl Resolver<'_> {
         at: usize,
         reason: SkipReason,
         fp: Fingerprint,
-        also: Option<&Key>,
+        blocked: Option<&Key>,
     ) -> Result<(), StateError> {
         let old = document.links[at];
         let was = Hold::decode(old.hold);
@@ -272,11 +282,7 @@ impl Resolver<'_> {
         } else {
             hold.pending.extend(was.pending.iter().copied());
         }
-        if let Some(key) = also
-            && !has_pending(&hold, key)
-        {
-            hold.pending.push((key.attribute, &key.folded[..]));
-        }
+        hold.blocked = blocked.map(|key| (key.attribute, &key.folded[..]));
         let mut new = self.ws.buffer();
         hold.encode(&mut new);
         self.release(cause, old.key, old.hold, &new)?;
@@ -325,7 +331,10 @@ impl Resolver<'_> {
         for fp in old.conflicts.iter().filter(|f| !new.conflicts.contains(f)) {
             still_held |= self.leave_conflict(cause, *fp, key)? > 1;
         }
-        for pending in old.pending.iter().filter(|p| !new.pending.contains(p)) {
+        for pending in old
+            .waits_for()
+            .filter(|o| !new.waits_for().any(|n| n == *o))
+        {
             let hash = MatchHash::of(pending.0, pending.1);
             let entry = (hash, cause.source, KeyBytes::from_slice(key));
             self.plan.waiting.insert(entry, false);
@@ -333,7 +342,10 @@ impl Resolver<'_> {
                 self.ws.touched.push(hash);
             }
         }
-        for pending in new.pending.iter().filter(|p| !old.pending.contains(p)) {
+        for pending in new
+            .waits_for()
+            .filter(|n| !old.waits_for().any(|o| o == *n))
+        {
             let hash = MatchHash::of(pending.0, pending.1);
             let key = KeyBytes::from_slice(key);
             let gained = self.ws.waiting.entry(hash).or_default();

@@ -244,7 +244,7 @@ impl Resolver<'_> {
         Ok(true)
     }
 
-    /// Touches what the users' match keys wait for: used when a user gives up its values.
+    /// Touches what waits for a user's values: when it gives them up, or is linked again.
     pub(super) fn touch_values(&mut self, document: &Document<'_>) {
         for &attribute in self.rules.key_attributes() {
             if let Some(value) = document.value(attribute)

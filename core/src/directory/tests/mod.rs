@@ -300,8 +300,8 @@ impl World {
         let mut named: HashSet<(crate::conflict::Fingerprint, KeyBytes)> = HashSet::new();
         let mut wait = |source: SourceId, key: &[u8], hold: &[u8]| {
             let hold = crate::document::Hold::decode(hold);
-            for (a, v) in &hold.pending {
-                let entry = waiting.entry(MatchHash::of(*a, v)).or_default();
+            for (a, v) in hold.waits_for() {
+                let entry = waiting.entry(MatchHash::of(a, v)).or_default();
                 entry.insert((source, KeyBytes::from_slice(key)));
             }
             for c in &hold.conflicts {
