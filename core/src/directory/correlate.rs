@@ -80,6 +80,9 @@ pub(super) fn fingerprint(
     Fingerprint(hasher.digest())
 }
 
+/// Key, user, and whether it is to be held.
+type Other = (KeyBytes, Option<UserId>, bool);
+
 struct Owner {
     row: UserRow,
     id: UserId,
@@ -148,7 +151,11 @@ impl Resolver<'_> {
                     || self.rules.known_duplicates.contains(&key.hash);
                 continue;
             }
-            for (other, user) in others {
+            for (other, user, heals) in others {
+                if !heals {
+                    self.join(cause, fp, Some(key.attribute), cause.key, user.as_slice())?;
+                    continue;
+                }
                 self.join(cause, fp, Some(key.attribute), &other, user.as_slice())?;
                 self.hold_other(cause, &other, fp)?;
             }
@@ -160,13 +167,10 @@ impl Resolver<'_> {
         Ok(held.then_some(holding))
     }
 
-    /// Other present records of the source that have a match key, and their users.
-    fn records_with(
-        &mut self,
-        cause: &Cause<'_>,
-        key: &Key,
-    ) -> Result<Vec<(KeyBytes, Option<UserId>)>, StateError> {
-        let mut found: Vec<(KeyBytes, Option<UserId>)> = Vec::new();
+    /// Other present records of the source that have a match key, their users, and whether
+    /// they are to be held for it: those that are held for what they are themselves stay so.
+    fn records_with(&mut self, cause: &Cause<'_>, key: &Key) -> Result<Vec<Other>, StateError> {
+        let mut found: Vec<Other> = Vec::new();
         let mut bytes = self.ws.buffer();
         for row in self.owners(key.hash)? {
             self.load_user(row, &mut bytes)?;
@@ -184,7 +188,8 @@ impl Resolver<'_> {
                 };
                 if counts && link.source == cause.source && link.key != cause.key && key.is(c.value)
                 {
-                    found.push((KeyBytes::from_slice(link.key), Some(document.id)));
+                    let heals = link.state == LinkState::Live;
+                    found.push((KeyBytes::from_slice(link.key), Some(document.id), heals));
                 }
             }
             self.ws.keep(document);
@@ -192,7 +197,7 @@ impl Resolver<'_> {
         for (source, other) in self.waiting(key.hash)? {
             if source != cause.source
                 || other[..] == *cause.key
-                || found.iter().any(|(k, _)| *k == other)
+                || found.iter().any(|(k, ..)| *k == other)
             {
                 continue;
             }
@@ -200,7 +205,7 @@ impl Resolver<'_> {
                 && stored.held
                 && has_pending(&Hold::decode(stored.hold), key)
             {
-                found.push((other, stored.user));
+                found.push((other, stored.user, true));
             }
         }
         self.ws.give_back(bytes);

@@ -7,7 +7,7 @@
 
 use smallvec::SmallVec;
 
-use super::correlate::{Key, Keys, fingerprint, keeps_its_reason};
+use super::correlate::{Key, Keys, fingerprint};
 use super::workspace::Touch;
 use super::{Cause, Resolver};
 use crate::attribute::AttrId;
@@ -251,7 +251,7 @@ impl Resolver<'_> {
     }
 
     /// Marks a present link as held without a new image. It waits for the match keys that it
-    /// gave (or waited for already) and for what is `blocked`. One that failed stays failed.
+    /// gave (or waited for already) and for what is `blocked`.
     #[expect(clippy::too_many_arguments, reason = "one link, and why it is held")]
     pub(super) fn hold_link(
         &mut self,
@@ -270,8 +270,7 @@ impl Resolver<'_> {
             rule: was.rule,
             ..Hold::default()
         };
-        let keeps = matches!(old.state, LinkState::Held(r) if keeps_its_reason(r));
-        if keeps || old.state == LinkState::Held(reason) {
+        if old.state == LinkState::Held(reason) {
             hold.conflicts
                 .extend(was.conflicts.iter().copied().filter(|c| *c != fp));
         }
@@ -289,9 +288,7 @@ impl Resolver<'_> {
         let mut after = document.clone_with(self.ws.spare());
         let link = &mut after.links[at];
         link.hold = &new;
-        if !keeps {
-            link.state = LinkState::Held(reason);
-        }
+        link.state = LinkState::Held(reason);
         self.write_values_kept(user, &after);
         self.ws.keep(after);
         self.ws.give_back(new);

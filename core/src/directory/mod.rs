@@ -372,15 +372,15 @@ impl<'r> Resolver<'r> {
             return Ok(());
         }
         let keys = self.match_keys(cause.rules, row, Some((document, at)));
-        if (!live || self.match_values_changed(cause.rules, row, document, at))
-            && let Some(holding) = self.duplicate(cause, &keys)?
-        {
-            return self.hold(cause, row.shadow(), &holding);
-        }
         if link.state == LinkState::Held(SkipReason::KeyReuse)
             && self.is_somebody_else(cause.rules, document, row)
         {
             return self.hold_reused(cause, row.shadow(), document);
+        }
+        if (!live || self.match_values_changed(cause.rules, row, document, at))
+            && let Some(holding) = self.duplicate(cause, &keys)?
+        {
+            return self.hold(cause, row.shadow(), &holding);
         }
         self.apply_to(cause, row, &keys, user, Some(document), at)
     }
@@ -394,13 +394,13 @@ impl<'r> Resolver<'r> {
         document: &Document<'_>,
         at: usize,
     ) -> Result<(), StateError> {
-        let keys = self.match_keys(cause.rules, row, None);
-        if let Some(holding) = self.duplicate(cause, &keys)? {
-            return self.hold(cause, row.shadow(), &holding);
-        }
         let was_deleted = document.links[at].state != LinkState::Gone(LeaverReason::OutOfScope);
         if was_deleted && self.is_somebody_else(cause.rules, document, row) {
             return self.hold_reused(cause, row.shadow(), document);
+        }
+        let keys = self.match_keys(cause.rules, row, None);
+        if let Some(holding) = self.duplicate(cause, &keys)? {
+            return self.hold(cause, row.shadow(), &holding);
         }
         self.apply_to(cause, row, &keys, user, Some(document), at)
     }

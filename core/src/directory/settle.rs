@@ -5,9 +5,10 @@ use smallvec::SmallVec;
 use super::correlate::Key;
 use super::{Cause, Resolver, fold};
 use crate::attribute::{AttrId, DISPLAY_NAME, USER_NAME};
-use crate::document::{Document, UserState};
+use crate::document::{Document, Hold, LinkState, UserState};
 use crate::id::{MatchHash, UserRow};
 use crate::plan::UserWrite;
+use crate::reason::SkipReason;
 use crate::state::StateError;
 
 impl Resolver<'_> {
@@ -27,6 +28,7 @@ impl Resolver<'_> {
             self.write(user, after, true, true);
             return Ok(());
         };
+        self.touch_blocked(after);
         let was_active = before.is_active();
         let switched = was_active != after.is_active();
         after.version = before.version + 1;
@@ -74,6 +76,17 @@ impl Resolver<'_> {
         drop(differences);
         self.write(user, after, false, columns);
         Ok(())
+    }
+
+    /// What another link says may change what a held one of the same user would lead to.
+    fn touch_blocked(&mut self, document: &Document<'_>) {
+        for link in &document.links {
+            if link.state == LinkState::Held(SkipReason::Uniqueness)
+                && let Some((attribute, folded)) = Hold::decode(link.hold).blocked
+            {
+                self.ws.touched.push(MatchHash::of(attribute, folded));
+            }
+        }
     }
 
     /// Brings the index of match keys along. All contributions are in it, not only winners:
