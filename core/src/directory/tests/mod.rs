@@ -18,7 +18,7 @@ use serde_json::Value as Json;
 use smallvec::SmallVec;
 
 use super::*;
-use crate::attribute::{ACTIVE, AttrType, Attributes, EMAIL, USER_NAME};
+use crate::attribute::{AttrType, Attributes, EMAIL, USER_NAME};
 use crate::conflict::ConflictRow;
 use crate::document::Document;
 use crate::event::{EventBlock, EventKind};
@@ -417,6 +417,5 @@ pub(super) fn kinds(told: &[Told]) -> Vec<EventKind> {
 }
 
 pub(super) fn is_active(user: &Json) -> bool {
-    assert!(ACTIVE.0 == 15);
     user["active"].as_bool().unwrap()
 }
