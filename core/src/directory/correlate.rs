@@ -295,7 +295,10 @@ impl Resolver<'_> {
         let mut holding = Holding::new(SkipReason::Uniqueness);
         holding.conflicts.push(fp);
         holding.pending = keys.to_vec();
-        holding.blocked = Some(key);
+        holding.blocked = [USER_NAME, EMAIL]
+            .into_iter()
+            .filter_map(|a| Key::of(a, after.value(a)?))
+            .collect();
         Ok(Some(holding))
     }
 

@@ -24,7 +24,7 @@ pub(super) struct Holding {
     pub(super) rule: Option<u16>,
     pub(super) conflicts: SmallVec<[Fingerprint; 2]>,
     pub(super) pending: Vec<Key>,
-    pub(super) blocked: Option<Key>,
+    pub(super) blocked: Vec<Key>,
 }
 
 impl Holding {
@@ -34,7 +34,7 @@ impl Holding {
             rule: None,
             conflicts: SmallVec::new(),
             pending: Vec::new(),
-            blocked: None,
+            blocked: Vec::new(),
         }
     }
 
@@ -51,7 +51,11 @@ impl Holding {
                 .iter()
                 .map(|k| (k.attribute, &k.folded[..]))
                 .collect(),
-            blocked: self.blocked.as_ref().map(|k| (k.attribute, &k.folded[..])),
+            blocked: self
+                .blocked
+                .iter()
+                .map(|k| (k.attribute, &k.folded[..]))
+                .collect(),
         };
         hold.encode(out);
     }
@@ -178,7 +182,8 @@ impl Resolver<'_> {
         let values = self.rules.key_attributes().iter();
         holding.blocked = values
             .filter_map(|&a| Key::of(a, document.value(a)?))
-            .next();
+            .take(1)
+            .collect();
         self.hold(cause, shadow, &holding)
     }
 
@@ -222,7 +227,7 @@ impl Resolver<'_> {
                 let old = Record::decode(bytes).map_err(|e| StateError(e.to_string()))?;
                 let mut hold = Hold::decode(old.hold);
                 hold.conflicts = extend(&hold, old.reason == duplicate);
-                hold.blocked = None;
+                hold.blocked.clear();
                 hold.encode(new);
                 self.release(cause, key, old.hold, new)?;
                 let record = Record {
@@ -281,7 +286,8 @@ impl Resolver<'_> {
         } else {
             hold.pending.extend(was.pending.iter().copied());
         }
-        hold.blocked = blocked.map(|key| (key.attribute, &key.folded[..]));
+        hold.blocked
+            .extend(blocked.map(|k| (k.attribute, &k.folded[..])));
         let mut new = self.ws.buffer();
         hold.encode(&mut new);
         self.release(cause, old.key, old.hold, &new)?;

@@ -407,6 +407,11 @@ impl<'r> Resolver<'r> {
 
     /// A record without a user: finds one or makes one.
     fn join_or_create(&mut self, cause: &Cause<'_>, row: &MappedRow<'_>) -> Result<(), StateError> {
+        if row.incomplete() {
+            // What is missing may be what tells who this is.
+            let holding = Holding::new(SkipReason::Incomplete);
+            return self.hold(cause, row.shadow(), &holding);
+        }
         let keys = self.match_keys(cause.rules, row, None);
         if let Some(holding) = self.duplicate(cause, &keys)? {
             return self.hold(cause, row.shadow(), &holding);

@@ -82,10 +82,10 @@ impl Resolver<'_> {
     /// What another link says may change what a held one of the same user would lead to.
     fn touch_blocked(&mut self, document: &Document<'_>) {
         for link in &document.links {
-            if link.state == LinkState::Held(SkipReason::Uniqueness)
-                && let Some((attribute, folded)) = Hold::decode(link.hold).blocked
-            {
-                self.ws.touched.push(MatchHash::of(attribute, folded));
+            if link.state == LinkState::Held(SkipReason::Uniqueness) {
+                let hold = Hold::decode(link.hold);
+                let hashes = hold.blocked.iter().map(|(a, v)| MatchHash::of(*a, v));
+                self.ws.touched.extend(hashes);
             }
         }
     }

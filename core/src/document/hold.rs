@@ -19,9 +19,9 @@ pub struct Hold<'a> {
     pub conflicts: SmallVec<[Fingerprint; 2]>,
     /// The folded match keys that the record has; it waits for them.
     pub pending: SmallVec<[(AttrId, &'a [u8]); 3]>,
-    /// A folded value that its user would have through it, and that is somebody else's; it
-    /// waits for that too.
-    pub blocked: Option<(AttrId, &'a [u8])>,
+    /// Folded values that its user would have or had, of which one is in the way; it waits
+    /// for them too.
+    pub blocked: SmallVec<[(AttrId, &'a [u8]); 2]>,
 }
 
 impl<'a> Hold<'a> {
@@ -45,15 +45,15 @@ impl<'a> Hold<'a> {
         for _ in 0..r.int()? {
             hold.pending.push((AttrId(r.u16()?), r.bytes()?));
         }
-        if r.u8()? != 0 {
-            hold.blocked = Some((AttrId(r.u16()?), r.bytes()?));
+        for _ in 0..r.int()? {
+            hold.blocked.push((AttrId(r.u16()?), r.bytes()?));
         }
         Some(hold)
     }
 
     /// Everything that the record waits for.
     pub fn waits_for(&self) -> impl Iterator<Item = (AttrId, &'a [u8])> + '_ {
-        self.pending.iter().copied().chain(self.blocked)
+        self.pending.iter().chain(&self.blocked).copied()
     }
 
     /// Appends the encoding.
@@ -68,8 +68,8 @@ impl<'a> Hold<'a> {
             put_int(out, u64::from(attribute.0));
             put_bytes(out, value);
         }
-        out.push(u8::from(self.blocked.is_some()));
-        if let Some((attribute, value)) = self.blocked {
+        put_int(out, self.blocked.len() as u64);
+        for (attribute, value) in &self.blocked {
             put_int(out, u64::from(attribute.0));
             put_bytes(out, value);
         }
