@@ -125,7 +125,8 @@ impl Resolver<'_> {
                 }
                 let former_link = document.find_link(cause.source, cause.key);
                 known_tx = former_link.map_or(known_tx, |i| document.links[i].tx);
-                former = former_link.map(|_| user);
+                let moved_on = document.present_link_of(cause.source).is_some();
+                former = former_link.filter(|_| !moved_on).map(|_| user);
                 self.ws.keep(document);
             }
             Some(LinkTarget::Record) => {
@@ -134,7 +135,10 @@ impl Resolver<'_> {
                 if cause.is_stored_already(old.hash) {
                     return Ok(());
                 }
-                former = old.former;
+                former = match old.former {
+                    Some(user) if self.has_moved_on(cause, user)? => None,
+                    former => former,
+                };
                 known_tx = old.tx;
                 is_new = false;
                 self.release(cause, cause.key, old.hold, hold)?;
@@ -164,6 +168,18 @@ impl Resolver<'_> {
         let key = (cause.source, KeyBytes::from_slice(cause.key));
         self.plan.records.insert(key, Some(written));
         Ok(())
+    }
+
+    /// Whether a former user is linked by another record of the source: the key that once
+    /// led to it has nothing to do with it any more.
+    fn has_moved_on(&mut self, cause: &Cause<'_>, user: UserRow) -> Result<bool, StateError> {
+        let mut bytes = self.ws.buffer();
+        self.load_user(user, &mut bytes)?;
+        let document = self.decode(&bytes)?;
+        let moved_on = document.present_link_of(cause.source).is_some();
+        self.ws.keep(document);
+        self.ws.give_back(bytes);
+        Ok(moved_on)
     }
 
     /// Holds a record because its key came back with somebody else's data.

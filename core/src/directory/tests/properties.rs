@@ -99,7 +99,7 @@ proptest! {
     }
 
     #[test]
-    fn replaying_the_last_rows_emits_nothing(history in history()) {
+    fn replaying_the_last_rows_tells_nothing_of_users(history in history()) {
         let mut w = World::new(two_sources());
         let mut last: BTreeMap<(SourceId, &str), String> = BTreeMap::new();
         for batch in &history {
@@ -118,7 +118,8 @@ proptest! {
         }
         for ((s, k), r) in &last {
             let told = w.one(Step::Put(*s, k, r.clone()));
-            prop_assert!(told.is_empty(), "{:?} {} told {:?}", s, k, told);
+            // Which of two conflicts names a held record may depend on what came last.
+            prop_assert!(told.iter().all(|t| t.user.is_none()), "{:?} {} {:?}", s, k, told);
             let told = w.one(Step::Scan(*s, k, r.clone()));
             prop_assert!(told.is_empty());
         }
