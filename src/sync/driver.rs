@@ -199,6 +199,19 @@ impl Driver {
         ended
     }
 
+    /// Asks the server how many rows a scan will read, for people who wait.
+    fn estimate_rows(&self) {
+        let (source, live) = (Arc::clone(&self.source), Arc::clone(&self.live));
+        tokio::spawn(async move {
+            let (Ok(schema), Ok(tables)) = (source.schema().await, source.discover().await) else {
+                return;
+            };
+            let table = tables.iter().find(|t| t.schema.table == schema.table);
+            let rows = table.and_then(|t| t.estimated_rows).unwrap_or(0);
+            live.scan_total.store(rows, Ordering::Relaxed);
+        });
+    }
+
     /// Keeps the server's view fresh, on a connection of its own.
     fn watch_status(&self) -> JoinHandle<()> {
         let (source, live) = (Arc::clone(&self.source), Arc::clone(&self.live));
@@ -357,6 +370,7 @@ impl Session<'_> {
             .scan_rows
             .store(place.rows, Ordering::Relaxed);
         self.driver.state("scanning", String::new()).await?;
+        self.driver.estimate_rows();
         if place.is_load && !self.driver.match_attributes.is_empty() {
             self.find_duplicates().await?;
         }
