@@ -295,10 +295,14 @@ impl Resolver<'_> {
         let mut holding = Holding::new(SkipReason::Uniqueness);
         holding.conflicts.push(fp);
         holding.pending = keys.to_vec();
-        holding.blocked = [USER_NAME, EMAIL]
-            .into_iter()
-            .filter_map(|a| Key::of(a, after.value(a)?))
-            .collect();
+        for document in [Some(after), before].into_iter().flatten() {
+            for attribute in [USER_NAME, EMAIL] {
+                let value = document.value(attribute);
+                let key = value.and_then(|v| Key::of(attribute, v));
+                let new = key.filter(|k| !holding.blocked.contains(k));
+                holding.blocked.extend(new);
+            }
+        }
         Ok(Some(holding))
     }
 
