@@ -11,8 +11,8 @@ help: ## this list
 
 demo: cargo ## the whole way on a private PostgreSQL; KAFKA=1 adds a real Apache Kafka
 	@$(INSTALL) build postgres $(if $(filter-out 0,$(KAFKA)),kafka)
-	cargo build --release --bin rollcall
-	@KAFKA=$(filter-out 0,$(KAFKA)) tests/demo/run
+	cargo build --release -p rollcall -p rollcall-demo --bin rollcall --bin rollcall-demo
+	@KAFKA=$(filter-out 0,$(KAFKA)) $${CARGO_TARGET_DIR:-target}/release/rollcall-demo
 
 test: cargo ## every test, against real servers
 	@$(INSTALL) build postgres postgres18 kafka
