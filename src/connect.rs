@@ -53,8 +53,8 @@ fn postgres_config(source: &SourceConfig, postgres: &config::PostgresConfig) -> 
     out
 }
 
-fn postgres_tls(tls: &config::PostgresTls) -> TlsSettings {
-    let config::PostgresTls::Enable { verify, client } = tls else {
+fn postgres_tls(tls: &config::TlsConfig) -> TlsSettings {
+    let config::TlsConfig::Enable { verify, client } = tls else {
         return TlsSettings::new(TlsMode::Disable);
     };
     let mode = match verify {
@@ -120,17 +120,15 @@ fn kafka_config(
     };
     out.transactional_id.clone_from(&kafka.transactional_id);
     out.create_topics = kafka.create_topics;
-    out.partitions = kafka.partitions.and_then(|n| u16::try_from(n).ok());
+    out.partitions = kafka.partitions;
     out.replication = kafka.replication;
-    out.tls = kafka.tls.as_ref().map_or_else(
-        || rollcall_kafka::Tls {
-            mode: rollcall_kafka::TlsMode::Disable,
-            ..Default::default()
-        },
-        kafka_tls,
-    );
+    out.tls = kafka_tls(&kafka.tls);
     out.sasl = kafka.sasl.as_ref().map(kafka_sasl);
     out.properties = properties(&kafka.properties);
+    out.properties.insert(
+        "transaction.timeout.ms".to_owned(),
+        kafka.transaction_timeout.as_millis().to_string(),
+    );
     out
 }
 
@@ -146,17 +144,27 @@ fn properties(from: &BTreeMap<String, config::PropertyValue>) -> BTreeMap<String
         .collect()
 }
 
-fn kafka_tls(tls: &config::KafkaTls) -> rollcall_kafka::Tls {
-    use rollcall_kafka::Material;
-    rollcall_kafka::Tls {
-        mode: if tls.verify.host_name {
-            rollcall_kafka::TlsMode::VerifyFull
-        } else {
-            rollcall_kafka::TlsMode::VerifyCa
+fn kafka_tls(tls: &config::TlsConfig) -> rollcall_kafka::Tls {
+    use rollcall_kafka::{Material, Tls, TlsMode};
+    let config::TlsConfig::Enable { verify, client } = tls else {
+        return Tls {
+            mode: TlsMode::Disable,
+            ..Tls::default()
+        };
+    };
+    Tls {
+        mode: match verify {
+            None => TlsMode::Require,
+            Some(v) if v.host_name => TlsMode::VerifyFull,
+            Some(_) => TlsMode::VerifyCa,
         },
-        ca: tls.verify.ca.clone().map(Material::File),
-        cert: tls.client.as_ref().map(|c| Material::File(c.cert.clone())),
-        key: tls.client.as_ref().map(|c| Material::File(c.key.clone())),
+        ca: verify
+            .as_ref()
+            .and_then(|v| v.ca.clone())
+            .map(Material::File),
+        cert: client.as_ref().map(|c| Material::File(c.cert.clone())),
+        key: client.as_ref().map(|c| Material::File(c.key.clone())),
+        key_password: client.as_ref().and_then(|c| c.key_password.clone()),
     }
 }
 
@@ -241,9 +249,8 @@ fn rule(rule: &config::RuleConfig) -> RuleSpec {
 
 fn constant(value: &config::Constant) -> ConstValue {
     match value {
-        config::Constant::Text(text) | config::Constant::Decimal(text) => {
-            ConstValue::Text(text.clone())
-        }
+        config::Constant::Text(text) => ConstValue::Text(text.clone()),
+        config::Constant::Decimal(digits) => ConstValue::Decimal(digits.clone()),
         config::Constant::Boolean(b) => ConstValue::Boolean(*b),
         config::Constant::Integer(n) => ConstValue::Integer(*n),
         config::Constant::List(texts) => ConstValue::List(texts.clone()),

@@ -343,7 +343,6 @@ pub const KEYS: &[Key] = &[
     key("source.*.map.*.on_null", OneOf(&["clear", "keep", "default"]), Depends("\"default\" with a default, else \"clear\""), "\"keep\"",
         "What null does: clear the attribute, keep what is there, or set the default."),
     key("source.*.map.*.split", Text, Optional, "\",\"", "Splits a text into the values of a multi-valued attribute."),
-    key("source.*.map.*.reference", Boolean, Default("false"), "true", "The value is the key of another record of this source; the attribute becomes that record's user."),
 
     key("sink", Table, Optional, "{ log = { type = \"ndjson\" } }", "Where events go, by name. Each sink has a position of its own."),
     key("sink.*", Table, Optional, "{ type = \"ndjson\" }", "One destination. A sink that is down holds back nothing else."),

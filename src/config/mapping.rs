@@ -91,8 +91,6 @@ pub struct RuleConfig {
     pub on_null: OnNull,
     /// The separator of the values of a text.
     pub split: Option<String>,
-    /// Whether the value is the key of another record of the same source.
-    pub reference: bool,
 }
 
 /// A CEL expression that decides which records are users.
@@ -114,7 +112,7 @@ pub struct MappingConfig {
 }
 
 /// Attributes that have parts: `name.givenName` may stand there with its dot.
-pub(super) const GROUPS: [&str; 2] = ["name", "custom"];
+pub(super) const GROUPS: [&str; 3] = ["name", "address", "custom"];
 
 pub(super) fn rules(section: Section<'_>, context: &Context<'_>) -> Option<Vec<RuleConfig>> {
     let mut read = Vec::new();
@@ -175,7 +173,6 @@ fn rule(attribute: String, item: Item<'_>, context: &Context<'_>) -> Option<Rule
             strength: Strength::Always,
             on_null: OnNull::Clear,
             split: None,
-            reference: false,
         });
     }
     let DeValue::Table(table) = item.value() else {
@@ -189,7 +186,6 @@ fn rule(attribute: String, item: Item<'_>, context: &Context<'_>) -> Option<Rule
     let strength = section.required("strength", values::choice(Strength::WORDS));
     let word = section.optional("on_null", values::choice(ON_NULL_WORDS));
     let split = section.optional("split", separator);
-    let reference = section.required("reference", values::boolean);
     section.finish();
 
     let origins: Vec<&str> = ["column", "expr", "constant"]
@@ -208,7 +204,7 @@ fn rule(attribute: String, item: Item<'_>, context: &Context<'_>) -> Option<Rule
         );
     }
     if origins == ["constant"] {
-        let idle: Vec<&str> = ["default", "on_null", "split", "reference"]
+        let idle: Vec<&str> = ["default", "on_null", "split"]
             .into_iter()
             .filter(|key| table.contains_key(*key))
             .collect();
@@ -254,7 +250,6 @@ fn rule(attribute: String, item: Item<'_>, context: &Context<'_>) -> Option<Rule
         strength: strength?,
         on_null,
         split: split?,
-        reference: reference?,
     })
 }
 

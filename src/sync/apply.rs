@@ -18,9 +18,9 @@ use rollcall_core::document::{Document, LinkState};
 use rollcall_core::event::EventKind;
 use rollcall_core::id::{MatchHash, NewIds, RunId, SourceId, UserId};
 use rollcall_core::mapped::{MappedRow, MappedRows, Outcome};
-use rollcall_core::mapping::{Mapper, fold};
+use rollcall_core::mapping::Mapper;
 use rollcall_core::reason::LeaverReason;
-use rollcall_core::state::{LinkTarget, State as _, StateError};
+use rollcall_core::state::{KeyBytes, LinkTarget, State as _, StateError};
 use rollcall_store::StoreError;
 use smallvec::SmallVec;
 
@@ -57,7 +57,7 @@ impl Mappers {
 impl Remap for Mappers {
     fn remap(&self, source: SourceId, shadow: &[u8], out: &mut MappedRows) {
         if let Some(mapper) = self.get(source) {
-            mapper.map_shadow(shadow, out);
+            mapper.map_shadow_or_defer(shadow, out);
         }
     }
 }
@@ -129,7 +129,6 @@ pub fn rules(
         attributes.clone(),
         sources,
         authority,
-        |_, value, out| fold(value, out),
         Box::new(mappers),
     )
 }
@@ -284,9 +283,6 @@ impl Engine {
                         resolver
                             .apply(source, &change_ref, completed)
                             .map_err(failed)?;
-                        if completed.incomplete() {
-                            resolver.ask_again(source, key.as_bytes());
-                        }
                     } else {
                         resolver.apply(source, &change_ref, row).map_err(failed)?;
                     }
@@ -452,7 +448,14 @@ impl Engine {
                 }
             }
             // A record that was to be completed and is gone: the log says so itself.
-            Purpose::Repair => {}
+            Purpose::Repair => {
+                let asked = steps
+                    .iter()
+                    .filter_map(|s| s.key.as_ref())
+                    .chain(&page.absent);
+                let asked = asked.map(|k| (source, KeyBytes::from_slice(k.as_bytes())));
+                pending.commit.repaired.extend(asked);
+            }
         }
         Ok(())
     }

@@ -161,13 +161,19 @@ impl Engine {
                     let _ = reply.send(known);
                 });
             }
-            Work::Mapper { source, mapper } => self.directory.set_mapper(source, mapper),
-            Work::ScanBegin {
+            Work::Mapper {
                 source,
-                duplicates,
+                mapper,
                 reply,
             } => {
-                let place = self.scan_begin(source, duplicates, pending)?;
+                let scan_due = self.mapper_set(source, mapper, pending)?;
+                pending.then(move || {
+                    let _ = reply.send(scan_due);
+                });
+            }
+            Work::Duplicates { source, keys } => self.scan_duplicates(source, keys),
+            Work::ScanBegin { source, reply } => {
+                let place = self.scan_begin(source, pending)?;
                 pending.then(move || {
                     let _ = reply.send(place);
                 });

@@ -36,6 +36,6 @@ pub use error::StoreError;
 pub use open::{OpenOptions, Store};
 pub use outbox::{OutboxBlock, Placed, Trimmed};
 pub use position::{Position, Sequence};
-pub use query::{ConflictFilter, GapRow, SourceRow, UserFilter, UserRowView};
+pub use query::{ConflictFilter, GapRow, HeldRecord, SourceRow, UserFilter, UserRowView};
 pub use readers::Readers;
 pub use writer::{Identity, Writer};

@@ -50,7 +50,7 @@ impl InstanceLock {
         }
         file.set_len(0)
             .and_then(|()| file.seek(SeekFrom::Start(0)))
-            .and_then(|_| write!(file, "{}\n", std::process::id()))
+            .and_then(|_| writeln!(file, "{}", std::process::id()))
             .map_err(io("writing the lock file"))?;
         Ok(InstanceLock { _file: file })
     }

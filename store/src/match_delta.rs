@@ -75,11 +75,6 @@ impl MatchDelta {
         Ok(delta)
     }
 
-    #[cfg(test)]
-    pub(crate) fn len(&self) -> usize {
-        self.entries.len()
-    }
-
     /// Lays the waiting changes of a hash over the users that the table names.
     pub(crate) fn overlay(&self, hash: MatchHash, users: &mut SmallVec<[UserRow; 4]>) {
         let hash = hash.0 as i64;
@@ -201,7 +196,7 @@ fn encode(changes: &[(Entry, bool)]) -> Vec<u8> {
 
 /// The entries of a journal row.
 pub(crate) fn decode(bytes: &[u8]) -> Result<impl Iterator<Item = (Entry, bool)> + '_, StoreError> {
-    if bytes.len() % ENTRY_BYTES != 0 {
+    if !bytes.len().is_multiple_of(ENTRY_BYTES) {
         return Err(StoreError::Damaged {
             detail: "a row of the match-key journal has an impossible length".to_owned(),
         });
@@ -216,4 +211,75 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<impl Iterator<Item = (Entry, bool)>
             e[16] != 0,
         )
     }))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    /// Every user that the table and the waiting changes name together.
+    fn all(connection: &Connection, delta: &MatchDelta) -> BTreeSet<Entry> {
+        let mut statement = connection
+            .prepare("SELECT hash, user FROM match_key")
+            .unwrap();
+        let rows = statement.query_map([], |r| Ok((r.get(0)?, r.get(1)?)));
+        let mut all: BTreeSet<Entry> = rows.unwrap().map(Result::unwrap).collect();
+        for (&entry, &present) in &delta.entries {
+            if present {
+                all.insert(entry);
+            } else {
+                all.remove(&entry);
+            }
+        }
+        all
+    }
+
+    #[test]
+    fn a_sweep_over_several_commits_and_a_crash_at_each_lose_nothing() {
+        let mut connection = Connection::open_in_memory().unwrap();
+        crate::schema::migrate(&mut connection, crate::schema::MIGRATIONS).unwrap();
+        let limit = 3 * SWEEP_MIN;
+        let mut delta = MatchDelta::load(&connection, limit).unwrap();
+        let mut model = BTreeSet::new();
+        let mut n = 0i64;
+        let mut sweeps = 0;
+        let mut sliced = 0;
+        for round in 0..120 {
+            // Some are added, and some of those that were added long ago are removed.
+            let mut changes: Vec<(Entry, bool)> = Vec::new();
+            for _ in 0..60 {
+                n += 1;
+                changes.push(((n.wrapping_mul(0x9e37_79b9_7f4a_7c15_u64 as i64), n), true));
+            }
+            changes.extend(model.iter().step_by(37).map(|&e| (e, false)));
+            changes.sort_unstable();
+            for &(entry, present) in &changes {
+                if present {
+                    model.insert(entry);
+                } else {
+                    model.remove(&entry);
+                }
+            }
+            let was_sweeping = delta.sweep.is_some();
+            let step = delta.write(&connection, &changes).unwrap();
+            delta.settle(step, &changes);
+            sliced += usize::from(was_sweeping && delta.sweep.is_some());
+            sweeps += usize::from(was_sweeping && delta.sweep.is_none());
+            assert_eq!(all(&connection, &delta), model, "round {round}");
+            let again = MatchDelta::load(&connection, limit).unwrap();
+            assert_eq!(all(&connection, &again), model, "round {round}, restarted");
+            if round % 11 == 10 {
+                delta = again;
+            }
+            assert!(delta.entries.len() < 3 * limit, "sweeps do not keep up");
+        }
+        assert!(sweeps > 2 && sliced > 2, "{sweeps} sweeps, {sliced} slices");
+        let journal: i64 = connection
+            .query_row("SELECT COUNT(*) FROM match_journal", [], |r| r.get(0))
+            .unwrap();
+        assert!(journal < 60, "the journal is {journal} rows long");
+    }
 }

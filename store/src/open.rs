@@ -161,7 +161,12 @@ fn private_directory(directory: &Path) -> Result<(), StoreError> {
     };
     match fs::metadata(directory) {
         Ok(found) if found.is_dir() => {
-            if found.permissions().mode() & 0o077 != 0 {
+            // A directory that serves something else as well keeps its mode; the store's own
+            // files are private wherever they lie.
+            let is_open = found.permissions().mode() & 0o077 != 0;
+            if is_open
+                && is_ours_alone(directory).map_err(|e| io("listing the store's directory", e))?
+            {
                 fs::set_permissions(directory, fs::Permissions::from_mode(0o700))
                     .map_err(|e| io("closing the store's directory to others", e))?;
             }
@@ -178,6 +183,16 @@ fn private_directory(directory: &Path) -> Result<(), StoreError> {
             .map_err(|e| io("making the store's directory", e)),
         Err(e) => Err(io("looking at the store's directory", e)),
     }
+}
+
+fn is_ours_alone(directory: &Path) -> std::io::Result<bool> {
+    for entry in fs::read_dir(directory)? {
+        let name = entry?.file_name();
+        if !name.to_string_lossy().starts_with("rollcall.") {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// Whether there is a database (`false`: none, or an empty file). Reads the header as

@@ -197,8 +197,8 @@ pub(crate) fn position_behind(
         "SELECT position, position + count, sequence + sequenced FROM outbox \
          WHERE position <= ?1 ORDER BY position DESC LIMIT 1",
     )?;
-    // The first block that holds an event behind `after` begins in low..=high; `low` is
-    // always the beginning of a block, or the end.
+    // The first block that holds an event behind `after` begins in low..=high. `low` is never
+    // inside of a block; between blocks it can be, behind a skip (`Writer::skip_to`).
     while low < high {
         let middle = Position(low.0 + (high.0 - low.0) / 2);
         let (begin, end, next): (i64, i64, i64) =
@@ -206,7 +206,7 @@ pub(crate) fn position_behind(
         if Sequence::from_sql(next) > after.next() {
             high = Position::from_sql(begin);
         } else {
-            low = Position::from_sql(end);
+            low = Position::from_sql(end).max(middle.next());
         }
     }
     Ok(low)

@@ -414,10 +414,16 @@ impl Writer {
         query::links_after(&self.connection, source, after, limit)
     }
 
-    /// Takes the log into the database as far as readers allow. Cheap when there is little
-    /// to do; meant for quiet moments.
+    /// For quiet times (some seconds without a commit): takes the log into the database as
+    /// far as readers allow, and gives back the memory that the last batches needed.
     pub fn rest(&mut self) -> Result<(), StoreError> {
         self.refuse_if_poisoned()?;
+        self.preloaded = Preloaded::default();
+        let outcome = self
+            .connection
+            .execute_batch("PRAGMA shrink_memory")
+            .map_err(StoreError::from);
+        self.guard(outcome)?;
         if self.log_frames.load(Ordering::Relaxed) == 0 {
             return Ok(());
         }
@@ -440,7 +446,6 @@ impl Writer {
     /// Dropping the writer instead loses nothing, the next start only takes longer.
     pub fn close(mut self) -> Result<(), StoreError> {
         self.refuse_if_poisoned()?;
-        let _ = self.connection.execute_batch("PRAGMA optimize");
         self.checkpoint("TRUNCATE")
     }
 

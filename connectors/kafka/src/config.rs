@@ -89,6 +89,8 @@ pub struct Tls {
     pub cert: Option<Material>,
     /// The key of the client's certificate.
     pub key: Option<Material>,
+    /// The password of an encrypted key.
+    pub key_password: Option<SecretString>,
 }
 
 /// The hash of a SCRAM log-in (RFC 5802, RFC 7677).
@@ -262,6 +264,11 @@ impl KafkaConfig {
             .set("reconnect.backoff.max.ms", "1000")
             .set("log.connection.close", "false")
             .set("log_level", "5");
+        for (name, value) in &self.properties {
+            if properties::is_about_the_connection(name) {
+                config.set(name, value);
+            }
+        }
         let tls = self.tls.mode != TlsMode::Disable;
         config.set(
             "security.protocol",
@@ -333,6 +340,9 @@ impl KafkaConfig {
         if let Some(key) = &self.tls.key {
             set_material(config, "ssl.key", key);
         }
+        if let Some(password) = &self.tls.key_password {
+            config.set("ssl.key.password", password.expose_secret());
+        }
     }
 
     /// The producer of the records.
@@ -400,12 +410,6 @@ impl KafkaConfig {
                 .set("auto.offset.reset", "earliest")
                 .set("fetch.wait.max.ms", "50")
                 .set("queued.max.messages.kbytes", "4096");
-        }
-        for (name, value) in &self.properties {
-            if name.starts_with("ssl.") || name.starts_with("socket.") || name.starts_with("sasl.")
-            {
-                config.set(name, value);
-            }
         }
         Ok(config)
     }

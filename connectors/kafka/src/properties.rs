@@ -86,3 +86,36 @@ pub(crate) fn refusal(name: &str) -> Option<&'static str> {
         .find(|(refused, _)| *refused == name)
         .map(|(_, reason)| *reason)
 }
+
+/// Whether a property says how the brokers are reached, so that it belongs to every client
+/// of the sink; all others belong to the producer.
+pub(crate) fn is_about_the_connection(name: &str) -> bool {
+    const PREFIXES: &[&str] = &[
+        "broker.",
+        "client.",
+        "connections.",
+        "debug",
+        "metadata.",
+        "reconnect.",
+        "resolve.",
+        "sasl.",
+        "security.",
+        "socket.",
+        "ssl.",
+    ];
+    PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_promise_rests_on_is_refused_and_the_rest_is_not() {
+        assert!(refusal("acks").is_some());
+        assert!(refusal("transactional.id").is_some());
+        assert!(refusal("linger.ms").is_none());
+        assert!(is_about_the_connection("broker.address.family"));
+        assert!(!is_about_the_connection("linger.ms"));
+    }
+}

@@ -28,6 +28,8 @@ use crate::failure::Doing;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// For one turn of asking.
 const TURN: Duration = Duration::from_millis(500);
+/// For log lines and complaints that are waiting.
+const SERVE: Duration = Duration::from_millis(10);
 
 /// What is known of a topic.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -92,7 +94,7 @@ impl<'a> Topics<'a> {
             None if self.config.create_topics => {
                 self.create(name, role, false).await?;
                 tracing::info!(target: "rollcall_kafka", topic = name, "topic made");
-                self.find(name).await?.ok_or_else(|| {
+                self.look(name, true).await?.ok_or_else(|| {
                     self.doing("looking for the topic", name)
                         .code(Code::UnknownTopicOrPartition, "")
                 })?
@@ -125,7 +127,12 @@ impl<'a> Topics<'a> {
 
     /// The topic, if it exists.
     pub(crate) async fn find(&self, name: &str) -> Result<Option<Topic>, ConnectorError> {
-        let Some(partitions) = self.partitions(name).await? else {
+        self.look(name, false).await
+    }
+
+    /// `made`: it was only just made, so that brokers may not know it yet.
+    async fn look(&self, name: &str, made: bool) -> Result<Option<Topic>, ConnectorError> {
+        let Some(partitions) = self.partitions(name, made).await? else {
             return Ok(None);
         };
         let settings = match &self.admin {
@@ -164,10 +171,10 @@ impl<'a> Topics<'a> {
     }
 
     /// How many partitions the topic has, if it exists.
-    async fn partitions(&self, name: &str) -> Result<Option<usize>, ConnectorError> {
+    async fn partitions(&self, name: &str, made: bool) -> Result<Option<usize>, ConnectorError> {
         let probe = Arc::clone(&self.probe);
         let topic = name.to_owned();
-        let answer = tokio::task::spawn_blocking(move || count_partitions(&probe, &topic))
+        let answer = tokio::task::spawn_blocking(move || count_partitions(&probe, &topic, made))
             .await
             .map_err(|_| ConnectorError::transient("stopped", "The daemon is stopping."))?;
         answer.map_err(|(code, words)| {
@@ -294,12 +301,13 @@ impl<'a> Topics<'a> {
 fn count_partitions(
     probe: &BaseConsumer<Context>,
     name: &str,
+    made: bool,
 ) -> Result<Option<usize>, (Code, String)> {
     let began = Instant::now();
     let mut missing = 0;
     loop {
         // Serves log lines, complaints and token requests; there is nothing to consume.
-        while probe.poll(Duration::ZERO).is_some() {}
+        while probe.poll(SERVE).is_some() {}
         let problem = match probe.fetch_metadata(Some(name), TURN) {
             Ok(metadata) => match metadata.topics().iter().find(|topic| topic.name() == name) {
                 Some(topic) => match topic.error().map(Code::from) {
@@ -308,7 +316,9 @@ fn count_partitions(
                     }
                     // A topic that was only just made has no leaders for a moment, and not
                     // every broker knows it.
-                    Some(Code::UnknownTopicOrPartition) if missing >= 3 => return Ok(None),
+                    Some(Code::UnknownTopicOrPartition) if !made && missing >= 3 => {
+                        return Ok(None);
+                    }
                     Some(Code::UnknownTopicOrPartition) => {
                         missing += 1;
                         Code::UnknownTopicOrPartition
@@ -322,7 +332,7 @@ fn count_partitions(
                 .rdkafka_error_code()
                 .unwrap_or(Code::OperationTimedOut),
         };
-        while probe.poll(Duration::ZERO).is_some() {}
+        while probe.poll(SERVE).is_some() {}
         let hopeless = probe
             .context()
             .trouble()

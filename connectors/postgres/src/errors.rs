@@ -420,6 +420,14 @@ pub fn from_client(host: &str, error: &tokio_postgres::Error) -> PgError {
     if let Some(tls) = rollcall_transport::explain(host, error) {
         return from_tls(tls).into();
     }
+    if std::error::Error::source(error).is_some_and(|e| e.to_string() == "password missing") {
+        return ConnectorError::definite(
+            "password_missing",
+            format!("{host} asks for a password, and the configuration has none."),
+            "Set `password` to a reference to the role's password.",
+        )
+        .into();
+    }
     let cause = std::error::Error::source(error).map_or_else(String::new, |e| format!(": {e}"));
     ConnectorError::transient(
         "connection_lost",

@@ -19,6 +19,7 @@ mod check;
 mod copy_text;
 mod discover;
 mod followed;
+mod keyset;
 mod lineage;
 mod page;
 mod query;

@@ -7,7 +7,9 @@
 //! 2. `LOCK TABLE … ACCESS SHARE`: the lock that a `SELECT` takes anyway, but taken before
 //!    the snapshot. A rewriting `ALTER TABLE` that committed between snapshot and lock would
 //!    make the table look empty to the snapshot, and an empty page means leavers.
-//! 3. The table's definition and the snapshot, with the insert position behind it.
+//! 3. The snapshot, the insert position behind it, and a fingerprint of the catalog rows that
+//!    make up the table's definition. The definition is read only when the fingerprint is
+//!    another one than that of the page before.
 //! 4. The rows, by `COPY`, in the order of the key's index and by its own operators: the
 //!    row after the last key of the page before is the first one of this page, for any type
 //!    and collation. `row_security = off` turns a policy that would hide rows into an error.
@@ -15,40 +17,91 @@
 //! A page is bounded twice: by rows, estimated from the width of the rows read so far, and
 //! by bytes while it arrives. Rows behind the bound are not kept.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::TryStreamExt;
-use rollcall_contract::{
-    BatchBuilder, Class, ConnectorError, Key, Op, Page, PageRequest, Tx, TxId,
-};
+use rollcall_contract::{BatchBuilder, ConnectorError, Key, Op, Page, PageRequest, Tx, TxId};
 use smallvec::SmallVec;
-use tokio_postgres::{Client, IsolationLevel, Transaction};
+use tokio_postgres::{Client, IsolationLevel, Statement, Transaction};
 
 use crate::check;
 use crate::config::PostgresConfig;
 use crate::copy_text::{self, Field};
+use crate::keyset::{Wanted, Which, select};
 use crate::lsn::Lsn;
 use crate::position::PgCursor;
-use crate::query::{failed, ident, literal, table};
-use crate::schema::{self, KeyColumn, Table};
+use crate::query::{failed, table};
+use crate::schema::{self, Table};
 use crate::snapshot::{LogLayout, PageWindow, Snapshot};
 use crate::type_map::TypeMap;
+use crate::wire;
 
 /// Rows of the first page, when nothing is known of their width.
 const FIRST_ROWS: usize = 1_000;
 /// At most so many records are read again by key in one call.
 pub(crate) const MAX_KEYS: usize = 1_000;
 
-/// What pages need besides a connection.
+/// What is kept from page to page.
 pub(crate) struct Pages {
     /// Mean bytes of a row as `COPY` prints it, over the last page; 0 when unknown.
     width_bytes: AtomicU64,
+    /// The definition that was read last, with the fingerprint that it had.
+    known: Mutex<Option<(String, Arc<Table>)>>,
 }
+
+/// A connection that reads pages.
+pub(crate) struct Session {
+    client: Client,
+    server: Server,
+    open_window: Statement,
+}
+
+impl Session {
+    pub(crate) async fn connect(config: &PostgresConfig) -> Result<Session, ConnectorError> {
+        let client = wire::connect_queries(config).await?;
+        let server = Server::read(&client).await?;
+        let open_window = client
+            .prepare(OPEN_WINDOW)
+            .await
+            .map_err(|e| failed(&e, "preparing to read pages"))?;
+        Ok(Session {
+            client,
+            server,
+            open_window,
+        })
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.client.is_closed()
+    }
+}
+
+/// One statement, so one snapshot: what is seen, how far the log was when it was seen, and
+/// the versions of the catalog rows behind the definition. In a statement the functions
+/// are called after the snapshot was taken.
+const OPEN_WINDOW: &str = "\
+    SELECT pg_catalog.pg_current_snapshot()::text, \
+           pg_catalog.pg_current_wal_insert_lsn()::text, \
+           (extract(epoch FROM pg_catalog.clock_timestamp()) * 1000000)::int8, \
+           (SELECT pg_catalog.concat_ws('|', c.oid, c.xmin, \
+              (SELECT pg_catalog.string_agg(pg_catalog.concat(a.attnum, ':', a.xmin), ',' \
+                 ORDER BY a.attnum) \
+               FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0), \
+              (SELECT pg_catalog.string_agg(pg_catalog.concat(i.indexrelid, ':', i.xmin), ',' \
+                 ORDER BY i.indexrelid) \
+               FROM pg_catalog.pg_index i WHERE i.indrelid = c.oid), \
+              (SELECT pg_catalog.string_agg(pg_catalog.concat(p.oid, ':', p.xmin, ':', pr.xmin), ',') \
+               FROM pg_catalog.pg_publication p LEFT JOIN pg_catalog.pg_publication_rel pr \
+                 ON pr.prpubid = p.oid AND pr.prrelid = c.oid \
+               WHERE p.pubname = $3)) \
+            FROM pg_catalog.pg_class c \
+            JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+            WHERE n.nspname = $1 AND c.relname = $2)";
 
 /// What identifies the server in the cursor of a page.
 #[derive(Clone, Copy)]
-pub(crate) struct Server {
+struct Server {
     system_id: u64,
     timeline: u32,
     layout: LogLayout,
@@ -56,7 +109,7 @@ pub(crate) struct Server {
 
 impl Server {
     /// Reads it; these do not change while a connection lives.
-    pub(crate) async fn read(client: &Client) -> Result<Server, ConnectorError> {
+    async fn read(client: &Client) -> Result<Server, ConnectorError> {
         let row = client
             .query_one(
                 "SELECT s.system_identifier, c.timeline_id, \
@@ -78,45 +131,39 @@ impl Server {
     }
 }
 
-enum Which<'a> {
-    After(Option<&'a Key>),
-    Keys(&'a [Key]),
-}
-
 impl Pages {
     pub(crate) fn new() -> Pages {
         Pages {
             width_bytes: AtomicU64::new(0),
+            known: Mutex::new(None),
         }
     }
 
     /// Reads one page.
     pub(crate) async fn page(
         &self,
-        client: &mut Client,
-        server: &Server,
+        session: &mut Session,
         config: &PostgresConfig,
         types: &TypeMap,
         request: &PageRequest,
     ) -> Result<Page, ConnectorError> {
         let width = self.width_bytes.load(Ordering::Relaxed);
         let rows = match usize::try_from(width) {
+            _ if request.only.is_some() => request.limit_rows,
             Ok(0) | Err(_) => FIRST_ROWS,
             Ok(width) => request.limit_bytes / width,
         }
         .clamp(1, request.limit_rows.max(1));
-        let which = Which::After(request.after.as_ref());
-        let read = read(
-            client,
-            server,
-            config,
-            types,
-            which,
-            rows,
-            request.limit_bytes,
-        )
-        .await?;
-        if let Some(width) = read.bytes.checked_div(read.rows) {
+        let asked = Asked {
+            which: Which::After(request.after.as_ref()),
+            limit_rows: rows,
+            limit_bytes: request.limit_bytes,
+            only: request.only.as_deref(),
+        };
+        let read = self.read(session, config, types, &asked).await?;
+        if request.only.is_none()
+            && let Some(width) = read.bytes.checked_div(read.rows)
+        {
             self.width_bytes
                 .store(width.max(1) as u64, Ordering::Relaxed);
         }
@@ -132,8 +179,7 @@ impl Pages {
     /// Reads records by key.
     pub(crate) async fn reread(
         &self,
-        client: &mut Client,
-        server: &Server,
+        session: &mut Session,
         config: &PostgresConfig,
         types: &TypeMap,
         keys: &[Key],
@@ -145,98 +191,109 @@ impl Pages {
                 format!("Ask for at most {MAX_KEYS} at a time."),
             ));
         }
-        let which = Which::Keys(keys);
-        let read = read(client, server, config, types, which, keys.len(), usize::MAX).await?;
+        let asked = Asked {
+            which: Which::Keys(keys),
+            limit_rows: keys.len(),
+            limit_bytes: usize::MAX,
+            only: None,
+        };
+        let read = self.read(session, config, types, &asked).await?;
         Ok(Page {
             rows: read.batch,
             last: None,
             window: Box::new(read.window),
         })
     }
-}
 
-struct Read {
-    batch: rollcall_contract::Batch,
-    window: PageWindow,
-    rows: usize,
-    bytes: usize,
-    cut: bool,
-    last: Option<Key>,
-}
-
-async fn read(
-    client: &mut Client,
-    server: &Server,
-    config: &PostgresConfig,
-    types: &TypeMap,
-    which: Which<'_>,
-    limit_rows: usize,
-    limit_bytes: usize,
-) -> Result<Read, ConnectorError> {
-    const DOING: &str = "reading a page of the table";
-    let transaction = client
-        .build_transaction()
-        .isolation_level(IsolationLevel::RepeatableRead)
-        .read_only(true)
-        .start()
-        .await
-        .map_err(|e| failed(&e, DOING))?;
-    let timeout_ms = config.query_timeout.as_millis();
-    transaction
-        .batch_execute(&format!(
-            "SET LOCAL row_security = off; SET LOCAL lock_timeout = {timeout_ms}; \
-             SET LOCAL statement_timeout = {timeout_ms}; \
-             LOCK TABLE {} IN ACCESS SHARE MODE",
-            table(&config.table)
-        ))
-        .await
-        .map_err(|e| failed(&e, DOING))?;
-    let definition = schema::load(
-        &transaction,
-        &config.table,
-        &config.publication,
-        config.key.as_deref(),
-        types,
-    )
-    .await?
-    .ok_or_else(|| {
-        ConnectorError::definite(
-            "no_such_table",
-            format!("There is no table {}.", config.table),
-            "Correct `table` in the configuration.",
-        )
-    })?;
-    if let Some((code, sentence, fix)) = check::obstacle_of_identity(&definition) {
-        return Err(ConnectorError::definite(code, sentence, fix));
+    async fn read(
+        &self,
+        session: &mut Session,
+        config: &PostgresConfig,
+        types: &TypeMap,
+        asked: &Asked<'_>,
+    ) -> Result<Read, ConnectorError> {
+        const DOING: &str = "reading a page of the table";
+        let server = session.server;
+        let transaction = session
+            .client
+            .build_transaction()
+            .isolation_level(IsolationLevel::RepeatableRead)
+            .read_only(true)
+            .start()
+            .await
+            .map_err(|e| failed(&e, DOING))?;
+        let timeout_ms = config.query_timeout.as_millis();
+        transaction
+            .batch_execute(&format!(
+                "SET LOCAL row_security = off; SET LOCAL lock_timeout = {timeout_ms}; \
+                 SET LOCAL statement_timeout = {timeout_ms}; \
+                 LOCK TABLE {} IN ACCESS SHARE MODE",
+                table(&config.table)
+            ))
+            .await
+            .map_err(|e| failed(&e, DOING))?;
+        let (window, taken_us, fingerprint) =
+            open_window(&transaction, &session.open_window, &server, config).await?;
+        let definition = self
+            .definition(&transaction, config, types, fingerprint)
+            .await?;
+        let read = copy_rows(&transaction, &definition, asked, taken_us, &server, window).await?;
+        transaction.commit().await.map_err(|e| failed(&e, DOING))?;
+        Ok(read)
     }
-    let (window, taken_us) = open_window(&transaction, server).await?;
-    let sql = select(&definition, &which, limit_rows)?;
-    let read = copy_rows(
-        &transaction,
-        &definition,
-        &sql,
-        limit_bytes,
-        taken_us,
-        server,
-        window,
-    )
-    .await?;
-    transaction.commit().await.map_err(|e| failed(&e, DOING))?;
-    Ok(read)
+
+    /// The table's definition, as of the transaction's snapshot.
+    async fn definition(
+        &self,
+        transaction: &Transaction<'_>,
+        config: &PostgresConfig,
+        types: &TypeMap,
+        fingerprint: String,
+    ) -> Result<Arc<Table>, ConnectorError> {
+        {
+            let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some((_, definition)) = known.as_ref().filter(|(f, _)| *f == fingerprint) {
+                return Ok(Arc::clone(definition));
+            }
+        }
+        let definition = schema::load(
+            transaction,
+            &config.table,
+            &config.publication,
+            config.key.as_deref(),
+            types,
+        )
+        .await?
+        .ok_or_else(|| {
+            ConnectorError::definite(
+                "no_such_table",
+                format!("There is no table {}.", config.table),
+                "Correct `table` in the configuration.",
+            )
+        })?;
+        if let Some((code, sentence, fix)) = check::obstacle_of_identity(&definition) {
+            return Err(ConnectorError::definite(code, sentence, fix));
+        }
+        let definition = Arc::new(definition);
+        *self.known.lock().unwrap_or_else(PoisonError::into_inner) =
+            Some((fingerprint, Arc::clone(&definition)));
+        Ok(definition)
+    }
 }
 
-/// Takes the snapshot, and then, within the same statement, the insert position.
+/// Takes the snapshot.
 async fn open_window(
     transaction: &Transaction<'_>,
+    statement: &Statement,
     server: &Server,
-) -> Result<(PageWindow, i64), ConnectorError> {
+    config: &PostgresConfig,
+) -> Result<(PageWindow, i64, String), ConnectorError> {
     const DOING: &str = "taking the page's snapshot";
+    let table = &config.table;
     let row = transaction
         .query_one(
-            "SELECT pg_catalog.pg_current_snapshot()::text, \
-                    pg_catalog.pg_current_wal_insert_lsn()::text, \
-                    (extract(epoch FROM pg_catalog.clock_timestamp()) * 1000000)::int8",
-            &[],
+            statement,
+            &[&table.schema, &table.name, &config.publication],
         )
         .await
         .map_err(|e| failed(&e, DOING))?;
@@ -253,139 +310,31 @@ async fn open_window(
         snapshot,
         high: server.layout.last_record_end(insert),
     };
-    Ok((window, row.get(2)))
+    let fingerprint = row.get::<_, Option<String>>(3).unwrap_or_default();
+    Ok((window, row.get(2), fingerprint))
 }
 
-/// The `SELECT` behind the `COPY`.
-fn select(
-    definition: &Table,
-    which: &Which<'_>,
+/// Which rows and columns to read.
+struct Asked<'a> {
+    which: Which<'a>,
     limit_rows: usize,
-) -> Result<String, ConnectorError> {
-    let columns: Vec<String> = definition
-        .schema
-        .columns
-        .iter()
-        .map(|c| ident(&c.name))
-        .collect();
-    // The rows of inheriting tables have a name of their own in the log.
-    let only = match definition.kind {
-        rollcall_contract::RelationKind::PartitionedTable => "",
-        _ => "ONLY ",
-    };
-    let mut conditions = Vec::new();
-    if let Some(filter) = &definition.row_filter {
-        conditions.push(format!("({filter})"));
-    }
-    match which {
-        Which::After(None) => {}
-        Which::After(Some(key)) => conditions.push(behind(&definition.key_order, key)?),
-        Which::Keys(keys) => conditions.push(one_of(&definition.key_order, keys)?),
-    }
-    let filter = if conditions.is_empty() {
-        String::new()
-    } else {
-        format!(" WHERE {}", conditions.join(" AND "))
-    };
-    let order: Vec<String> = definition
-        .key_order
-        .iter()
-        .map(|c| format!("{} USING {}", ident(&c.name), c.less))
-        .collect();
-    Ok(format!(
-        "COPY (SELECT {} FROM {only}{}{filter} ORDER BY {} LIMIT {limit_rows}) TO STDOUT",
-        columns.join(", "),
-        table(&definition.schema.table),
-        order.join(", "),
-    ))
+    limit_bytes: usize,
+    only: Option<&'a [usize]>,
 }
 
-/// Rows whose key comes behind the given one. One row comparison when all columns compare
-/// by the same operator, since the planner answers that from the index at once; else the
-/// comparison is written out column by column.
-fn behind(order: &[KeyColumn], key: &Key) -> Result<String, ConnectorError> {
-    let values = constants(order, key)?;
-    let names: Vec<String> = order.iter().map(|c| ident(&c.name)).collect();
-    if let [first, rest @ ..] = order
-        && rest.iter().all(|c| c.greater == first.greater)
-    {
-        return Ok(if rest.is_empty() {
-            format!("{} {} {}", names[0], first.greater, values[0])
-        } else {
-            format!(
-                "ROW({}) {} ROW({})",
-                names.join(", "),
-                first.greater,
-                values.join(", ")
-            )
-        });
-    }
-    let mut out = String::new();
-    for i in (0..order.len()).rev() {
-        let greater = format!("{} {} {}", names[i], order[i].greater, values[i]);
-        out = if out.is_empty() {
-            greater
-        } else {
-            format!(
-                "({greater} OR ({} {} {} AND {out}))",
-                names[i], order[i].equal, values[i]
-            )
-        };
-    }
-    Ok(out)
-}
-
-/// Rows whose key is one of these.
-fn one_of(order: &[KeyColumn], keys: &[Key]) -> Result<String, ConnectorError> {
-    let mut each = Vec::with_capacity(keys.len());
-    for key in keys {
-        let values = constants(order, key)?;
-        let columns: Vec<String> = order
-            .iter()
-            .zip(&values)
-            .map(|(c, v)| format!("{} {} {v}", ident(&c.name), c.equal))
-            .collect();
-        each.push(format!("({})", columns.join(" AND ")));
-    }
-    Ok(if each.is_empty() {
-        "false".to_owned()
-    } else {
-        format!("({})", each.join(" OR "))
-    })
-}
-
-/// The key's parts as constants of the columns' types.
-fn constants(order: &[KeyColumn], key: &Key) -> Result<Vec<String>, ConnectorError> {
-    let foreign = || {
-        ConnectorError::definite(
-            "key_of_another_schema",
-            "A stored key does not fit the table's key columns.",
-            "The key was changed: remove what the store holds of this source, or restore the key.",
-        )
-    };
-    let parts: Vec<&[u8]> = key.parts().collect();
-    if parts.len() != order.len() {
-        return Err(foreign());
-    }
-    order
-        .iter()
-        .zip(parts)
-        .map(|(column, part)| {
-            let text = std::str::from_utf8(part).map_err(|_| foreign())?;
-            let constant = match column.class {
-                Class::Bytes => literal(&format!("\\x{text}")),
-                _ => literal(text),
-            };
-            Ok(format!("{constant}::{}", column.cast))
-        })
-        .collect()
+struct Read {
+    batch: rollcall_contract::Batch,
+    window: PageWindow,
+    rows: usize,
+    bytes: usize,
+    cut: bool,
+    last: Option<Key>,
 }
 
 async fn copy_rows(
     transaction: &Transaction<'_>,
     definition: &Table,
-    sql: &str,
-    limit_bytes: usize,
+    asked: &Asked<'_>,
     taken_us: i64,
     server: &Server,
     window: PageWindow,
@@ -399,6 +348,8 @@ async fn copy_rows(
         )
     };
     let schema = Arc::clone(&definition.schema);
+    let wanted = Wanted::new(asked.only, definition);
+    let sql = select(definition, &asked.which, asked.limit_rows, &wanted)?;
     let mut builder = BatchBuilder::default();
     builder.tx(Tx {
         id: TxId::default(),
@@ -409,7 +360,7 @@ async fn copy_rows(
     let (mut bytes, mut cut) = (0, false);
     let (mut fields, mut scratch): (Vec<Field>, Vec<u8>) = (Vec::new(), Vec::new());
     let stream = transaction
-        .copy_out(sql)
+        .copy_out(&sql)
         .await
         .map_err(|e| failed(&e, DOING))?;
     let mut stream = std::pin::pin!(stream);
@@ -429,6 +380,7 @@ async fn copy_rows(
         builder.begin(at, Op::Read, ordinal);
         for (i, field) in fields.iter().enumerate() {
             match *field {
+                _ if !wanted.has(i) => builder.cell_missing(),
                 None => builder.cell_null(),
                 Some((start, len)) => definition.forms[i]
                     .add_cell(&mut builder, start..start + len, &mut scratch)
@@ -442,7 +394,7 @@ async fn copy_rows(
         }
         builder.finish(true, row.len());
         bytes += row.len();
-        cut = bytes >= limit_bytes;
+        cut = bytes >= asked.limit_bytes;
     }
     let cursor = PgCursor {
         system_id: server.system_id,
@@ -466,73 +418,4 @@ async fn copy_rows(
         cut,
         last,
     })
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
-
-    use super::*;
-
-    fn column(name: &str, cast: &str, schema: &str, class: Class) -> KeyColumn {
-        let op = |o: &str| format!("OPERATOR({schema}.{o})");
-        KeyColumn {
-            name: name.to_owned(),
-            cast: cast.to_owned(),
-            class,
-            less: op("<"),
-            greater: op(">"),
-            equal: op("="),
-        }
-    }
-
-    fn key(parts: &[&str]) -> Key {
-        let mut key = Key::new();
-        for part in parts {
-            key.push(part.as_bytes());
-        }
-        key
-    }
-
-    #[test]
-    fn a_composite_key_is_one_row_comparison() {
-        let order = [
-            column("org", "text", "pg_catalog", Class::Text),
-            column("no", "integer", "pg_catalog", Class::Int),
-        ];
-        assert_eq!(
-            behind(&order, &key(&["O'X", "7"])).unwrap(),
-            "ROW(\"org\", \"no\") OPERATOR(pg_catalog.>) ROW(E'O''X'::text, E'7'::integer)"
-        );
-        assert_eq!(
-            behind(&order[1..], &key(&["7"])).unwrap(),
-            "\"no\" OPERATOR(pg_catalog.>) E'7'::integer"
-        );
-        assert!(behind(&order, &key(&["7"])).is_err());
-    }
-
-    #[test]
-    fn columns_with_operators_of_their_own_are_compared_one_by_one() {
-        let order = [
-            column("mail", "public.citext", "public", Class::Text),
-            column("raw", "bytea", "pg_catalog", Class::Bytes),
-        ];
-        assert_eq!(
-            behind(&order, &key(&["a", "00ff"])).unwrap(),
-            "(\"mail\" OPERATOR(public.>) E'a'::public.citext OR \
-             (\"mail\" OPERATOR(public.=) E'a'::public.citext AND \
-             \"raw\" OPERATOR(pg_catalog.>) E'\\\\x00ff'::bytea))"
-        );
-    }
-
-    #[test]
-    fn records_are_read_again_by_equality() {
-        let order = [column("no", "integer", "pg_catalog", Class::Int)];
-        assert_eq!(one_of(&order, &[]).unwrap(), "false");
-        assert_eq!(
-            one_of(&order, &[key(&["1"]), key(&["2"])]).unwrap(),
-            "((\"no\" OPERATOR(pg_catalog.=) E'1'::integer) OR \
-             (\"no\" OPERATOR(pg_catalog.=) E'2'::integer))"
-        );
-    }
 }

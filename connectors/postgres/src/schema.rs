@@ -69,6 +69,13 @@ pub(crate) struct Table {
     pub(crate) key_fault: Option<String>,
 }
 
+impl Table {
+    /// The names of the key's columns, in key order.
+    pub(crate) fn key_names(&self) -> Vec<String> {
+        self.key_order.iter().map(|c| c.name.clone()).collect()
+    }
+}
+
 /// One column of the key, as the index behind it orders it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct KeyColumn {
@@ -128,7 +135,8 @@ pub(crate) async fn load<C: GenericClient>(
     }
     let sent = published_part(client, name, publication, version).await?;
     let sends = |a: &Attribute| match &sent {
-        Some(sent) => sent.columns.contains(&a.name),
+        // Below 18 the view names generated columns that are never sent.
+        Some(sent) => sent.columns.contains(&a.name) && (version >= 180_000 || !a.generated),
         None => !a.generated,
     };
     let all_names = || {

@@ -36,7 +36,7 @@ use crate::decode::{self, DecoderOptions};
 use crate::followed::{self, Identities};
 use crate::lineage::{self, Origin, Present};
 use crate::lsn::{Lsn, Xid};
-use crate::page::{self, Pages};
+use crate::page::{Pages, Session};
 use crate::position::PgCursor;
 use crate::schema::{self, Table};
 use crate::stream::StreamOptions;
@@ -59,7 +59,7 @@ pub struct PostgresSource {
     types: TypeMap,
     pages: Pages,
     /// Pages have a connection of their own, so that a long page delays no question.
-    scanning: Connection,
+    scanning: Mutex<Option<Session>>,
     asking: Connection,
 }
 
@@ -89,7 +89,7 @@ impl PostgresSource {
             config,
             types: TypeMap::default(),
             pages: Pages::new(),
-            scanning: Connection::default(),
+            scanning: Mutex::new(None),
             asking: Connection::default(),
         }
     }
@@ -101,7 +101,7 @@ impl PostgresSource {
     ) -> Result<Option<Opened>, ConnectorError> {
         let config = &self.config;
         let client = wire::connect_queries(config).await?;
-        let (table, identities, _) = check::preflight(&client, config, &self.types)
+        let (table, identities) = check::preflight(&client, config, &self.types)
             .await?
             .usable()?;
         let mut replication = ReplicationClient::connect(config).await?;
@@ -137,7 +137,8 @@ impl PostgresSource {
                 type_oids: table.type_oids.clone(),
                 table_oid: Some(table.oid),
             },
-            key: config.key.clone(),
+            // In the order of the index, so that keys are the same from log and scan.
+            key: config.key.as_ref().map(|_| table.key_names()),
             types: Arc::new(self.types.clone()),
             xid_reference: next_xid(&client).await?,
             caps: config.caps,
@@ -179,6 +180,15 @@ impl PostgresSource {
             stream: Box::new(watched),
             acknowledge,
         }))
+    }
+
+    /// The session that was kept, when it is still good, or a new one. After an error it is
+    /// not kept.
+    async fn session(&self, kept: Option<Session>) -> Result<Session, ConnectorError> {
+        match kept {
+            Some(session) if !session.is_closed() => Ok(session),
+            _ => Session::connect(&self.config).await,
+        }
     }
 
     async fn definition(&self, client: &Client) -> Result<Table, ConnectorError> {
@@ -426,24 +436,24 @@ impl Source for PostgresSource {
     }
 
     async fn page(&self, request: PageRequest) -> Result<Page, ConnectorError> {
-        let (mut kept, mut client) = self.scanning.take(&self.config).await?;
-        let server = page::Server::read(&client).await?;
+        let mut kept = self.scanning.lock().await;
+        let mut session = self.session(kept.take()).await?;
         let page = self
             .pages
-            .page(&mut client, &server, &self.config, &self.types, &request)
+            .page(&mut session, &self.config, &self.types, &request)
             .await?;
-        *kept = Some(client);
+        *kept = Some(session);
         Ok(page)
     }
 
     async fn reread(&self, keys: &[Key]) -> Result<Page, ConnectorError> {
-        let (mut kept, mut client) = self.scanning.take(&self.config).await?;
-        let server = page::Server::read(&client).await?;
+        let mut kept = self.scanning.lock().await;
+        let mut session = self.session(kept.take()).await?;
         let page = self
             .pages
-            .reread(&mut client, &server, &self.config, &self.types, keys)
+            .reread(&mut session, &self.config, &self.types, keys)
             .await?;
-        *kept = Some(client);
+        *kept = Some(session);
         Ok(page)
     }
 

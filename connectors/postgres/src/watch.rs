@@ -134,7 +134,16 @@ impl Watch {
             _ => wire::connect_queries(&self.config).await?,
         };
         let config = &self.config;
-        let (now, _) = followed::look(&client, &config.publication, &config.table).await?;
+        let look = || followed::look(&client, &config.publication, &config.table);
+        let mut now = look().await?.0;
+        // The catalogs are read by several statements; a change that falls between them is
+        // taken for what it is only when two looks agree.
+        while now != self.identities {
+            let again = look().await?.0;
+            if std::mem::replace(&mut now, again) == now {
+                break;
+            }
+        }
         let gaps = if now == self.identities {
             Vec::new()
         } else {

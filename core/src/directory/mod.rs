@@ -39,7 +39,7 @@ mod workspace;
 mod tests;
 
 pub use memory::MemoryState;
-pub use rules::{Fold, LeaverAction, Remap, Rules, SourceRules};
+pub use rules::{LeaverAction, Remap, Rules, SourceRules};
 pub use workspace::Workspace;
 
 use smallvec::SmallVec;
@@ -47,7 +47,8 @@ use smallvec::SmallVec;
 use crate::attribute::AttrId;
 use crate::document::{Document, Evidence, Link, LinkState, Record};
 use crate::id::{MatchHash, NewIds, RunId, SourceId, UserRow};
-use crate::mapped::{MappedRow, Outcome};
+use crate::mapped::{Assigned, MappedRow, Outcome};
+use crate::mapping;
 use crate::plan::Plan;
 use crate::reason::{LeaverReason, SkipReason};
 use crate::state::{KeyBytes, LinkTarget, State, StateError};
@@ -244,11 +245,6 @@ impl<'r> Resolver<'r> {
         self.plan.counters.errored += 1;
     }
 
-    /// Has a record read again from its source.
-    pub fn ask_again(&mut self, source: SourceId, key: &[u8]) {
-        self.plan.reread.push((source, KeyBytes::from_slice(key)));
-    }
-
     /// Emits what the batch did to conflicts. Without this call the plan is not whole.
     ///
     /// # Errors
@@ -267,25 +263,37 @@ impl<'r> Resolver<'r> {
 
     fn consider(&mut self, cause: &Cause<'_>, row: &MappedRow<'_>) -> Result<(), StateError> {
         match row.outcome() {
-            Outcome::Mapped => self.evaluate(cause, row),
+            Outcome::Mapped => {
+                if row.incomplete() {
+                    self.ask_again(cause);
+                }
+                self.evaluate(cause, row)
+            }
             Outcome::OutOfScope => self.out_of_scope(cause, row),
-            Outcome::Failed { reason, rule } => self.hold(
-                cause,
-                row.shadow(),
-                &Holding {
+            Outcome::Failed { reason, rule } => {
+                if row.incomplete() {
+                    self.ask_again(cause);
+                }
+                let holding = Holding {
                     rule,
                     ..Holding::new(reason)
-                },
-            ),
+                };
+                self.hold(cause, row.shadow(), &holding)
+            }
             Outcome::Deferred => {
-                let key = KeyBytes::from_slice(cause.key);
-                self.plan.reread.push((cause.source, key));
+                self.ask_again(cause);
                 if cause.counts() {
                     self.plan.counters.skipped += 1;
                 }
                 Ok(())
             }
         }
+    }
+
+    /// The record must be read again from its source.
+    fn ask_again(&mut self, cause: &Cause<'_>) {
+        let record = (cause.source, KeyBytes::from_slice(cause.key));
+        self.plan.reread.push(record);
     }
 
     fn evaluate(&mut self, cause: &Cause<'_>, row: &MappedRow<'_>) -> Result<(), StateError> {
@@ -370,15 +378,15 @@ impl<'r> Resolver<'r> {
             return Ok(());
         }
         let keys = self.match_keys(cause.rules, row, Some((document, at)));
-        if (!live || self.match_values_changed(cause.rules, row, document, at))
-            && let Some(holding) = self.duplicate(cause, &keys)?
-        {
-            return self.hold(cause, row.shadow(), &holding);
-        }
         if link.state == LinkState::Held(SkipReason::KeyReuse)
             && self.is_somebody_else(cause.rules, document, row)
         {
             return self.hold_reused(cause, row.shadow(), document);
+        }
+        if (!live || self.match_values_changed(cause.rules, row, document, at))
+            && let Some(holding) = self.duplicate(cause, &keys)?
+        {
+            return self.hold(cause, row.shadow(), &holding);
         }
         self.apply_to(cause, row, &keys, user, Some(document), at)
     }
@@ -392,19 +400,24 @@ impl<'r> Resolver<'r> {
         document: &Document<'_>,
         at: usize,
     ) -> Result<(), StateError> {
-        let keys = self.match_keys(cause.rules, row, None);
-        if let Some(holding) = self.duplicate(cause, &keys)? {
-            return self.hold(cause, row.shadow(), &holding);
-        }
         let was_deleted = document.links[at].state != LinkState::Gone(LeaverReason::OutOfScope);
         if was_deleted && self.is_somebody_else(cause.rules, document, row) {
             return self.hold_reused(cause, row.shadow(), document);
+        }
+        let keys = self.match_keys(cause.rules, row, None);
+        if let Some(holding) = self.duplicate(cause, &keys)? {
+            return self.hold(cause, row.shadow(), &holding);
         }
         self.apply_to(cause, row, &keys, user, Some(document), at)
     }
 
     /// A record without a user: finds one or makes one.
     fn join_or_create(&mut self, cause: &Cause<'_>, row: &MappedRow<'_>) -> Result<(), StateError> {
+        if row.incomplete() {
+            // What is missing may be what tells who this is.
+            let holding = Holding::new(SkipReason::Incomplete);
+            return self.hold(cause, row.shadow(), &holding);
+        }
         let keys = self.match_keys(cause.rules, row, None);
         if let Some(holding) = self.duplicate(cause, &keys)? {
             return self.hold(cause, row.shadow(), &holding);
@@ -495,6 +508,9 @@ impl<'r> Resolver<'r> {
             self.release(cause, cause.key, old.hold, &[])?;
         }
         if first {
+            if let Some(before) = document {
+                self.touch_values(before);
+            }
             self.point(cause.source, cause.key, Some(LinkTarget::User(user)));
         }
         let result = self.settle(cause, user, document, &mut after);
@@ -520,7 +536,7 @@ impl<'r> Resolver<'r> {
         row.fields().any(|f| {
             rules.match_attributes.contains(&f.attribute)
                 && match f.assigned {
-                    crate::mapped::Assigned::Value(v) => of_link(f.attribute) != Some(v),
+                    Assigned::Value(v) => of_link(f.attribute) != Some(v),
                     _ => false,
                 }
         })
@@ -537,18 +553,18 @@ impl<'r> Resolver<'r> {
         let mut compared = false;
         let (mut a, mut b) = (Vec::new(), Vec::new());
         for field in row.fields() {
-            let crate::mapped::Assigned::Value(value) = field.assigned else {
+            let Assigned::Value(value) = field.assigned else {
                 continue;
             };
             if !rules.fingerprint.contains(&field.attribute) {
                 continue;
             }
             a.clear();
-            self.rules.fold(field.attribute, value, &mut a);
+            mapping::fold(value, &mut a);
             for c in document.group(field.attribute) {
                 compared = true;
                 b.clear();
-                self.rules.fold(field.attribute, c.value, &mut b);
+                mapping::fold(c.value, &mut b);
                 if a == b {
                     return false;
                 }

@@ -6,6 +6,7 @@ use smallvec::SmallVec;
 use crate::attribute::{AttrId, AttrType, Attributes, EMAIL, USER_NAME};
 use crate::id::{MatchHash, SourceId};
 use crate::mapped::{Assigned, MappedRow, MappedRows, Strength};
+use crate::mapping::fold;
 
 /// What the end of a record does to its user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -55,9 +56,6 @@ pub trait Remap {
     fn remap(&self, source: SourceId, shadow: &[u8], out: &mut MappedRows);
 }
 
-/// Appends the folded form of a match value: equal people, equal bytes.
-pub type Fold = fn(AttrId, &[u8], &mut Vec<u8>);
-
 /// All rules of an organization.
 pub struct Rules {
     /// The organization's name, which is in the ids of events.
@@ -70,7 +68,6 @@ pub struct Rules {
     /// is written, whichever page they are on. Empty it when the load has ended, and then
     /// call [`super::Resolver::retry`] with them.
     pub known_duplicates: HashSet<MatchHash>,
-    fold: Fold,
     sources: Vec<SourceRules>,
     authority: HashMap<AttrId, Vec<SourceId>>,
     keys: Vec<AttrId>,
@@ -95,7 +92,6 @@ impl Rules {
         attributes: Attributes,
         sources: Vec<SourceRules>,
         authority: HashMap<AttrId, Vec<SourceId>>,
-        fold: Fold,
         remap: Box<dyn Remap + Send + Sync>,
     ) -> Self {
         let mut keys: Vec<AttrId> = [USER_NAME, EMAIL]
@@ -114,7 +110,6 @@ impl Rules {
             attributes,
             remap,
             known_duplicates: HashSet::new(),
-            fold,
             sources,
             authority,
             keys,
@@ -130,11 +125,6 @@ impl Rules {
     /// whatever a source matches on.
     pub fn key_attributes(&self) -> &[AttrId] {
         &self.keys
-    }
-
-    /// Appends the folded form of a value.
-    pub fn fold(&self, attribute: AttrId, value: &[u8], out: &mut Vec<u8>) {
-        (self.fold)(attribute, value, out);
     }
 
     /// The hashes of a mapped row's own match keys, for [`super::Resolver::begin_batch`] and
@@ -154,7 +144,7 @@ impl Rules {
                 && rules.match_attributes.contains(&field.attribute)
             {
                 folded.clear();
-                self.fold(field.attribute, value, &mut folded);
+                fold(value, &mut folded);
                 if !folded.is_empty() {
                     out.push(MatchHash::of(field.attribute, &folded));
                 }

@@ -225,7 +225,9 @@ impl Target {
                 Ok(true)
             }
             ConstValue::Integer(n) if self.kind != AttrType::Text => self.push_int(*n, out),
-            ConstValue::Number(n) if self.kind == AttrType::Decimal => self.push_number(*n, out),
+            ConstValue::Decimal(digits) if self.kind == AttrType::Decimal => {
+                push_decimal(digits, out)
+            }
             ConstValue::List(items) if self.kind == AttrType::List => {
                 push_list(items.iter().map(|t| Cow::Borrowed(t.as_str())), out)
             }

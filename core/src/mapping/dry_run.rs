@@ -66,7 +66,9 @@ pub(super) fn run(
                     None => acceptable += 1,
                 }
             }
-            Err(Stop::Failed(error)) if is_about_types(&error) => wrong_types.push(error),
+            Err(Stop::Failed(error)) if is_about_types(&error) && !expression.is_dynamic() => {
+                wrong_types.push(error);
+            }
             Err(_) => acceptable += 1,
         }
     }

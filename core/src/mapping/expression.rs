@@ -63,6 +63,8 @@ pub(super) struct Expression {
     variables: Vec<(String, Class)>,
     expr: IdedExpr,
     direct: Option<Predicate>,
+    /// Whether the types of its values depend on data (a part of a JSON document).
+    dynamic: bool,
 }
 
 /// Something wrong with an expression.
@@ -96,7 +98,7 @@ impl Expression {
         }
         // The parser's own recursion takes much stack for each bracket; on a thread of its own
         // even the deepest source that fits the limit above is refused instead of fatal.
-        let (expr, columns) = std::thread::scope(|threads| {
+        let (expr, columns, dynamic) = std::thread::scope(|threads| {
             let parser = std::thread::Builder::new()
                 .name("expression-parser".into())
                 .stack_size(PARSER_STACK_BYTES)
@@ -120,7 +122,13 @@ impl Expression {
             variables,
             expr,
             direct,
+            dynamic,
         })
+    }
+
+    /// Whether no made-up row can tell the types of its values.
+    pub(super) fn is_dynamic(&self) -> bool {
+        self.dynamic
     }
 
     /// The indexes of the columns that it reads.
@@ -193,7 +201,7 @@ impl Expression {
 }
 
 /// Reads an expression, and resolves its names to the indexes of columns.
-fn parse(source: &str, schema: &TableSchema) -> Result<(IdedExpr, Vec<usize>), Vec<Flaw>> {
+fn parse(source: &str, schema: &TableSchema) -> Result<(IdedExpr, Vec<usize>, bool), Vec<Flaw>> {
     let source: String = source.nfc().collect();
     let mut expr = function::environment()
         .parser()
@@ -218,6 +226,7 @@ fn parse(source: &str, schema: &TableSchema) -> Result<(IdedExpr, Vec<usize>), V
         comprehensions: 0,
         depth: 0,
         deepest: 0,
+        dynamic: false,
         flaws: Vec::new(),
     };
     names.visit(&mut expr);
@@ -232,7 +241,7 @@ fn parse(source: &str, schema: &TableSchema) -> Result<(IdedExpr, Vec<usize>), V
         });
     }
     if names.flaws.is_empty() {
-        Ok((expr, names.columns))
+        Ok((expr, names.columns, names.dynamic))
     } else {
         Err(names.flaws)
     }
@@ -260,6 +269,7 @@ struct Names<'s> {
     comprehensions: usize,
     depth: usize,
     deepest: usize,
+    dynamic: bool,
     flaws: Vec<Flaw>,
 }
 
@@ -282,6 +292,7 @@ impl Names<'_> {
                 self.name(&name);
             }
             Expr::Call(call) => {
+                self.dynamic |= function::is_dynamic(&call.func_name);
                 if !function::is_known(&call.func_name) {
                     self.flaws.push(Flaw {
                         found: format!("an unknown function `{}`", call.func_name),

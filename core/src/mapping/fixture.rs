@@ -357,7 +357,7 @@ fn const_of(value: &Value, kind: AttrType) -> Option<ConstValue> {
         Value::Number(n) if kind == AttrType::Text => ConstValue::Text(n.to_string()),
         Value::Number(n) => match n.as_i64() {
             Some(n) => ConstValue::Integer(n),
-            None => ConstValue::Number(n.as_f64()?),
+            None => ConstValue::Decimal(n.to_string()),
         },
         Value::String(s) => ConstValue::Text(s.clone()),
         Value::Array(items) => {

@@ -86,6 +86,11 @@ pub(super) fn is_known(name: &str) -> bool {
         || FUNCTIONS.iter().any(|(f, _)| *f == name)
 }
 
+/// Whether the type of what it gives depends on data.
+pub(super) fn is_dynamic(name: &str) -> bool {
+    name == "jsonGet"
+}
+
 /// All names that an operator can call.
 pub(super) fn names() -> impl Iterator<Item = &'static str> {
     let own = FUNCTIONS.iter().map(|(name, _)| *name);

@@ -18,7 +18,7 @@
 
 use hashbrown::HashMap;
 use rollcall_contract::{Cell, Class, Row, TableSchema};
-use xxhash_rust::xxh3::xxh3_64;
+use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::canonical::Target;
 use super::error::MappingError;
@@ -58,15 +58,37 @@ pub struct Mapper {
     /// In ascending order of attributes.
     pub(super) rules: Vec<Rule>,
     pub(super) scope: Option<Expression>,
+    /// One for each column.
     pub(super) redacted: Vec<bool>,
+    /// Whether any column is redacted.
+    pub(super) redacts: bool,
     /// Columns that a row must show, or its shadow: used by a rule or the scope, or stored.
     pub(super) needed: Vec<bool>,
     pub(super) max_value_bytes: usize,
+    /// Of the mapping as it was asked for: part of every row's hash, so that a row counts
+    /// as changed when its mapping did.
+    pub(super) fingerprint: u64,
     /// For people, by rule number.
     pub(super) texts: Vec<String>,
     pub(super) warnings: Vec<MappingError>,
     /// For older schemas: where each present column was.
     pub(super) older: HashMap<u32, Vec<Option<usize>>>,
+}
+
+/// What becomes of a row of which a needed value is nowhere to be found.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Incomplete {
+    /// The fields concerned keep what they have.
+    Keeps,
+    /// The whole row waits.
+    Defers,
+}
+
+/// Ends a row that waits, leaving none of the fields added since a mark.
+fn defer(fields: usize, out: &mut MappedRows) {
+    let end = out.mark();
+    out.truncate_fields(fields);
+    out.finish_row(Outcome::Deferred, fields, end..end, 0);
 }
 
 /// What a rule says.
@@ -102,6 +124,35 @@ impl Mapper {
         self.version
     }
 
+    /// Names the mapping: another mapping has another fingerprint.
+    pub fn fingerprint(&self) -> u64 {
+        self.fingerprint
+    }
+
+    /// The columns that decide whether a record is in scope and what values it has for
+    /// these attributes, in ascending order.
+    pub fn columns_of(&self, attributes: &[AttrId]) -> Vec<usize> {
+        let mut columns: Vec<usize> = self
+            .scope
+            .iter()
+            .flat_map(|scope| scope.columns().iter().copied())
+            .collect();
+        for rule in self
+            .rules
+            .iter()
+            .filter(|r| attributes.contains(&r.attribute))
+        {
+            match &rule.source {
+                Source::Column { index, .. } => columns.push(*index),
+                Source::Expr(e) => columns.extend(e.columns().iter().copied()),
+                Source::Constant(_) => {}
+            }
+        }
+        columns.sort_unstable();
+        columns.dedup();
+        columns
+    }
+
     /// Remarks on the mapping that are no errors.
     pub fn warnings(&self) -> &[MappingError] {
         &self.warnings
@@ -118,7 +169,7 @@ impl Mapper {
     /// the row is deferred if it turns out to be needed; an empty slice when there is none.
     /// A shadow that is damaged or of an unknown schema counts as none.
     pub fn map(&self, row: &Row<'_>, stored: Option<&[u8]>, out: &mut MappedRows) {
-        let mut cells: Cells<'_> = row.cells().collect();
+        let mut cells: Cells<'_> = (0..self.columns.len()).map(|c| row.cell(c)).collect();
         let open = |cell: &Cell<'_>| matches!(cell, Cell::Unchanged | Cell::Missing);
         let needs_shadow = cells
             .iter()
@@ -126,9 +177,7 @@ impl Mapper {
             .any(|(cell, needed)| *needed && open(cell));
         if needs_shadow {
             let Some(stored) = stored else {
-                let (fields, mark) = (out.field_mark(), out.mark());
-                out.finish_row(Outcome::Deferred, fields, mark..mark, 0);
-                return;
+                return defer(out.field_mark(), out);
             };
             let known = self.known(stored);
             for (column, cell) in cells.iter_mut().enumerate() {
@@ -139,18 +188,28 @@ impl Mapper {
                 }
             }
         }
-        self.finish(&cells, out);
+        self.finish(&cells, Incomplete::Keeps, out);
     }
 
     /// Maps a stored shadow again, and adds exactly one row to `out`. Redacted columns are
     /// missing in it, so their rules keep what they said, and the hash is not that of the
     /// whole row.
     pub fn map_shadow(&self, shadow: &[u8], out: &mut MappedRows) {
+        self.map_stored(shadow, Incomplete::Keeps, out);
+    }
+
+    /// As [`Mapper::map_shadow`], but a row that would be incomplete is deferred: for records
+    /// that were never applied, of which nothing can be kept.
+    pub fn map_shadow_or_defer(&self, shadow: &[u8], out: &mut MappedRows) {
+        self.map_stored(shadow, Incomplete::Defers, out);
+    }
+
+    fn map_stored(&self, shadow: &[u8], if_incomplete: Incomplete, out: &mut MappedRows) {
         let cells: Cells<'_> = match self.known(shadow) {
             Some(known) => (0..self.columns.len()).map(|c| known.get(c)).collect(),
             None => self.columns.iter().map(|_| Cell::Missing).collect(),
         };
-        self.finish(&cells, out);
+        self.finish(&cells, if_incomplete, out);
     }
 
     fn known<'a>(&'a self, stored: &'a [u8]) -> Option<Known<'a>> {
@@ -163,16 +222,29 @@ impl Mapper {
         Some(Known { shadow, places })
     }
 
-    fn finish(&self, cells: &[Cell<'_>], out: &mut MappedRows) {
+    fn finish(&self, cells: &[Cell<'_>], if_incomplete: Incomplete, out: &mut MappedRows) {
         let start = out.mark();
-        shadow::encode_cells(cells, |_| false, out.bytes());
-        let hash = xxh3_64(out.since(start));
-        out.bytes().truncate(start);
-        shadow::encode(self.version, cells, |c| self.is_redacted(c), out.bytes());
+        let hash = if self.redacts {
+            shadow::encode_cells(cells, |_| false, out.bytes());
+            let hash = xxh3_64_with_seed(out.since(start), self.fingerprint);
+            out.bytes().truncate(start);
+            shadow::encode(self.version, cells, |c| self.redacted[c], out.bytes());
+            hash
+        } else {
+            // The shadow holds every cell: it is hashed as it is written.
+            shadow::encode_version(self.version, out.bytes());
+            let behind_version = out.mark();
+            shadow::encode_cells(cells, |_| false, out.bytes());
+            xxh3_64_with_seed(out.since(behind_version), self.fingerprint)
+        };
         let end = out.mark();
         let fields = out.field_mark();
         let mut incomplete = false;
         let outcome = self.apply(cells, &mut incomplete, out);
+        if incomplete && if_incomplete == Incomplete::Defers {
+            out.bytes().truncate(start);
+            return defer(fields, out);
+        }
         if outcome != Outcome::Mapped {
             out.truncate_fields(fields);
             out.bytes().truncate(end);
@@ -181,10 +253,6 @@ impl Mapper {
         if incomplete {
             out.mark_incomplete();
         }
-    }
-
-    fn is_redacted(&self, column: usize) -> bool {
-        self.redacted.get(column).copied().unwrap_or(false)
     }
 
     fn apply(&self, cells: &[Cell<'_>], incomplete: &mut bool, out: &mut MappedRows) -> Outcome {

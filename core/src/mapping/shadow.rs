@@ -98,8 +98,13 @@ pub(crate) fn encode(
     redacted: impl Fn(usize) -> bool,
     out: &mut Vec<u8>,
 ) {
-    push_number(version as usize, out);
+    encode_version(version, out);
     encode_cells(cells, redacted, out);
+}
+
+/// Appends what stands before the cells in the stored form.
+pub(crate) fn encode_version(version: u32, out: &mut Vec<u8>) {
+    push_number(version as usize, out);
 }
 
 /// Appends what a row's hash is taken of.

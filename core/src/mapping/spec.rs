@@ -85,16 +85,15 @@ pub enum RuleKind {
 }
 
 /// A value written into the configuration.
-#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
-#[serde(untagged)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ConstValue {
     /// `true` or `false`.
     Boolean(bool),
     /// An integer.
     Integer(i64),
-    /// A number with a fraction.
-    Number(f64),
-    /// Text; also dates, timestamps and exact decimals.
+    /// A number with a fraction, as it is written.
+    Decimal(String),
+    /// Text; also dates and timestamps.
     Text(String),
     /// A list of texts.
     List(Vec<String>),
@@ -106,7 +105,7 @@ impl ConstValue {
         match self {
             ConstValue::Boolean(_) => "a boolean",
             ConstValue::Integer(_) => "an integer",
-            ConstValue::Number(_) => "a number",
+            ConstValue::Decimal(_) => "a number",
             ConstValue::Text(_) => "a text",
             ConstValue::List(_) => "a list",
         }

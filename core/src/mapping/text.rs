@@ -45,7 +45,7 @@ fn push_chars(chars: impl Iterator<Item = char>, out: &mut Vec<u8>) {
 
 /// Appends the form in which match keys are compared: compatibility caseless matching
 /// (definition D146 of the Unicode Standard) brought to NFKC, without default-ignorable
-/// characters and surrounding white space. `value` is an attribute's value in its stored
+/// characters and surrounding white space. `value` is the attribute's value in its stored
 /// form; bytes that are not UTF-8 are compared as they are. An empty result matches nothing.
 pub fn fold(value: &[u8], out: &mut Vec<u8>) {
     if value.is_ascii() {
@@ -101,6 +101,7 @@ mod tests {
         reason = "a failed test should stop at once"
     )]
     use super::*;
+    use crate::attribute::EMAIL;
     use proptest::prelude::*;
 
     fn nfc(text: &str) -> String {

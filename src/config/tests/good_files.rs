@@ -111,7 +111,6 @@ name.givenName = "first"
 "name.familyName" = { expr = "upper(last)", on_null = "keep" }
 locale = { constant = "de-DE", strength = "if_empty" }
 roles = { column = "roles", split = "," }
-manager = { column = "manager_id", reference = true }
 "#,
     );
     let config = valid(&text);
@@ -135,7 +134,6 @@ manager = { column = "manager_id", reference = true }
             ("name.familyName", 14),
             ("locale", 15),
             ("roles", 16),
-            ("manager", 17),
         ]
     );
     let title = &mapping.rules[0];
@@ -153,7 +151,6 @@ manager = { column = "manager_id", reference = true }
         RuleKind::Constant(Constant::Text("de-DE".into()))
     );
     assert_eq!(mapping.rules[5].split.as_deref(), Some(","));
-    assert!(mapping.rules[6].reference);
     assert_eq!(config.locate("source.hr.map.name.familyName").line, 14);
     assert_eq!(config.locate("source.hr.map.locale.constant").line, 15);
     assert_eq!(

@@ -9,7 +9,7 @@ mod users;
 
 pub use history::{ConflictFilter, GapRow};
 pub use sources::SourceRow;
-pub use users::{UserFilter, UserRowView};
+pub use users::{HeldRecord, UserFilter, UserRowView};
 
 use rollcall_contract::Key;
 use rollcall_core::attribute::AttrType;

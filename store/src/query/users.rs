@@ -4,7 +4,7 @@
 //! userName or by email goes through match keys and is then verified against the document.
 //! A search by part of a name reads the narrow columns of every user: no index could serve
 //! it, and one kept only for sorting would cost each change more than all searches
-//! together. Its pages are bounded in rows looked at, so it never holds a snapshot long.
+//! together. It ends as soon as a page is full.
 
 use rollcall_core::document::Document;
 use rollcall_core::id::{MatchHash, SourceId, UserId, UserRow};
@@ -41,6 +41,15 @@ pub struct UserRowView {
     /// For lists.
     pub display_name: Option<String>,
     /// Everything; see [`rollcall_core::document`].
+    pub document: Vec<u8>,
+}
+
+/// A record that leads to no user, as stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HeldRecord {
+    /// Its key ([`rollcall_contract::Key`] bytes).
+    pub key: Vec<u8>,
+    /// Everything; see [`rollcall_core::document::Record`].
     pub document: Vec<u8>,
 }
 
@@ -151,13 +160,13 @@ impl Readers {
     }
 
     /// Records of a source that lead to no user, in the order of their keys, from behind a
-    /// key on: keys and documents.
+    /// key on.
     pub fn records_after(
         &self,
         source: SourceId,
         after: &[u8],
         limit: usize,
-    ) -> Result<Vec<(Vec<u8>, Vec<u8>)>, StoreError> {
+    ) -> Result<Vec<HeldRecord>, StoreError> {
         self.with(|c| {
             let mut statement = c.prepare_cached(
                 "SELECT key, document FROM record WHERE source = ?1 AND key > ?2 \
@@ -165,7 +174,12 @@ impl Readers {
             )?;
             let rows = statement.query_map(
                 (source.0, after, i64::try_from(limit).unwrap_or(i64::MAX)),
-                |r| Ok((r.get(0)?, r.get(1)?)),
+                |r| {
+                    Ok(HeldRecord {
+                        key: r.get(0)?,
+                        document: r.get(1)?,
+                    })
+                },
             )?;
             Ok(rows.collect::<Result<_, _>>()?)
         })

@@ -59,7 +59,8 @@ async fn a_commit_whose_answer_is_lost_is_read_back_and_not_guessed() {
     let config = config(&broker, "indoubt");
     let mut sink = KafkaSink::new(config.clone());
     sink.start().await.unwrap();
-    let mut position = 0_u64;
+    sink.deliver(records(1..=50)).await.unwrap();
+    let mut position = 50_u64;
     for round in 0..3_u64 {
         // The broker stands still at some moment of some transaction and goes on later.
         let broker = &broker;

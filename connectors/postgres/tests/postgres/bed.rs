@@ -166,6 +166,14 @@ impl Reader {
         }
     }
 
+    /// Reads until the cursor moves.
+    pub(crate) async fn until_progress(&mut self) {
+        let before = self.cursor.clone();
+        while self.cursor == before {
+            self.step().await;
+        }
+    }
+
     /// Reads until a gap has come.
     pub(crate) async fn until_gap(&mut self) -> Gap {
         while self.gaps.is_empty() {
@@ -223,6 +231,7 @@ pub(crate) async fn pages(
                 after,
                 limit_rows,
                 limit_bytes,
+                only: None,
             })
             .await
             .unwrap();

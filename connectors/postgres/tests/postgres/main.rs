@@ -10,9 +10,10 @@
 mod bed;
 mod checks;
 mod connecting;
-mod forms;
+mod faults;
 mod gaps;
 mod pages;
+mod scan_and_log;
 mod server;
 mod startup;
 mod stream;

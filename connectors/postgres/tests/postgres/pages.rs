@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use rollcall_contract::{Cell, Key, Op, PageRequest, Source, StreamItem, TxId};
+use rollcall_contract::{Cell, Key, Op, PageRequest, Source, StreamItem, TableName, TxId};
+use rollcall_postgres::PostgresSource;
 use rollcall_testbed::PgVersion;
 
 use crate::bed::{Bed, PATIENCE, PEOPLE, Reader, key_of, pages, shared};
@@ -39,6 +40,7 @@ async fn composite_keys_cover_each_row_exactly_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn keys_of_every_sortable_type_cover_each_row_exactly_once() {
+    let bed = Bed::new("pages_types");
     // Text that a locale sorts by other rules than bytes, an enumeration that sorts by its
     // declaration, a domain, a type of an extension whose operators stand elsewhere, and
     // types whose canonical text is not the server's own.
@@ -47,10 +49,10 @@ async fn keys_of_every_sortable_type_cover_each_row_exactly_once() {
         ("", "varchar(20) COLLATE \"C\"", "chr(65 + (g * 7) % 50) || g"),
         ("", "char(12)", "chr(97 + (g * 7) % 20) || g"),
         (
-            "DO $$ BEGIN EXECUTE 'CREATE TYPE k AS ENUM (' || (SELECT string_agg(quote_literal('v' || \
+            "DO $$ BEGIN EXECUTE 'CREATE TYPE mood AS ENUM (' || (SELECT string_agg(quote_literal('v' || \
              (g * 37) % 101), ',') FROM generate_series(1, 100) g) || ')'; END $$;",
-            "k",
-            "('v' || (g * 37) % 101)::k",
+            "mood",
+            "('v' || (g * 37) % 101)::mood",
         ),
         ("CREATE DOMAIN k AS numeric CHECK (VALUE > -1000);", "k", "((g * 37) % 101) / 3.0 - 50"),
         ("CREATE EXTENSION citext;", "citext", "(CASE WHEN g % 2 = 0 THEN 'A' ELSE 'a' END || g)::citext"),
@@ -70,15 +72,21 @@ async fn keys_of_every_sortable_type_cover_each_row_exactly_once() {
     .into_iter()
     .enumerate()
     {
-        let tables = format!(
-            "{setup} CREATE TABLE people (k {column} PRIMARY KEY, n int);
-             INSERT INTO people SELECT {value}, g FROM generate_series(1, 100) g
-               ON CONFLICT DO NOTHING;"
-        );
-        let bed = Bed::on(shared(PgVersion::Debian), &format!("pages_type_{i}"), &tables);
-        let rows: usize = bed.sql("SELECT count(*) FROM people").parse().unwrap();
+        bed.sql(&format!(
+            "{setup} CREATE TABLE t{i} (k {column} PRIMARY KEY, n int);
+             INSERT INTO t{i} SELECT {value}, g FROM generate_series(1, 100) g
+               ON CONFLICT DO NOTHING;
+             GRANT SELECT ON t{i} TO rollcall; ALTER PUBLICATION rollcall ADD TABLE t{i}"
+        ));
+        let mut config = bed.config();
+        config.table = TableName::new("public", format!("t{i}"));
+        let source = PostgresSource::new(config);
+        let rows: usize = bed
+            .sql(&format!("SELECT count(*) FROM t{i}"))
+            .parse()
+            .unwrap();
         let limit = if rows < 10 { 1 } else { 9 };
-        let all = pages(&bed.source(), limit, 1 << 20).await;
+        let all = pages(&source, limit, 1 << 20).await;
         let mut keys: Vec<String> = all
             .iter()
             .flat_map(|p| p.rows.changes().map(|c| key_of(&c)).collect::<Vec<_>>())
@@ -98,7 +106,7 @@ async fn keys_of_every_sortable_type_cover_each_row_exactly_once() {
                     .collect::<Vec<_>>()
             })
             .collect();
-        let again = bed.source().reread(&wanted).await.unwrap();
+        let again = source.reread(&wanted).await.unwrap();
         assert_eq!(again.rows.len(), rows, "{column}");
         assert!(again.last.is_none());
     }
@@ -135,13 +143,14 @@ async fn a_configured_key_pages_a_table_without_a_primary_key() {
         after: None,
         limit_rows: 10,
         limit_bytes: 1 << 20,
+        only: None,
     };
     let error = bed.source().page(request()).await.err().unwrap();
     assert_eq!(error.code(), "no_key");
 
     let mut config = bed.config();
     config.key = Some(vec!["id".to_owned()]);
-    let source = rollcall_postgres::PostgresSource::new(config);
+    let source = PostgresSource::new(config);
     let error = source.page(request()).await.err().unwrap();
     assert!(error.to_string().contains("No unique index"), "{error}");
     bed.sql("CREATE UNIQUE INDEX ON people (id)");
@@ -178,6 +187,7 @@ async fn a_change_may_be_newer_than_a_page_exactly_when_the_page_has_not_seen_it
             after: None,
             limit_rows: 100,
             limit_bytes: 1 << 20,
+            only: None,
         })
         .await
         .unwrap();
@@ -221,6 +231,7 @@ async fn a_window_closes_on_an_idle_log() {
                 after: None,
                 limit_rows: 100,
                 limit_bytes: 1 << 20,
+                only: None,
             })
             .await
             .unwrap();
@@ -279,4 +290,44 @@ async fn a_row_filter_counts_for_the_scan_too() {
     let first = all[0].rows.change(0);
     assert_eq!(first.table().columns.len(), 2, "the column list counts too");
     assert!(matches!(first.after().unwrap().cell(1), Cell::Value(_)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_has_the_columns_of_the_moment_at_which_it_is_read() {
+    let bed = Bed::new("pages_altered");
+    bed.sql("INSERT INTO people VALUES (1, 'x', 'y')");
+    let source = bed.source();
+    let mut columns = Vec::new();
+    for alter in [
+        "",
+        "ALTER TABLE people ADD age int DEFAULT 7",
+        "ALTER TABLE people RENAME mail TO email",
+        "ALTER TABLE people ALTER age TYPE text",
+        "ALTER PUBLICATION rollcall SET TABLE people (id, age)",
+        "DROP TABLE people; CREATE TABLE people (no int PRIMARY KEY); INSERT INTO people VALUES (1);
+         GRANT SELECT ON people TO rollcall; ALTER PUBLICATION rollcall ADD TABLE people",
+    ] {
+        bed.sql(alter);
+        let page = pages(&source, 10, 1 << 20).await.remove(0);
+        let schema = page.rows.change(0).table().clone();
+        columns.push(
+            schema
+                .columns
+                .iter()
+                .map(|c| format!("{} {}", c.name, c.class.name()))
+                .collect::<Vec<_>>()
+                .join(", "),
+        );
+    }
+    assert_eq!(
+        columns,
+        [
+            "id int, name text, mail text",
+            "id int, name text, mail text, age int",
+            "id int, name text, email text, age int",
+            "id int, name text, email text, age text",
+            "id int, age text",
+            "no int",
+        ]
+    );
 }

@@ -128,6 +128,7 @@ pub(crate) async fn try_open(
     let mut client = ReplicationClient::connect(config).await?;
     let options = StreamOptions {
         wal_sender_timeout: client.wal_sender_timeout().await?,
+        skip_replicated: config.skip_replicated,
         ..StreamOptions::default()
     };
     let xid = db

@@ -18,7 +18,7 @@ use serde_json::Value as Json;
 use smallvec::SmallVec;
 
 use super::*;
-use crate::attribute::{ACTIVE, AttrType, Attributes, EMAIL, USER_NAME};
+use crate::attribute::{AttrType, Attributes, EMAIL, USER_NAME};
 use crate::conflict::ConflictRow;
 use crate::document::Document;
 use crate::event::{EventBlock, EventKind};
@@ -31,11 +31,6 @@ pub(super) const B: SourceId = SourceId(2);
 pub(super) const TITLE: AttrId = AttrId(10);
 pub(super) const ROLES: AttrId = AttrId(26);
 pub(super) const NUMBER: AttrId = AttrId(28);
-
-pub(super) fn fold_text(_: AttrId, value: &[u8], out: &mut Vec<u8>) {
-    let text = String::from_utf8_lossy(value);
-    out.extend_from_slice(text.trim().to_lowercase().as_bytes());
-}
 
 /// Reads `16=a@x;26=r1,r2`. `!scope` is out of scope, `!fail` fails, `10~` keeps, `10^v` is
 /// on create, `10?v` is if empty. A missing attribute is cleared.
@@ -120,7 +115,6 @@ pub(super) fn two_sources() -> Rules {
         attributes(),
         vec![a, b],
         authority,
-        fold_text,
         Box::new(TestMapper),
     )
 }
@@ -306,8 +300,8 @@ impl World {
         let mut named: HashSet<(crate::conflict::Fingerprint, KeyBytes)> = HashSet::new();
         let mut wait = |source: SourceId, key: &[u8], hold: &[u8]| {
             let hold = crate::document::Hold::decode(hold);
-            for (a, v) in &hold.pending {
-                let entry = waiting.entry(MatchHash::of(*a, v)).or_default();
+            for (a, v) in hold.waits_for() {
+                let entry = waiting.entry(MatchHash::of(a, v)).or_default();
                 entry.insert((source, KeyBytes::from_slice(key)));
             }
             for c in &hold.conflicts {
@@ -330,7 +324,7 @@ impl World {
             for c in &d.contributions {
                 if self.rules.key_attributes().contains(&c.attribute) {
                     let mut folded = Vec::new();
-                    fold_text(c.attribute, c.value, &mut folded);
+                    mapping::fold(c.value, &mut folded);
                     let hash = MatchHash::of(c.attribute, &folded);
                     match_keys.entry(hash).or_default().insert(*row);
                 }
@@ -338,7 +332,7 @@ impl World {
             for attribute in [EMAIL, USER_NAME] {
                 if let Some(v) = d.value(attribute).filter(|_| d.is_active()) {
                     let mut folded = Vec::new();
-                    fold_text(attribute, v, &mut folded);
+                    mapping::fold(v, &mut folded);
                     assert!(taken.insert((attribute, folded)), "identifiers are unique");
                 }
             }
@@ -423,6 +417,5 @@ pub(super) fn kinds(told: &[Told]) -> Vec<EventKind> {
 }
 
 pub(super) fn is_active(user: &Json) -> bool {
-    assert!(ACTIVE.0 == 15);
     user["active"].as_bool().unwrap()
 }

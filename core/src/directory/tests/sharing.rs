@@ -61,7 +61,6 @@ fn a_source_may_ignore_leavers() {
         attributes(),
         vec![a, b],
         HashMap::new(),
-        fold_text,
         rules.remap,
     );
     let mut w = World::new(rules);
@@ -82,7 +81,6 @@ fn several_users_with_the_match_key_are_disputed() {
         attributes(),
         vec![a, b],
         HashMap::new(),
-        fold_text,
         rules.remap,
     );
     let mut w = World::new(rules);
@@ -110,7 +108,6 @@ fn a_value_that_would_take_over_but_is_taken_holds_its_record() {
         attributes(),
         vec![a, b],
         HashMap::new(),
-        fold_text,
         rules.remap,
     );
     let mut w = World::new(rules);

@@ -1,21 +1,11 @@
 //! Kill -9 in the middle of commits: after each restart a batch is there whole or not at
 //! all, whatever was acknowledged is there, and sequences have no holes.
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::print_stdout,
-    dead_code,
-    reason = "a test fails by panicking; the people are shared; a child reports by its output"
-)]
-
-mod people;
-
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use people::*;
+use crate::people::*;
 use rollcall_core::state::State;
 use rollcall_store::{OpenOptions, Position, Sequence, Store, StoreError};
 
@@ -48,7 +38,7 @@ fn child(path: &Path) {
         commit(&mut writer, &mut plan, n).unwrap();
         writeln!(out, "stored {n}").unwrap();
         out.flush().unwrap();
-        if n % 5 == 0 {
+        if n.is_multiple_of(5) {
             let delivered = writer.counts().next_position.before();
             writer.trim_outbox(delivered, i64::MAX, 64 << 10).unwrap();
         }
@@ -70,7 +60,7 @@ fn a_batch_is_stored_whole_or_not_at_all_when_the_process_is_killed() {
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args([
                 "--exact",
-                "a_batch_is_stored_whole_or_not_at_all_when_the_process_is_killed",
+                "crash::a_batch_is_stored_whole_or_not_at_all_when_the_process_is_killed",
                 "--nocapture",
             ])
             .env(CHILD, dir.path())

@@ -1,19 +1,10 @@
 //! What must not be opened or written, and that nothing is changed or lost by the refusal.
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    dead_code,
-    reason = "a test fails by panicking; the people are shared"
-)]
-
-mod people;
-
 use std::fs;
 use std::io::{Seek, SeekFrom, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use people::*;
+use crate::people::*;
 use rollcall_core::state::State;
 use rollcall_store::{OpenOptions, Readers, Store, StoreError};
 use rusqlite::Connection;
@@ -38,6 +29,18 @@ fn the_directory_and_its_files_are_closed_to_others() {
         let file = entry.unwrap().path();
         assert_eq!(mode(&file), 0o600, "{}", file.display());
     }
+    drop(writer);
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    open(&path);
+    assert_eq!(mode(&path), 0o700);
+
+    let shared = dir.path().join("shared");
+    fs::create_dir(&shared).unwrap();
+    fs::set_permissions(&shared, fs::Permissions::from_mode(0o755)).unwrap();
+    fs::write(shared.join("other"), "").unwrap();
+    open(&shared);
+    assert_eq!(mode(&shared), 0o755, "a directory of others keeps its mode");
+    assert_eq!(mode(&shared.join("rollcall.db")), 0o600);
 }
 
 #[test]
@@ -160,23 +163,20 @@ fn a_damaged_page_poisons_the_store() {
     commit(&mut writer, &mut plan, 1).unwrap();
     drop(readers);
     writer.close().unwrap();
-    // Every page but the first, which holds the schema.
-    let mut file = fs::OpenOptions::new()
-        .write(true)
-        .open(dir.path().join("rollcall.db"))
-        .unwrap();
-    let pages = file.metadata().unwrap().len() / 4096;
-    let tables = {
-        let c = Connection::open(dir.path().join("rollcall.db")).unwrap();
-        c.query_row(
-            "SELECT MAX(rootpage) FROM sqlite_master WHERE name != 'user'",
-            [],
-            |r| r.get::<_, u64>(0),
-        )
-        .unwrap()
+    // Pages of users only, so that the store opens and the damage is met later.
+    let path = dir.path().join("rollcall.db");
+    let pages: Vec<i64> = {
+        let c = Connection::open(&path).unwrap();
+        let mut statement = c
+            .prepare("SELECT pageno FROM dbstat WHERE name = 'user' AND pagetype = 'leaf'")
+            .unwrap();
+        let pages = statement.query_map([], |r| r.get(0)).unwrap();
+        pages.map(Result::unwrap).collect()
     };
-    for page in tables..pages {
-        file.seek(SeekFrom::Start(page * 4096)).unwrap();
+    let mut file = fs::OpenOptions::new().write(true).open(&path).unwrap();
+    for page in pages {
+        file.seek(SeekFrom::Start((page.unsigned_abs() - 1) * 4096))
+            .unwrap();
         file.write_all(&[0xa5; 4096]).unwrap();
     }
     file.sync_all().unwrap();

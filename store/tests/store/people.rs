@@ -11,13 +11,13 @@ use rollcall_store::{
     Commit, Committed, OpenOptions, Progress, Readers, Store, StoreError, Writer,
 };
 
-pub const SOURCE: SourceId = SourceId(1);
+pub(crate) const SOURCE: SourceId = SourceId(1);
 
-pub fn open(path: &std::path::Path) -> (Writer, Readers) {
+pub(crate) fn open(path: &std::path::Path) -> (Writer, Readers) {
     open_with(path, OpenOptions::new("acme")).unwrap()
 }
 
-pub fn open_with(
+pub(crate) fn open_with(
     path: &std::path::Path,
     options: OpenOptions,
 ) -> Result<(Writer, Readers), StoreError> {
@@ -26,14 +26,14 @@ pub fn open_with(
     Ok((writer, readers))
 }
 
-pub fn id(n: u64) -> UserId {
+pub(crate) fn id(n: u64) -> UserId {
     let mut id = [0; 16];
     id[..8].copy_from_slice(&n.to_be_bytes());
     id[8..].copy_from_slice(&n.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes());
     UserId(id)
 }
 
-pub fn key(n: u64) -> KeyBytes {
+pub(crate) fn key(n: u64) -> KeyBytes {
     let digits = n.to_string();
     let mut key = KeyBytes::new();
     key.push(digits.len() as u8);
@@ -41,17 +41,17 @@ pub fn key(n: u64) -> KeyBytes {
     key
 }
 
-pub fn email(n: u64) -> MatchHash {
+pub(crate) fn email(n: u64) -> MatchHash {
     MatchHash::of(EMAIL, format!("user{n}@example.org").as_bytes())
 }
 
-pub fn document(n: u64) -> Vec<u8> {
+pub(crate) fn document(n: u64) -> Vec<u8> {
     let mut bytes = Vec::new();
     Document::new(id(n), n as i64).encode(&mut bytes);
     bytes
 }
 
-pub fn write(n: u64, is_new: bool) -> UserWrite {
+pub(crate) fn write(n: u64, is_new: bool) -> UserWrite {
     UserWrite {
         document: document(n),
         user_name: Some(format!("user{n}")),
@@ -63,7 +63,7 @@ pub fn write(n: u64, is_new: bool) -> UserWrite {
     }
 }
 
-pub fn push_event(plan: &mut Plan, kind: EventKind, n: u64) {
+pub(crate) fn push_event(plan: &mut Plan, kind: EventKind, n: u64) {
     plan.events.push(&Event {
         kind,
         id: id(n).0,
@@ -78,7 +78,7 @@ pub fn push_event(plan: &mut Plan, kind: EventKind, n: u64) {
 }
 
 /// Creates the users `from..from + count`, one event each.
-pub fn creation(writer: &mut Writer, from: u64, count: u64) -> Plan {
+pub(crate) fn creation(writer: &mut Writer, from: u64, count: u64) -> Plan {
     let mut plan = Plan::default();
     for n in from..from + count {
         let row: UserRow = writer.allocate_user();
@@ -91,7 +91,7 @@ pub fn creation(writer: &mut Writer, from: u64, count: u64) -> Plan {
     plan
 }
 
-pub fn progress(n: u64) -> Progress {
+pub(crate) fn progress(n: u64) -> Progress {
     Progress {
         source: SOURCE,
         cursor: Cursor::new(&n.to_be_bytes(), &format!("0/{n:X}")),
@@ -99,7 +99,11 @@ pub fn progress(n: u64) -> Progress {
     }
 }
 
-pub fn commit(writer: &mut Writer, plan: &mut Plan, n: u64) -> Result<Committed, StoreError> {
+pub(crate) fn commit(
+    writer: &mut Writer,
+    plan: &mut Plan,
+    n: u64,
+) -> Result<Committed, StoreError> {
     writer.commit(Commit {
         now_us: n as i64,
         plan: Some(plan),
@@ -108,7 +112,7 @@ pub fn commit(writer: &mut Writer, plan: &mut Plan, n: u64) -> Result<Committed,
     })
 }
 
-pub fn cursor(readers: &Readers) -> u64 {
+pub(crate) fn cursor(readers: &Readers) -> u64 {
     let source = readers.source("people").unwrap().unwrap();
     source.resume.map_or(0, |(cursor, _)| {
         u64::from_be_bytes(cursor.as_bytes().try_into().unwrap())

@@ -1,0 +1,231 @@
+//! What following this source needs, looked at before anything is touched.
+//!
+//! Two rules decide what is an error here. A table whose publication would make the
+//! application's own `UPDATE` or `DELETE` fail is refused, because we must not be the
+//! reason for that. And whatever would let the log or a scan leave out rows without a word
+//! (row security, an operation that is not published, a key that a delete does not carry)
+//! is refused, because it could never be found out later. All else is a warning or a note.
+
+mod server;
+mod table;
+
+use std::time::Duration;
+
+use rollcall_contract::{ConnectorError, Definite, Finding, Report, Severity, Transient};
+use tokio_postgres::Client;
+
+pub(crate) use table::{obstacle_of_identity, obstacle_of_kind};
+
+use crate::config::PostgresConfig;
+use crate::followed::{self, Identities, Publication};
+use crate::schema::{self, Table};
+use crate::type_map::TypeMap;
+use crate::wire::{self, ReplicationClient};
+use crate::{script, slot};
+
+/// Transactions that are open for longer hold back the log noticeably.
+const LONG_TRANSACTION: Duration = Duration::from_secs(300);
+
+/// One finding whose code is known to the program.
+#[derive(Clone, Debug)]
+pub(crate) struct Look {
+    severity: Severity,
+    code: &'static str,
+    found: String,
+    fix: String,
+}
+
+/// What was read of the server, with everything that was found on the way.
+pub(crate) struct Preflight {
+    looks: Vec<Look>,
+    table: Option<Table>,
+    followed: Identities,
+    publication: Option<Publication>,
+}
+
+impl Preflight {
+    fn add(&mut self, severity: Severity, code: &'static str, found: String, fix: &str) {
+        self.looks.push(Look {
+            severity,
+            code,
+            found,
+            fix: fix.to_owned(),
+        });
+    }
+
+    fn ok(&mut self, code: &'static str, found: String) {
+        self.add(Severity::Ok, code, found, "");
+    }
+
+    fn error(&mut self, code: &'static str, found: String, fix: &str) {
+        self.add(Severity::Error, code, found, fix);
+    }
+
+    /// Whether the table's replica identity has to be set up.
+    fn needs_identity(&self) -> bool {
+        self.table
+            .as_ref()
+            .is_some_and(|t| t.identity_columns.is_empty())
+    }
+
+    /// The followed table, when nothing stands against following it.
+    ///
+    /// # Errors
+    /// The first finding that is an error, with how many there are besides.
+    pub(crate) fn usable(self) -> Result<(Table, Identities), ConnectorError> {
+        let mut errors = self.looks.iter().filter(|l| l.severity == Severity::Error);
+        if let Some(first) = errors.next() {
+            let more = match errors.count() {
+                0 => String::new(),
+                n => format!(" ({n} more: see `rollcall check`.)"),
+            };
+            return Err(ConnectorError::definite(
+                first.code,
+                format!("{}{more}", first.found),
+                first.fix.clone(),
+            ));
+        }
+        match self.table {
+            Some(table) => Ok((table, self.followed)),
+            None => Err(ConnectorError::definite(
+                "table_missing",
+                "The table does not exist.",
+                "Correct `table` in the configuration.",
+            )),
+        }
+    }
+}
+
+/// The whole report, with the operator's script.
+pub(crate) async fn report(config: &PostgresConfig, types: &TypeMap) -> Report {
+    let mut findings = Vec::new();
+    let mut needs_identity = false;
+    match wire::connect_queries(config).await {
+        Err(e) => findings.push(finding_of(&e.error)),
+        Ok(client) => {
+            findings.push(Finding::new(
+                Severity::Ok,
+                "connection",
+                format!("{} answers role \"{}\".", config.address(), config.user),
+                "",
+            ));
+            match preflight(&client, config, types).await {
+                Err(e) => findings.push(finding_of(&e)),
+                Ok(found) => {
+                    needs_identity = found.needs_identity();
+                    findings.extend(
+                        found
+                            .looks
+                            .iter()
+                            .map(|l| Finding::new(l.severity, l.code, &l.found, &l.fix)),
+                    );
+                }
+            }
+            findings.push(match identify(config).await {
+                Err(e) => finding_of(&e),
+                Ok(identity) => Finding::new(
+                    Severity::Ok,
+                    "replication_connection",
+                    format!(
+                        "The server accepts replication: cluster {}, timeline {}.",
+                        identity.system_id, identity.timeline
+                    ),
+                    "",
+                ),
+            });
+        }
+    }
+    Report {
+        findings,
+        script: script::setup(config, needs_identity),
+    }
+}
+
+async fn identify(config: &PostgresConfig) -> Result<wire::SystemIdentity, ConnectorError> {
+    let mut replication = ReplicationClient::connect(config).await?;
+    replication.identify_system().await.map_err(refuse_pooler)
+}
+
+/// What does not know `IDENTIFY_SYSTEM` is not a server but a pooler in front of one.
+pub(crate) fn refuse_pooler(error: crate::errors::PgError) -> ConnectorError {
+    match &error.error {
+        ConnectorError::Definite(_)
+            if error
+                .sqlstate
+                .as_deref()
+                .is_some_and(|s| matches!(s, "42601" | "08P01" | "0A000")) =>
+        {
+            ConnectorError::definite(
+                "pooler",
+                "What answers does not know IDENTIFY_SYSTEM: it is a connection pooler, not \
+                 PostgreSQL itself.",
+                "Give the address of the server itself; poolers do not pass replication on.",
+            )
+        }
+        _ => error.into(),
+    }
+}
+
+fn finding_of(error: &ConnectorError) -> Finding {
+    match error {
+        ConnectorError::Definite(Definite {
+            code,
+            sentence,
+            fix,
+        }) => Finding::new(Severity::Error, code, sentence, fix),
+        ConnectorError::Transient(Transient { code, sentence }) => Finding::new(
+            Severity::Error,
+            code,
+            sentence,
+            "Try again; if it stays, look at the server and the network between.",
+        ),
+    }
+}
+
+/// Looks at everything that an ordinary connection can see.
+pub(crate) async fn preflight(
+    client: &Client,
+    config: &PostgresConfig,
+    types: &TypeMap,
+) -> Result<Preflight, ConnectorError> {
+    let mut found = Preflight {
+        looks: Vec::new(),
+        table: None,
+        followed: Identities::default(),
+        publication: None,
+    };
+    server::server(client, config, &mut found).await?;
+    server::role(client, config, &mut found).await?;
+    let (followed, publication) =
+        followed::look(client, &config.publication, &config.table).await?;
+    found.followed = followed;
+    found.publication = publication;
+    found.table = schema::load(
+        client,
+        &config.table,
+        &config.publication,
+        config.key.as_deref(),
+        types,
+    )
+    .await?;
+    table::table(client, config, &mut found).await?;
+    table::publication(config, &mut found);
+    transactions(client, &mut found).await?;
+    Ok(found)
+}
+
+async fn transactions(client: &Client, found: &mut Preflight) -> Result<(), ConnectorError> {
+    for holder in slot::holders(client, LONG_TRANSACTION).await? {
+        found.add(
+            Severity::Warning,
+            "long_transaction",
+            format!(
+                "A transaction has been open for {} s ({}, xid {}): the slot cannot be made, and \
+                 the log not be removed, before it ends.",
+                holder.age_s, holder.who, holder.xid
+            ),
+            "End it, or wait for it.",
+        );
+    }
+    Ok(())
+}

@@ -1,0 +1,287 @@
+//! The small states: each goes through the same door, and is read back as it was written.
+
+use rollcall_contract::{Gap, GapReason, Key, TableName};
+use rollcall_core::conflict::{ConflictKind, ConflictRow, Fingerprint};
+use rollcall_core::document::Record;
+use rollcall_core::plan::{Counters, Plan};
+use rollcall_core::reason::SkipReason;
+use rollcall_core::state::{LinkTarget, State};
+use rollcall_store::{
+    Commit, ConflictFilter, GapClosed, GapOpened, PageSeen, ParkedRow, Position, RunRow, ScanRow,
+    SchemaVersion, Sequence, SinkRow, StateChange,
+};
+
+use crate::people::*;
+
+#[test]
+fn everything_of_a_commit_is_read_back_after_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut writer, readers) = open(dir.path());
+    let gap = Gap {
+        tables: vec![TableName::new("hr", "employees")],
+        reason: GapReason::PositionLost,
+        from: Some("0/1".to_owned()),
+        to: None,
+        detail: "the slot is gone".to_owned(),
+    };
+    let run = RunRow {
+        id: writer.allocate_run(),
+        source: SOURCE,
+        kind: "scan".to_owned(),
+        cause: "gap:position_lost".to_owned(),
+        outcome: "running".to_owned(),
+        detail: None,
+        started_us: 5,
+        ended_us: None,
+        from: Some("0/1".to_owned()),
+        to: None,
+        counters: Counters {
+            processed: 3,
+            ..Counters::default()
+        },
+    };
+    let mut after = Key::new();
+    after.push(b"17");
+    let scan = ScanRow {
+        source: SOURCE,
+        run: run.id,
+        phase: "pages".to_owned(),
+        after: Some(after),
+        pages: 2,
+        rows: 20,
+        started_us: 5,
+        detail: "{}".to_owned(),
+    };
+    let sink = SinkRow {
+        name: "kafka".to_owned(),
+        delivered: Position(4),
+        state: "delivering".to_owned(),
+        reason: None,
+    };
+    let parked = ParkedRow {
+        sink: "kafka".to_owned(),
+        position: Position(3),
+        sequence: Some(Sequence(2)),
+        reason: "too_large".to_owned(),
+        detail: "over the limit".to_owned(),
+        parked_us: 6,
+    };
+    let schema = SchemaVersion {
+        source: SOURCE,
+        version: 1,
+        columns: "[]".to_owned(),
+    };
+    let committed = writer
+        .commit(Commit {
+            now_us: 9,
+            progress: Some(progress(5)),
+            states: vec![StateChange {
+                source: SOURCE,
+                state: "scanning".to_owned(),
+                reason: Some("a gap".to_owned()),
+                mapping: Some("m1".to_owned()),
+            }],
+            gaps_opened: vec![GapOpened {
+                source: SOURCE,
+                gap: gap.clone(),
+            }],
+            runs: vec![run.clone()],
+            scans: vec![scan.clone()],
+            seen: vec![
+                PageSeen {
+                    source: SOURCE,
+                    page: 1,
+                    hashes: vec![1, u64::MAX],
+                },
+                PageSeen {
+                    source: SOURCE,
+                    page: 2,
+                    hashes: vec![7],
+                },
+            ],
+            sinks: vec![sink.clone()],
+            parked: vec![parked.clone()],
+            schemas: vec![schema.clone()],
+            ..Commit::default()
+        })
+        .unwrap();
+    let before = writer.identity().clone();
+    drop((writer, readers));
+
+    let (mut writer, readers) = open(dir.path());
+    assert_eq!(writer.identity().store, before.store);
+    assert_eq!(writer.identity().generation, before.generation + 1);
+    assert_eq!(&readers.identity().unwrap(), writer.identity());
+    let source = readers.source("people").unwrap().unwrap();
+    assert_eq!(readers.sources().unwrap().first(), Some(&source));
+    assert_eq!(source.state, "scanning");
+    assert_eq!(source.mapping.as_deref(), Some("m1"));
+    let (cursor, lineage) = source.resume.unwrap();
+    assert_eq!((cursor.text(), lineage.0.as_str()), ("0/5", "server"));
+    let gaps = readers.gaps(false, 10).unwrap();
+    assert_eq!(gaps[0].gap, gap);
+    assert_eq!(vec![gaps[0].id], committed.gaps);
+    assert_eq!(readers.open_gap_count().unwrap(), 1);
+    assert_eq!(readers.run(run.id).unwrap().unwrap(), run);
+    assert_eq!(readers.runs(None, None, 10).unwrap().first(), Some(&run));
+    assert!(writer.allocate_run() > run.id);
+    assert_eq!(readers.scan(SOURCE).unwrap().unwrap(), scan);
+    assert_eq!(
+        readers.scan_seen(SOURCE, 0, 10).unwrap(),
+        [(1, vec![1, u64::MAX]), (2, vec![7])]
+    );
+    assert_eq!(readers.scan_seen(SOURCE, 2, 10).unwrap().len(), 1);
+    assert_eq!(readers.sinks().unwrap(), [sink]);
+    assert_eq!(
+        readers.parked("kafka", Position::NONE, 10).unwrap(),
+        [parked]
+    );
+    assert_eq!(readers.parked_counts().unwrap(), [("kafka".to_owned(), 1)]);
+    assert_eq!(readers.schemas(SOURCE).unwrap(), [schema]);
+
+    let ended = RunRow {
+        outcome: "completed".to_owned(),
+        ended_us: Some(20),
+        ..run
+    };
+    writer
+        .commit(Commit {
+            now_us: 20,
+            gaps_closed: vec![GapClosed {
+                gap: gaps[0].id,
+                by: ended.id,
+            }],
+            runs: vec![ended.clone()],
+            scans_ended: vec![SOURCE],
+            unparked: vec![("kafka".to_owned(), Position(3))],
+            ..Commit::default()
+        })
+        .unwrap();
+    assert_eq!(readers.scan(SOURCE).unwrap(), None);
+    assert!(readers.scan_seen(SOURCE, 0, 10).unwrap().is_empty());
+    assert_eq!(readers.open_gap_count().unwrap(), 0);
+    let closed = readers.gaps(true, 10).unwrap();
+    assert_eq!(
+        (closed[0].closed_us, closed[0].closed_by),
+        (Some(20), Some(ended.id))
+    );
+    assert!(readers.parked_counts().unwrap().is_empty());
+    assert_eq!(writer.forget_history(20).unwrap(), 0);
+    assert_eq!(writer.forget_history(21).unwrap(), 2);
+    assert!(readers.runs(None, None, 10).unwrap().is_empty());
+}
+
+#[test]
+fn progress_of_an_unknown_source_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut writer, _readers) = open(dir.path());
+    let mut unknown = progress(1);
+    unknown.source = rollcall_core::id::SourceId(9);
+    let e = writer
+        .commit(Commit {
+            progress: Some(unknown),
+            ..Commit::default()
+        })
+        .unwrap_err();
+    assert_eq!(e.code(), "store_refused");
+}
+
+fn held(reason: SkipReason) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    Record {
+        reason,
+        former: None,
+        tx: &[],
+        position: "",
+        commit_us: 0,
+        hash: 0,
+        hold: &[],
+        shadow: b"shadow",
+    }
+    .encode(&mut bytes);
+    bytes
+}
+
+#[test]
+fn held_records_are_counted_by_reason() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut writer, readers) = open(dir.path());
+    let mut plan = Plan::default();
+    for n in 0..3 {
+        plan.links
+            .insert((SOURCE, key(n)), Some(LinkTarget::Record));
+        plan.records
+            .insert((SOURCE, key(n)), Some(held(SkipReason::DuplicateInSource)));
+    }
+    commit(&mut writer, &mut plan, 1).unwrap();
+    let mut plan = Plan::default();
+    plan.records
+        .insert((SOURCE, key(0)), Some(held(SkipReason::BadValue)));
+    plan.records.insert((SOURCE, key(1)), None);
+    plan.links.insert((SOURCE, key(1)), None);
+    commit(&mut writer, &mut plan, 2).unwrap();
+    let counts = readers.counts().unwrap();
+    assert_eq!(counts.held.get(&SkipReason::DuplicateInSource), Some(&1));
+    assert_eq!(counts.held.get(&SkipReason::BadValue), Some(&1));
+    assert_eq!(readers.user_by_record(SOURCE, &key(0)).unwrap(), Some(None));
+    assert_eq!(
+        readers.record(SOURCE, &key(2)).unwrap().unwrap(),
+        held(SkipReason::DuplicateInSource)
+    );
+    assert_eq!(readers.records_after(SOURCE, &[], 10).unwrap().len(), 2);
+    assert_eq!(readers.records_after(SOURCE, &key(0), 10).unwrap().len(), 1);
+}
+
+#[test]
+fn a_conflict_is_open_until_it_is_closed() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut writer, readers) = open(dir.path());
+    let row = ConflictRow {
+        fingerprint: Fingerprint(u64::MAX - 3),
+        kind: ConflictKind::DuplicateInSource,
+        source: SOURCE,
+        records: vec![key(1), key(2)],
+        users: vec![id(1)],
+        attribute: Some("email".to_owned()),
+        opened_us: 3,
+        closed_us: None,
+    };
+    let mut plan = Plan::default();
+    plan.conflicts.insert(row.fingerprint, row.clone());
+    commit(&mut writer, &mut plan, 1).unwrap();
+    assert_eq!(writer.conflict(row.fingerprint).unwrap(), Some(row.clone()));
+    assert_eq!(
+        readers
+            .conflicts(ConflictFilter::default(), 10)
+            .unwrap()
+            .first(),
+        Some(&row)
+    );
+    assert_eq!(
+        readers.open_conflict_counts().unwrap(),
+        [(ConflictKind::DuplicateInSource, 1)]
+    );
+    let closed = ConflictRow {
+        closed_us: Some(9),
+        ..row.clone()
+    };
+    let mut plan = Plan::default();
+    plan.conflicts.insert(row.fingerprint, closed.clone());
+    commit(&mut writer, &mut plan, 2).unwrap();
+    assert_eq!(writer.conflict(row.fingerprint).unwrap(), None);
+    assert_eq!(
+        readers.conflict(row.fingerprint).unwrap(),
+        Some(closed.clone())
+    );
+    assert!(
+        readers
+            .conflicts(ConflictFilter::default(), 10)
+            .unwrap()
+            .is_empty()
+    );
+    let all = ConflictFilter {
+        with_closed: true,
+        source: Some(SOURCE),
+    };
+    assert_eq!(readers.conflicts(all, 10).unwrap(), [closed]);
+}

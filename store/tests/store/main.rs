@@ -1,0 +1,14 @@
+//! What the store promises, tested through its public interface.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a test fails by panicking; a child process reports by its output"
+)]
+
+mod beside;
+mod crash;
+mod history;
+mod people;
+mod state;
+mod stops;

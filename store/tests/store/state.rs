@@ -1,0 +1,299 @@
+//! A property: after any commits, the writer answers as a model in memory does, whether
+//! preloaded or not, before and after a restart, at any size of the waiting match keys.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::prelude::*;
+use rollcall_core::id::{MatchHash, SourceId, UserRow};
+use rollcall_core::plan::{Plan, UserWrite};
+use rollcall_core::state::{KeyBytes, LinkTarget, State};
+use rollcall_store::{OpenOptions, UserFilter, Writer};
+use smallvec::SmallVec;
+
+use crate::people::*;
+
+#[derive(Default)]
+struct Model {
+    users: BTreeMap<UserRow, (Vec<u8>, bool)>,
+    links: BTreeMap<(SourceId, KeyBytes), LinkTarget>,
+    records: BTreeMap<(SourceId, KeyBytes), Vec<u8>>,
+    match_keys: BTreeSet<(MatchHash, UserRow)>,
+    waiting: BTreeSet<(MatchHash, SourceId, KeyBytes)>,
+}
+
+impl Model {
+    fn apply(&mut self, plan: &Plan) {
+        for (&row, w) in &plan.users {
+            let active = match self.users.get(&row) {
+                Some((_, before)) if !w.columns_changed => *before,
+                _ => w.active,
+            };
+            self.users.insert(row, (w.document.clone(), active));
+        }
+        for (place, target) in &plan.links {
+            match target {
+                Some(target) => self.links.insert(place.clone(), *target),
+                None => self.links.remove(place),
+            };
+        }
+        for (place, document) in &plan.records {
+            match document {
+                Some(document) => self.records.insert(place.clone(), document.clone()),
+                None => self.records.remove(place),
+            };
+        }
+        for (&entry, &present) in &plan.match_keys {
+            match present {
+                true => self.match_keys.insert(entry),
+                false => self.match_keys.remove(&entry),
+            };
+        }
+        for (entry, &waits) in &plan.waiting {
+            match waits {
+                true => self.waiting.insert(entry.clone()),
+                false => self.waiting.remove(entry),
+            };
+        }
+    }
+}
+
+const KEYS: u8 = 12;
+const HASHES: u8 = 10;
+
+#[derive(Clone, Debug)]
+enum Step {
+    NewUser {
+        active: bool,
+    },
+    User {
+        which: u8,
+        fill: u8,
+        columns: Option<bool>,
+    },
+    Link {
+        key: u8,
+        target: Option<u8>,
+    },
+    Record {
+        key: u8,
+        fill: Option<u8>,
+    },
+    Match {
+        hash: u8,
+        user: u8,
+        present: bool,
+    },
+    Wait {
+        hash: u8,
+        key: u8,
+        waits: bool,
+    },
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        any::<bool>().prop_map(|active| Step::NewUser { active }),
+        (any::<u8>(), any::<u8>(), any::<Option<bool>>()).prop_map(|(which, fill, columns)| {
+            Step::User {
+                which,
+                fill,
+                columns,
+            }
+        }),
+        (0..KEYS, any::<Option<u8>>()).prop_map(|(key, target)| Step::Link { key, target }),
+        (0..KEYS, any::<Option<u8>>()).prop_map(|(key, fill)| Step::Record { key, fill }),
+        (0..HASHES, any::<u8>(), any::<bool>()).prop_map(|(hash, user, present)| Step::Match {
+            hash,
+            user,
+            present
+        }),
+        (0..HASHES, 0..KEYS, any::<bool>()).prop_map(|(hash, key, waits)| Step::Wait {
+            hash,
+            key,
+            waits
+        }),
+    ]
+}
+
+/// A batch of steps, what to do before it, and what after.
+#[derive(Clone, Debug)]
+struct Round {
+    steps: Vec<Step>,
+    preload: bool,
+    reopen: bool,
+}
+
+fn round() -> impl Strategy<Value = Round> {
+    (
+        prop::collection::vec(step(), 0..14),
+        any::<bool>(),
+        prop::bool::weighted(0.2),
+    )
+        .prop_map(|(steps, preload, reopen)| Round {
+            steps,
+            preload,
+            reopen,
+        })
+}
+
+fn hash(n: u8) -> MatchHash {
+    // Both halves of the signed order, and none that a user's id would have.
+    MatchHash(u64::from(n).wrapping_mul(0x4000_0000_0000_0001) + 0x0100_0000)
+}
+
+fn plan_of(writer: &mut Writer, model: &Model, steps: &[Step]) -> Plan {
+    let mut plan = Plan::default();
+    let mut rows: Vec<UserRow> = model.users.keys().copied().collect();
+    for step in steps {
+        let pick = |which: u8| rows.get(usize::from(which) % rows.len().max(1)).copied();
+        match *step {
+            Step::NewUser { active } => {
+                let row = writer.allocate_user();
+                let mut new = write(row.0 as u64, true);
+                new.active = active;
+                plan.users.insert(row, new);
+                rows.push(row);
+            }
+            Step::User {
+                which,
+                fill,
+                columns,
+            } => {
+                let Some(row) = pick(which) else { continue };
+                let mut document = document(row.0 as u64);
+                document.extend(std::iter::repeat_n(fill, usize::from(fill) * 20));
+                if let Some(w) = plan.users.get_mut(&row) {
+                    w.document = document;
+                } else {
+                    plan.users.insert(
+                        row,
+                        UserWrite {
+                            document,
+                            active: columns.unwrap_or_default(),
+                            columns_changed: columns.is_some(),
+                            ..UserWrite::default()
+                        },
+                    );
+                }
+            }
+            Step::Link { key: k, target } => {
+                let target = target.map(|t| match pick(t) {
+                    Some(row) if t % 4 != 0 => LinkTarget::User(row),
+                    _ => LinkTarget::Record,
+                });
+                plan.links.insert((SOURCE, key(u64::from(k))), target);
+            }
+            Step::Record { key: k, fill } => {
+                plan.records.insert(
+                    (SOURCE, key(u64::from(k))),
+                    fill.map(|f| vec![f; usize::from(f) + 1]),
+                );
+            }
+            Step::Match {
+                hash: h,
+                user,
+                present,
+            } => {
+                if let Some(row) = pick(user) {
+                    plan.match_keys.insert((hash(h), row), present);
+                }
+            }
+            Step::Wait {
+                hash: h,
+                key: k,
+                waits,
+            } => {
+                plan.waiting
+                    .insert((hash(h), SOURCE, key(u64::from(k))), waits);
+            }
+        }
+    }
+    plan
+}
+
+fn compare(writer: &mut Writer, model: &Model) -> Result<(), TestCaseError> {
+    for k in 0..KEYS {
+        let place = (SOURCE, key(u64::from(k)));
+        prop_assert_eq!(
+            writer.link(SOURCE, &place.1).unwrap(),
+            model.links.get(&place).copied()
+        );
+        let mut document = Vec::new();
+        let found = writer.record(SOURCE, &place.1, &mut document).unwrap();
+        prop_assert_eq!(found.then_some(&document), model.records.get(&place));
+    }
+    for (&row, (document, _)) in &model.users {
+        let mut found = b"before".to_vec();
+        prop_assert!(writer.user(row, &mut found).unwrap());
+        prop_assert_eq!(&found[6..], document.as_slice(), "it is appended");
+    }
+    for h in 0..HASHES {
+        let mut owners: SmallVec<[UserRow; 4]> = SmallVec::new();
+        writer.owners(hash(h), &mut owners).unwrap();
+        owners.sort_unstable();
+        let expected: Vec<UserRow> = model
+            .match_keys
+            .iter()
+            .filter(|(m, _)| *m == hash(h))
+            .map(|(_, row)| *row)
+            .collect();
+        prop_assert_eq!(owners.to_vec(), expected);
+        let mut waiting = Vec::new();
+        writer.waiting(hash(h), &mut waiting).unwrap();
+        let expected: Vec<(SourceId, KeyBytes)> = model
+            .waiting
+            .iter()
+            .filter(|(m, _, _)| *m == hash(h))
+            .map(|(_, source, key)| (*source, key.clone()))
+            .collect();
+        prop_assert_eq!(waiting, expected);
+    }
+    prop_assert_eq!(writer.counts().users, model.users.len() as u64);
+    let active = model.users.values().filter(|(_, active)| *active).count();
+    prop_assert_eq!(writer.counts().active, active as u64);
+    Ok(())
+}
+
+fn preload(writer: &mut Writer) {
+    let keys: Vec<KeyBytes> = (0..KEYS).rev().map(|k| key(u64::from(k))).collect();
+    writer
+        .preload(SOURCE, keys.iter().map(|k| k.as_slice()))
+        .unwrap();
+    writer.preload_owners((0..HASHES).rev().map(hash)).unwrap();
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 32, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_store_answers_as_a_model_in_memory_does(
+        rounds in prop::collection::vec(round(), 1..9),
+        match_delta_entries in prop_oneof![Just(1usize), Just(6), Just(1_000)],
+    ) {
+        let dir = tempfile::tempdir().unwrap();
+        let options = OpenOptions { match_delta_entries, ..OpenOptions::new("acme") };
+        let (mut writer, mut readers) = open_with(dir.path(), options.clone()).unwrap();
+        let mut model = Model::default();
+        for (n, round) in rounds.iter().enumerate() {
+            if round.preload {
+                preload(&mut writer);
+                compare(&mut writer, &model)?;
+            }
+            let mut plan = plan_of(&mut writer, &model, &round.steps);
+            model.apply(&plan);
+            commit(&mut writer, &mut plan, n as u64 + 1).unwrap();
+            if round.reopen {
+                drop((writer, readers));
+                (writer, readers) = open_with(dir.path(), options.clone()).unwrap();
+            }
+            compare(&mut writer, &model)?;
+        }
+        let listed = readers.users(&UserFilter::default(), None, usize::MAX).unwrap();
+        prop_assert_eq!(listed.len(), model.users.len());
+        for user in listed {
+            let (document, active) = &model.users[&user.row];
+            prop_assert_eq!(&user.document, document);
+            prop_assert_eq!(user.active, *active);
+        }
+    }
+}
