@@ -351,6 +351,11 @@ impl Prepared {
                 live: Arc::clone(&live),
                 mapping: Arc::new(connect::mapping_spec(source)),
                 attributes: Arc::clone(&self.attributes),
+                match_attributes: source
+                    .match_attributes
+                    .iter()
+                    .filter_map(|name| self.attributes.by_name(name).map(|a| a.id))
+                    .collect(),
                 page_rows: source.batch.page_rows,
                 page_bytes: usize::try_from(source.batch.page_size_bytes).unwrap_or(usize::MAX),
                 repairs: asked,

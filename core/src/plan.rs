@@ -16,9 +16,9 @@ use crate::state::{KeyBytes, LinkTarget};
 pub struct UserWrite {
     /// The whole document; see [`crate::document`].
     pub document: Vec<u8>,
-    /// For lists and search.
+    /// For lists and search. Only filled in when `columns_changed`.
     pub user_name: Option<String>,
-    /// For lists and search.
+    /// For lists and search. Only filled in when `columns_changed`.
     pub display_name: Option<String>,
     /// For lists and search.
     pub active: bool,
@@ -85,5 +85,6 @@ pub struct Plan {
     /// What happened.
     pub counters: Counters,
     /// Records to be read again, because a value was neither in the image nor in the store.
+    /// One may be named several times.
     pub reread: Vec<(SourceId, KeyBytes)>,
 }

@@ -49,6 +49,12 @@ pub trait State {
         into: &mut SmallVec<[UserRow; 4]>,
     ) -> Result<(), StateError>;
 
+    /// Whether any record waits at all; `true` in doubt. Answered for every change, so it
+    /// must cost nothing.
+    fn anything_waits(&mut self) -> bool {
+        true
+    }
+
     /// The records that wait for a match key to be free or unambiguous.
     fn waiting(
         &mut self,

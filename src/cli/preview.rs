@@ -46,6 +46,7 @@ pub(super) fn run(cli: &Cli, args: &Args) -> Result<Exit, Failure> {
             after: None,
             limit_rows: args.limit as usize,
             limit_bytes: 16 << 20,
+            only: None,
         };
         Ok::<_, rollcall_contract::ConnectorError>((mapper, connector.page(request).await?))
     });

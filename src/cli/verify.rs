@@ -209,6 +209,7 @@ impl Prover<'_> {
                 after: after.take(),
                 limit_rows: config.batch.page_rows,
                 limit_bytes: usize::try_from(config.batch.page_size_bytes).unwrap_or(usize::MAX),
+                only: None,
             };
             let page = connector.page(request).await?;
             for (key, verdict) in self.judge(&page)? {

@@ -150,6 +150,11 @@ impl Lane {
             start = self.sink.start() => start?,
         };
         let mut position = self.certain(start).await;
+        self.live.position.store(position, Ordering::Relaxed);
+        let recovered = self.sink.recovered();
+        if !recovered.is_empty() {
+            self.report(recovered).await;
+        }
         self.live.set_state("delivering", "");
         let mut head = self.hub.head();
         let mut reported = Instant::now();

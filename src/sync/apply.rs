@@ -20,7 +20,7 @@ use rollcall_core::id::{MatchHash, NewIds, RunId, SourceId, UserId};
 use rollcall_core::mapped::{MappedRow, MappedRows, Outcome};
 use rollcall_core::mapping::Mapper;
 use rollcall_core::reason::LeaverReason;
-use rollcall_core::state::{LinkTarget, State as _, StateError};
+use rollcall_core::state::{KeyBytes, LinkTarget, State as _, StateError};
 use rollcall_store::StoreError;
 use smallvec::SmallVec;
 
@@ -448,7 +448,14 @@ impl Engine {
                 }
             }
             // A record that was to be completed and is gone: the log says so itself.
-            Purpose::Repair => {}
+            Purpose::Repair => {
+                let asked = steps
+                    .iter()
+                    .filter_map(|s| s.key.as_ref())
+                    .chain(&page.absent);
+                let asked = asked.map(|k| (source, KeyBytes::from_slice(k.as_bytes())));
+                pending.commit.repaired.extend(asked);
+            }
         }
         Ok(())
     }

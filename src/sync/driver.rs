@@ -6,18 +6,19 @@
 //! handed over by then is in the store or will be delivered again from the stored cursor,
 //! so a new session needs nothing of the old one.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use rollcall_contract::{
-    Acknowledge, Batch, ConnectorError, Cursor, Gap, GapReason, Key, Op, Page, Source, StreamItem,
-    TableSchema,
+    Acknowledge, Batch, ConnectorError, Cursor, Gap, GapReason, Key, Op, Page, PageRequest, Source,
+    StreamItem, TableSchema,
 };
-use rollcall_core::attribute::Attributes;
-use rollcall_core::id::SourceId;
-use rollcall_core::mapped::MappedRows;
-use rollcall_core::mapping::{Mapper, MappingSpec};
+use rollcall_core::attribute::{AttrId, Attributes};
+use rollcall_core::id::{MatchHash, SourceId};
+use rollcall_core::mapped::{Assigned, MappedRows, Outcome};
+use rollcall_core::mapping::{Mapper, MappingSpec, fold};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -53,6 +54,8 @@ pub struct Driver {
     pub mapping: Arc<MappingSpec>,
     /// The organization's attributes.
     pub attributes: Arc<Attributes>,
+    /// The attributes by which records of this source find their users.
+    pub match_attributes: Vec<AttrId>,
     /// Rows of a page at most.
     pub page_rows: usize,
     /// Bytes of a page at most.
@@ -237,8 +240,8 @@ impl Session<'_> {
         scan_due: bool,
     ) -> Result<std::convert::Infallible, Ended> {
         let schema = self.driver.source.schema().await?;
-        self.mapper(&schema).await?;
-        if scan_due {
+        let (_, mapping_changed) = self.bind(&schema).await?;
+        if scan_due || mapping_changed {
             self.begin_scan().await?;
         } else {
             self.driver.state("streaming", String::new()).await?;
@@ -343,11 +346,7 @@ impl Session<'_> {
         let source = self.driver.id;
         let place = self
             .driver
-            .ask(|reply| Work::ScanBegin {
-                source,
-                duplicates: Default::default(),
-                reply,
-            })
+            .ask(|reply| Work::ScanBegin { source, reply })
             .await?;
         if let Some(read) = self.read.take() {
             read.task.abort();
@@ -357,8 +356,12 @@ impl Session<'_> {
             .live
             .scan_rows
             .store(place.rows, Ordering::Relaxed);
+        self.driver.state("scanning", String::new()).await?;
+        if place.is_load && !self.driver.match_attributes.is_empty() {
+            self.find_duplicates().await?;
+        }
         self.scan.begin(place);
-        self.driver.state("scanning", String::new()).await
+        Ok(())
     }
 
     /// Applies pages whose windows are closed and starts the next read.
@@ -374,7 +377,7 @@ impl Session<'_> {
                 break;
             }
             let source = self.driver.id;
-            match self.scan.next() {
+            match self.scan.what_next() {
                 Next::Page => {
                     let request = self
                         .scan
@@ -507,13 +510,16 @@ impl Session<'_> {
     }
 
     async fn mapper(&mut self, schema: &Arc<TableSchema>) -> Result<Arc<Mapper>, Ended> {
-        if let Some((_, mapper)) = self
-            .mappers
-            .iter()
-            .find(|(s, _)| Arc::ptr_eq(s, schema) || s == schema)
-        {
-            return Ok(Arc::clone(mapper));
+        let known = |(s, _): &&(Arc<TableSchema>, _)| Arc::ptr_eq(s, schema) || s == schema;
+        match self.mappers.iter().find(known) {
+            Some((_, mapper)) => Ok(Arc::clone(mapper)),
+            None => Ok(self.bind(schema).await?.0),
         }
+    }
+
+    /// Binds the mapping to a schema; also says whether a scan is due because the mapping
+    /// changed.
+    async fn bind(&mut self, schema: &Arc<TableSchema>) -> Result<(Arc<Mapper>, bool), Ended> {
         let source = self.driver.id;
         let schemas = self
             .driver
@@ -526,17 +532,89 @@ impl Session<'_> {
         let mapper =
             super::mapper::compile(&self.driver.mapping, &schemas, &self.driver.attributes)?;
         let mapper = Arc::new(mapper);
-        self.driver
-            .engine
-            .send(Work::Mapper {
+        let changed = self
+            .driver
+            .ask(|reply| Work::Mapper {
                 source,
                 mapper: Arc::clone(&mapper),
+                reply,
             })
             .await?;
         self.mappers.push((Arc::clone(schema), Arc::clone(&mapper)));
-        Ok(mapper)
+        Ok((mapper, changed))
+    }
+
+    /// Looks for rows of the table that share a match key, before a first load: of such rows
+    /// nobody is written, on whichever pages they are. Only the columns that decide it are
+    /// read. Rows that come to share one meanwhile are found by the directory itself.
+    async fn find_duplicates(&mut self) -> Result<(), Ended> {
+        let schema = self.driver.source.schema().await?;
+        let mapper = self.mapper(&schema).await?;
+        let attributes = self.driver.match_attributes.clone();
+        let only = mapper.columns_of(&attributes);
+        let (mut hashes, mut mapped, mut folded) = (Vec::new(), MappedRows::default(), Vec::new());
+        let mut after = None;
+        loop {
+            let request = PageRequest {
+                after: after.take(),
+                limit_rows: DUPLICATES_ROWS,
+                limit_bytes: self.driver.page_bytes,
+                only: Some(only.clone()),
+            };
+            let page = tokio::select! {
+                () = self.driver.cancel.cancelled() => return Err(Ended::Cancelled),
+                page = self.driver.source.page(request) => page?,
+            };
+            for change in page.rows.changes() {
+                let Some(row) = change.after() else { continue };
+                mapped.clear();
+                mapper.map(&row, Some(&[]), &mut mapped);
+                let row = mapped.row(0);
+                if row.outcome() != Outcome::Mapped {
+                    continue;
+                }
+                for field in row.fields().filter(|f| attributes.contains(&f.attribute)) {
+                    if let Assigned::Value(value) = field.assigned {
+                        folded.clear();
+                        fold(value, &mut folded);
+                        hashes.push(MatchHash::of(field.attribute, &folded));
+                    }
+                }
+            }
+            if hashes.len() > DUPLICATES_KEYS {
+                tracing::warn!(
+                    source = self.driver.name,
+                    keys = hashes.len(),
+                    "the table is too large to look for duplicates beforehand; they are found page by page"
+                );
+                return Ok(());
+            }
+            after = page.last;
+            if after.is_none() {
+                break;
+            }
+        }
+        hashes.sort_unstable();
+        let repeated = hashes.windows(2).filter(|w| w[0] == w[1]).map(|w| w[0]);
+        let keys: HashSet<MatchHash> = repeated.collect();
+        if !keys.is_empty() {
+            self.driver
+                .engine
+                .send(Work::Duplicates {
+                    source: self.driver.id,
+                    keys,
+                })
+                .await?;
+        }
+        Ok(())
     }
 }
+
+/// Rows that one page of the search for duplicates reads.
+const DUPLICATES_ROWS: usize = 50_000;
+
+/// The search for duplicates remembers at most so many match keys (8 bytes each).
+const DUPLICATES_KEYS: usize = 32 << 20;
 
 /// Waits for the read that is under way, for ever when there is none. Cancel safe: the read
 /// stays in its place until it is finished.

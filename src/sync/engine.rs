@@ -29,6 +29,9 @@ const LOT_CHANGES: usize = 20_000;
 /// … or so many bytes of log, whichever comes first.
 const LOT_BYTES: usize = 16 << 20;
 
+/// After so long without a change the store takes in its log and gives memory back.
+const QUIET_US: i64 = 5_000_000;
+
 /// How the outbox is kept.
 #[derive(Clone, Copy, Debug)]
 pub struct Retention {
@@ -161,13 +164,19 @@ impl Engine {
                     let _ = reply.send(known);
                 });
             }
-            Work::Mapper { source, mapper } => self.directory.set_mapper(source, mapper),
-            Work::ScanBegin {
+            Work::Mapper {
                 source,
-                duplicates,
+                mapper,
                 reply,
             } => {
-                let place = self.scan_begin(source, duplicates, pending)?;
+                let scan_due = self.mapper_set(source, mapper, pending)?;
+                pending.then(move || {
+                    let _ = reply.send(scan_due);
+                });
+            }
+            Work::Duplicates { source, keys } => self.scan_duplicates(source, keys),
+            Work::ScanBegin { source, reply } => {
+                let place = self.scan_begin(source, pending)?;
                 pending.then(move || {
                     let _ = reply.send(place);
                 });
@@ -322,7 +331,17 @@ impl Engine {
             self.retention.max_bytes,
         )?;
         self.end_long_runs(pending, now);
+        if self.is_quiet(now) {
+            self.writer.rest()?;
+        }
         Ok(())
+    }
+
+    /// Whether no source has brought a change for a while.
+    fn is_quiet(&self, now: i64) -> bool {
+        self.sources.values().all(|t| {
+            t.scan.is_none() && now - t.live.last_commit_us.load(Ordering::Relaxed) > QUIET_US
+        })
     }
 
     fn close(mut self) -> Result<(), StoreError> {

@@ -3,9 +3,12 @@
 //! A gap is stored in the same commit as the new start cursor. There is no order of crashes
 //! in which the cursor has moved and the gap is forgotten.
 
+use std::sync::Arc;
+
 use rollcall_contract::{Gap, GapReason};
 use rollcall_core::event::EventKind;
 use rollcall_core::id::{RunId, SourceId};
+use rollcall_core::mapping::Mapper;
 use rollcall_store::{GapOpened, Progress, StateChange, StoreError};
 
 use super::clock::now_us;
@@ -84,6 +87,45 @@ impl Engine {
         pending.commit.gaps_opened.push(GapOpened { source, gap });
         pending.gap_sources.push(source);
         Ok(())
+    }
+
+    /// The mapping that counts from here on. When it is another one than the one that was
+    /// applied, what the directory holds is no longer what mapping the source gives: that is
+    /// a gap like any other, and a scan closes it. Gives whether a scan is due.
+    pub(super) fn mapper_set(
+        &mut self,
+        source: SourceId,
+        mapper: Arc<Mapper>,
+        pending: &mut Pending,
+    ) -> Result<bool, StoreError> {
+        let name = format!("{:016x}", mapper.fingerprint());
+        self.directory.set_mapper(source, mapper);
+        let stored = self
+            .readers
+            .sources()?
+            .into_iter()
+            .find(|row| row.id == source);
+        let Some(stored) = stored.filter(|row| row.mapping.as_ref() != Some(&name)) else {
+            return Ok(false);
+        };
+        pending.commit.states.push(StateChange {
+            source,
+            state: stored.state,
+            reason: stored.reason,
+            mapping: Some(name),
+        });
+        if stored.mapping.is_none() {
+            return Ok(false);
+        }
+        let gap = Gap {
+            tables: Vec::new(),
+            reason: GapReason::MappingChanged,
+            from: None,
+            to: None,
+            detail: "The mapping in the configuration is another one than the one that was applied. Every record is read and mapped again.".to_owned(),
+        };
+        self.gap_found(source, gap, pending)?;
+        Ok(true)
     }
 
     /// A sink has what this store does not know of: the store is older than the world. The

@@ -55,7 +55,10 @@ impl Pending {
                 && c.scans.is_empty()
                 && c.seen.is_empty()
                 && c.scans_ended.is_empty())
-            || !(c.sinks.is_empty() && c.parked.is_empty() && c.schemas.is_empty())
+            || !(c.repaired.is_empty()
+                && c.sinks.is_empty()
+                && c.parked.is_empty()
+                && c.schemas.is_empty())
     }
 
     /// Does something behind the commit.

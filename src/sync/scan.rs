@@ -78,7 +78,7 @@ impl Scan {
     }
 
     /// What to do now, when no read is under way.
-    pub fn next(&mut self) -> Next {
+    pub fn what_next(&mut self) -> Next {
         match &mut self.phase {
             Phase::Idle => Next::Nothing,
             Phase::Pages {
@@ -106,6 +106,7 @@ impl Scan {
             after,
             limit_rows,
             limit_bytes,
+            only: None,
         }
     }
 

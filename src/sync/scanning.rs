@@ -31,7 +31,6 @@ impl Engine {
     pub(super) fn scan_begin(
         &mut self,
         source: SourceId,
-        duplicates: HashSet<MatchHash>,
         pending: &mut Pending,
     ) -> Result<ScanPlace, StoreError> {
         let now = now_us();
@@ -58,6 +57,7 @@ impl Engine {
                     after: row.after.clone(),
                     next_page: row.pages,
                     rows: row.rows,
+                    is_load: run.kind == "load",
                 };
                 (row, run, place)
             }
@@ -71,6 +71,8 @@ impl Engine {
                         now,
                     );
                     pending.commit.scans_ended.push(source);
+                    // What the old scan has seen is gone before the new one sees anything.
+                    self.commit(pending)?;
                 }
                 let kind = if !self.readers.links_after(source, None, 1)?.is_empty() {
                     "scan"
@@ -89,20 +91,38 @@ impl Engine {
                     detail: String::new(),
                 };
                 pending.commit.scans.push(row.clone());
-                (row, run, ScanPlace::default())
+                let place = ScanPlace {
+                    is_load: run.kind == "load",
+                    ..ScanPlace::default()
+                };
+                (row, run, place)
             }
         };
-        self.directory.set_known_duplicates(&duplicates);
         if let Some(track) = self.sources.get_mut(&source) {
             track.scan = Some(ScanTrack {
                 row,
                 run: TrackedRun::new(run),
                 closes: gaps,
                 absent: HashSet::new(),
-                duplicates,
+                duplicates: HashSet::new(),
             });
         }
         Ok(place)
+    }
+
+    /// What several rows of the table have in common.
+    pub(super) fn scan_duplicates(&mut self, source: SourceId, keys: HashSet<MatchHash>) {
+        if let Some(scan) = self.sources.get_mut(&source).and_then(|t| t.scan.as_mut()) {
+            scan.duplicates = keys;
+        }
+        self.know_duplicates();
+    }
+
+    /// Tells the rules of the duplicates of all scans that are under way.
+    fn know_duplicates(&mut self) {
+        let scans = self.sources.values().filter_map(|t| t.scan.as_ref());
+        let all = scans.flat_map(|s| s.duplicates.iter().copied()).collect();
+        self.directory.set_known_duplicates(&all);
     }
 
     /// A page of the scan was applied with this commit.
@@ -198,7 +218,7 @@ impl Engine {
             );
         }
         if !scan.duplicates.is_empty() {
-            self.directory.set_known_duplicates(&HashSet::new());
+            self.know_duplicates();
             self.retry(&scan.duplicates, run.id, now, pending)?;
         }
         for gap in &scan.closes {

@@ -53,15 +53,23 @@ pub enum Work {
         source: SourceId,
         /// The compiled mapping.
         mapper: Arc<Mapper>,
+        /// Whether a scan is due because the mapping is another one than before.
+        reply: oneshot::Sender<bool>,
     },
     /// A scan begins, or goes on after a crash.
     ScanBegin {
         /// Of which source.
         source: SourceId,
-        /// Match keys that several rows of the table share.
-        duplicates: HashSet<MatchHash>,
         /// Where to go on.
         reply: oneshot::Sender<ScanPlace>,
+    },
+    /// Match keys that several rows of the table share: nobody who has one is written until
+    /// the scan's end, on whichever page they are.
+    Duplicates {
+        /// Of which source.
+        source: SourceId,
+        /// The keys.
+        keys: HashSet<MatchHash>,
     },
     /// A page whose window is closed.
     Page(PageWork),
@@ -168,6 +176,8 @@ pub struct ScanPlace {
     pub next_page: u64,
     /// Rows that were read before.
     pub rows: u64,
+    /// Whether the source is read for the first time.
+    pub is_load: bool,
 }
 
 /// How a scan ended.

@@ -98,6 +98,9 @@ pub struct PageRequest {
     pub limit_rows: usize,
     /// Stop near this size even when there are fewer rows. At least one row is returned.
     pub limit_bytes: usize,
+    /// Read these columns (indexes into the schema) and the key only; all other cells are
+    /// [`crate::Cell::Missing`]. All columns when none.
+    pub only: Option<Vec<usize>>,
 }
 
 /// One page of a scan.

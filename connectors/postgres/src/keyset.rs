@@ -22,12 +22,20 @@ pub(crate) fn select(
     definition: &Table,
     which: &Which<'_>,
     limit_rows: usize,
+    wanted: &Wanted,
 ) -> Result<String, ConnectorError> {
     let columns: Vec<String> = definition
         .schema
         .columns
         .iter()
-        .map(|c| ident(&c.name))
+        .enumerate()
+        .map(|(i, c)| {
+            if wanted.has(i) {
+                ident(&c.name)
+            } else {
+                "NULL".to_owned()
+            }
+        })
         .collect();
     // The rows of inheriting tables have a name of their own in the log.
     let only = match definition.kind {
@@ -59,6 +67,25 @@ pub(crate) fn select(
         table(&definition.schema.table),
         order.join(", "),
     ))
+}
+
+/// Which columns a page carries.
+pub(crate) struct Wanted(Option<Vec<bool>>);
+
+impl Wanted {
+    /// These columns and the key; all when none is named.
+    pub(crate) fn new(only: Option<&[usize]>, definition: &Table) -> Wanted {
+        Wanted(only.map(|only| {
+            let schema = &definition.schema;
+            let is_wanted = |i| only.contains(&i) || schema.key.contains(&i);
+            (0..schema.columns.len()).map(is_wanted).collect()
+        }))
+    }
+
+    /// Whether a column is one of them.
+    pub(crate) fn has(&self, column: usize) -> bool {
+        self.0.as_ref().is_none_or(|wanted| wanted[column])
+    }
 }
 
 /// Rows whose key comes behind the given one. One row comparison when all columns compare

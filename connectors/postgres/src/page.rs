@@ -28,7 +28,7 @@ use tokio_postgres::{Client, IsolationLevel, Statement, Transaction};
 use crate::check;
 use crate::config::PostgresConfig;
 use crate::copy_text::{self, Field};
-use crate::keyset::{Which, select};
+use crate::keyset::{Wanted, Which, select};
 use crate::lsn::Lsn;
 use crate::position::PgCursor;
 use crate::query::{failed, table};
@@ -149,15 +149,21 @@ impl Pages {
     ) -> Result<Page, ConnectorError> {
         let width = self.width_bytes.load(Ordering::Relaxed);
         let rows = match usize::try_from(width) {
+            _ if request.only.is_some() => request.limit_rows,
             Ok(0) | Err(_) => FIRST_ROWS,
             Ok(width) => request.limit_bytes / width,
         }
         .clamp(1, request.limit_rows.max(1));
-        let which = Which::After(request.after.as_ref());
-        let read = self
-            .read(session, config, types, which, rows, request.limit_bytes)
-            .await?;
-        if let Some(width) = read.bytes.checked_div(read.rows) {
+        let asked = Asked {
+            which: Which::After(request.after.as_ref()),
+            limit_rows: rows,
+            limit_bytes: request.limit_bytes,
+            only: request.only.as_deref(),
+        };
+        let read = self.read(session, config, types, &asked).await?;
+        if request.only.is_none()
+            && let Some(width) = read.bytes.checked_div(read.rows)
+        {
             self.width_bytes
                 .store(width.max(1) as u64, Ordering::Relaxed);
         }
@@ -185,10 +191,13 @@ impl Pages {
                 format!("Ask for at most {MAX_KEYS} at a time."),
             ));
         }
-        let which = Which::Keys(keys);
-        let read = self
-            .read(session, config, types, which, keys.len(), usize::MAX)
-            .await?;
+        let asked = Asked {
+            which: Which::Keys(keys),
+            limit_rows: keys.len(),
+            limit_bytes: usize::MAX,
+            only: None,
+        };
+        let read = self.read(session, config, types, &asked).await?;
         Ok(Page {
             rows: read.batch,
             last: None,
@@ -201,9 +210,7 @@ impl Pages {
         session: &mut Session,
         config: &PostgresConfig,
         types: &TypeMap,
-        which: Which<'_>,
-        limit_rows: usize,
-        limit_bytes: usize,
+        asked: &Asked<'_>,
     ) -> Result<Read, ConnectorError> {
         const DOING: &str = "reading a page of the table";
         let server = session.server;
@@ -230,17 +237,7 @@ impl Pages {
         let definition = self
             .definition(&transaction, config, types, fingerprint)
             .await?;
-        let sql = select(&definition, &which, limit_rows)?;
-        let read = copy_rows(
-            &transaction,
-            &definition,
-            &sql,
-            limit_bytes,
-            taken_us,
-            &server,
-            window,
-        )
-        .await?;
+        let read = copy_rows(&transaction, &definition, asked, taken_us, &server, window).await?;
         transaction.commit().await.map_err(|e| failed(&e, DOING))?;
         Ok(read)
     }
@@ -317,6 +314,14 @@ async fn open_window(
     Ok((window, row.get(2), fingerprint))
 }
 
+/// Which rows and columns to read.
+struct Asked<'a> {
+    which: Which<'a>,
+    limit_rows: usize,
+    limit_bytes: usize,
+    only: Option<&'a [usize]>,
+}
+
 struct Read {
     batch: rollcall_contract::Batch,
     window: PageWindow,
@@ -329,8 +334,7 @@ struct Read {
 async fn copy_rows(
     transaction: &Transaction<'_>,
     definition: &Table,
-    sql: &str,
-    limit_bytes: usize,
+    asked: &Asked<'_>,
     taken_us: i64,
     server: &Server,
     window: PageWindow,
@@ -344,6 +348,8 @@ async fn copy_rows(
         )
     };
     let schema = Arc::clone(&definition.schema);
+    let wanted = Wanted::new(asked.only, definition);
+    let sql = select(definition, &asked.which, asked.limit_rows, &wanted)?;
     let mut builder = BatchBuilder::default();
     builder.tx(Tx {
         id: TxId::default(),
@@ -354,7 +360,7 @@ async fn copy_rows(
     let (mut bytes, mut cut) = (0, false);
     let (mut fields, mut scratch): (Vec<Field>, Vec<u8>) = (Vec::new(), Vec::new());
     let stream = transaction
-        .copy_out(sql)
+        .copy_out(&sql)
         .await
         .map_err(|e| failed(&e, DOING))?;
     let mut stream = std::pin::pin!(stream);
@@ -374,6 +380,7 @@ async fn copy_rows(
         builder.begin(at, Op::Read, ordinal);
         for (i, field) in fields.iter().enumerate() {
             match *field {
+                _ if !wanted.has(i) => builder.cell_missing(),
                 None => builder.cell_null(),
                 Some((start, len)) => definition.forms[i]
                     .add_cell(&mut builder, start..start + len, &mut scratch)
@@ -387,7 +394,7 @@ async fn copy_rows(
         }
         builder.finish(true, row.len());
         bytes += row.len();
-        cut = bytes >= limit_bytes;
+        cut = bytes >= asked.limit_bytes;
     }
     let cursor = PgCursor {
         system_id: server.system_id,

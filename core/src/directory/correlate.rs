@@ -15,7 +15,7 @@ use crate::attribute::{AttrId, EMAIL, USER_NAME};
 use crate::conflict::{ConflictKind, Fingerprint};
 use crate::document::{Document, Hold, LinkState};
 use crate::id::{MatchHash, UserId, UserRow};
-use crate::mapped::{Assigned, MappedRow};
+use crate::mapped::{Assigned, MappedRow, Strength};
 use crate::mapping::fold;
 use crate::reason::SkipReason;
 use crate::state::{KeyBytes, StateError};
@@ -80,6 +80,9 @@ pub(super) fn fingerprint(
     Fingerprint(hasher.digest())
 }
 
+/// Key, user, and whether it is to be held.
+type Other = (KeyBytes, Option<UserId>, bool);
+
 struct Owner {
     row: UserRow,
     id: UserId,
@@ -89,7 +92,7 @@ struct Owner {
 
 impl Resolver<'_> {
     /// The record's own match keys in the order of the source's match attributes. What the
-    /// row keeps is taken from its link.
+    /// row keeps, and what its rules leave as it was, is taken from its link.
     pub(super) fn match_keys(
         &self,
         rules: &SourceRules,
@@ -101,21 +104,19 @@ impl Resolver<'_> {
             if self.rules.is_list(attribute) {
                 continue;
             }
-            let value = match row.fields().find(|f| f.attribute == attribute) {
-                None => None,
-                Some(field) => match field.assigned {
-                    Assigned::Value(value) => Some(value),
-                    Assigned::Clear => None,
-                    Assigned::Keep => link.and_then(|(document, at)| {
-                        let of_link = |c: &&_| link_of(c) == Some(at as u16);
-                        document
-                            .group(attribute)
-                            .iter()
-                            .find(of_link)
-                            .map(|c| c.value)
-                    }),
-                },
+            let given = || {
+                let (document, at) = link?;
+                let mut group = document.group(attribute).iter();
+                group.find(|c| c.link == Some(at as u16)).map(|c| c.value)
             };
+            let field = row.fields().find(|f| f.attribute == attribute);
+            let value = field.and_then(|field| match (field.strength, field.assigned) {
+                (_, Assigned::Keep) => given(),
+                (Strength::Always, Assigned::Value(value)) => Some(value),
+                (Strength::Always, Assigned::Clear) => None,
+                (_, Assigned::Value(value)) => given().or(Some(value)),
+                (_, Assigned::Clear) => given(),
+            });
             keys.extend(value.and_then(|v| Key::of(attribute, v)));
         }
         keys
@@ -150,7 +151,11 @@ impl Resolver<'_> {
                     || self.rules.known_duplicates.contains(&key.hash);
                 continue;
             }
-            for (other, user) in others {
+            for (other, user, heals) in others {
+                if !heals {
+                    self.join(cause, fp, Some(key.attribute), cause.key, user.as_slice())?;
+                    continue;
+                }
                 self.join(cause, fp, Some(key.attribute), &other, user.as_slice())?;
                 self.hold_other(cause, &other, fp)?;
             }
@@ -162,13 +167,10 @@ impl Resolver<'_> {
         Ok(held.then_some(holding))
     }
 
-    /// Other present records of the source that have a match key, and their users.
-    fn records_with(
-        &mut self,
-        cause: &Cause<'_>,
-        key: &Key,
-    ) -> Result<Vec<(KeyBytes, Option<UserId>)>, StateError> {
-        let mut found: Vec<(KeyBytes, Option<UserId>)> = Vec::new();
+    /// Other present records of the source that have a match key, their users, and whether
+    /// they are to be held for it: those that are held for what they are themselves stay so.
+    fn records_with(&mut self, cause: &Cause<'_>, key: &Key) -> Result<Vec<Other>, StateError> {
+        let mut found: Vec<Other> = Vec::new();
         let mut bytes = self.ws.buffer();
         for row in self.owners(key.hash)? {
             self.load_user(row, &mut bytes)?;
@@ -186,7 +188,8 @@ impl Resolver<'_> {
                 };
                 if counts && link.source == cause.source && link.key != cause.key && key.is(c.value)
                 {
-                    found.push((KeyBytes::from_slice(link.key), Some(document.id)));
+                    let heals = link.state == LinkState::Live;
+                    found.push((KeyBytes::from_slice(link.key), Some(document.id), heals));
                 }
             }
             self.ws.keep(document);
@@ -194,7 +197,7 @@ impl Resolver<'_> {
         for (source, other) in self.waiting(key.hash)? {
             if source != cause.source
                 || other[..] == *cause.key
-                || found.iter().any(|(k, _)| *k == other)
+                || found.iter().any(|(k, ..)| *k == other)
             {
                 continue;
             }
@@ -202,7 +205,7 @@ impl Resolver<'_> {
                 && stored.held
                 && has_pending(&Hold::decode(stored.hold), key)
             {
-                found.push((other, stored.user));
+                found.push((other, stored.user, true));
             }
         }
         self.ws.give_back(bytes);
@@ -292,9 +295,10 @@ impl Resolver<'_> {
         let mut holding = Holding::new(SkipReason::Uniqueness);
         holding.conflicts.push(fp);
         holding.pending = keys.to_vec();
-        if !holding.pending.contains(&key) {
-            holding.pending.push(key);
-        }
+        holding.blocked = [USER_NAME, EMAIL]
+            .into_iter()
+            .filter_map(|a| Key::of(a, after.value(a)?))
+            .collect();
         Ok(Some(holding))
     }
 
@@ -330,11 +334,7 @@ impl Resolver<'_> {
     }
 }
 
-fn link_of(c: &crate::document::Contribution<'_>) -> Option<u16> {
-    c.link
-}
-
-pub(super) fn has_pending(hold: &Hold<'_>, key: &Key) -> bool {
+fn has_pending(hold: &Hold<'_>, key: &Key) -> bool {
     hold.pending
         .iter()
         .any(|(a, v)| *a == key.attribute && **v == key.folded[..])

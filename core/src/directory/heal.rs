@@ -11,11 +11,21 @@ use super::{Cause, Origin, Resolver};
 use crate::id::{MatchHash, SourceId};
 use crate::state::StateError;
 
+/// One change leads to at most so many others. What is left waits for the next touch of its
+/// match key; the bound keeps a broken rule from holding up a source.
+const MAX_CONSIDERED: u32 = 100_000;
+
 impl Resolver<'_> {
     /// Considers every record again that waits for a match key which has become free.
     pub(super) fn heal(&mut self) -> Result<(), StateError> {
+        let mut left = MAX_CONSIDERED;
         while let Some(hash) = self.ws.touched.pop() {
             for (source, key) in self.waiting(hash)? {
+                if left == 0 {
+                    self.ws.touched.clear();
+                    return Ok(());
+                }
+                left -= 1;
                 self.consider_stored(source, &key, true)?;
             }
         }

@@ -7,7 +7,7 @@
 
 use smallvec::SmallVec;
 
-use super::correlate::{Key, Keys, fingerprint, has_pending, keeps_its_reason};
+use super::correlate::{Key, Keys, fingerprint};
 use super::workspace::Touch;
 use super::{Cause, Resolver};
 use crate::attribute::AttrId;
@@ -24,6 +24,7 @@ pub(super) struct Holding {
     pub(super) rule: Option<u16>,
     pub(super) conflicts: SmallVec<[Fingerprint; 2]>,
     pub(super) pending: Vec<Key>,
+    pub(super) blocked: Vec<Key>,
 }
 
 impl Holding {
@@ -33,11 +34,13 @@ impl Holding {
             rule: None,
             conflicts: SmallVec::new(),
             pending: Vec::new(),
+            blocked: Vec::new(),
         }
     }
 
     fn encode(&self, out: &mut Vec<u8>) {
         if self.rule.is_none() && self.conflicts.is_empty() && self.pending.is_empty() {
+            // What is blocked always has a conflict.
             return;
         }
         let hold = Hold {
@@ -45,6 +48,11 @@ impl Holding {
             conflicts: self.conflicts.clone(),
             pending: self
                 .pending
+                .iter()
+                .map(|k| (k.attribute, &k.folded[..]))
+                .collect(),
+            blocked: self
+                .blocked
                 .iter()
                 .map(|k| (k.attribute, &k.folded[..]))
                 .collect(),
@@ -117,7 +125,8 @@ impl Resolver<'_> {
                 }
                 let former_link = document.find_link(cause.source, cause.key);
                 known_tx = former_link.map_or(known_tx, |i| document.links[i].tx);
-                former = former_link.map(|_| user);
+                let moved_on = document.present_link_of(cause.source).is_some();
+                former = former_link.filter(|_| !moved_on).map(|_| user);
                 self.ws.keep(document);
             }
             Some(LinkTarget::Record) => {
@@ -126,7 +135,10 @@ impl Resolver<'_> {
                 if cause.is_stored_already(old.hash) {
                     return Ok(());
                 }
-                former = old.former;
+                former = match old.former {
+                    Some(user) if self.has_moved_on(cause, user)? => None,
+                    former => former,
+                };
                 known_tx = old.tx;
                 is_new = false;
                 self.release(cause, cause.key, old.hold, hold)?;
@@ -158,6 +170,18 @@ impl Resolver<'_> {
         Ok(())
     }
 
+    /// Whether a former user is linked by another record of the source: the key that once
+    /// led to it has nothing to do with it any more.
+    fn has_moved_on(&mut self, cause: &Cause<'_>, user: UserRow) -> Result<bool, StateError> {
+        let mut bytes = self.ws.buffer();
+        self.load_user(user, &mut bytes)?;
+        let document = self.decode(&bytes)?;
+        let moved_on = document.present_link_of(cause.source).is_some();
+        self.ws.keep(document);
+        self.ws.give_back(bytes);
+        Ok(moved_on)
+    }
+
     /// Holds a record because its key came back with somebody else's data.
     pub(super) fn hold_reused(
         &mut self,
@@ -170,6 +194,12 @@ impl Resolver<'_> {
         self.join_kind(cause, fp, kind, None, cause.key, &[document.id])?;
         let mut holding = Holding::new(SkipReason::KeyReuse);
         holding.conflicts.push(fp);
+        // When the former user is linked by another record, this one is somebody new.
+        let values = self.rules.key_attributes().iter();
+        holding.blocked = values
+            .filter_map(|&a| Key::of(a, document.value(a)?))
+            .take(1)
+            .collect();
         self.hold(cause, shadow, &holding)
     }
 
@@ -213,6 +243,7 @@ impl Resolver<'_> {
                 let old = Record::decode(bytes).map_err(|e| StateError(e.to_string()))?;
                 let mut hold = Hold::decode(old.hold);
                 hold.conflicts = extend(&hold, old.reason == duplicate);
+                hold.blocked.clear();
                 hold.encode(new);
                 self.release(cause, key, old.hold, new)?;
                 let record = Record {
@@ -241,7 +272,7 @@ impl Resolver<'_> {
     }
 
     /// Marks a present link as held without a new image. It waits for the match keys that it
-    /// gave (or waited for already) and for `also`. One that failed stays failed.
+    /// gave (or waited for already) and for what is `blocked`.
     #[expect(clippy::too_many_arguments, reason = "one link, and why it is held")]
     pub(super) fn hold_link(
         &mut self,
@@ -251,7 +282,7 @@ impl Resolver<'_> {
         at: usize,
         reason: SkipReason,
         fp: Fingerprint,
-        also: Option<&Key>,
+        blocked: Option<&Key>,
     ) -> Result<(), StateError> {
         let old = document.links[at];
         let was = Hold::decode(old.hold);
@@ -260,8 +291,7 @@ impl Resolver<'_> {
             rule: was.rule,
             ..Hold::default()
         };
-        let keeps = matches!(old.state, LinkState::Held(r) if keeps_its_reason(r));
-        if keeps || old.state == LinkState::Held(reason) {
+        if old.state == LinkState::Held(reason) {
             hold.conflicts
                 .extend(was.conflicts.iter().copied().filter(|c| *c != fp));
         }
@@ -272,20 +302,15 @@ impl Resolver<'_> {
         } else {
             hold.pending.extend(was.pending.iter().copied());
         }
-        if let Some(key) = also
-            && !has_pending(&hold, key)
-        {
-            hold.pending.push((key.attribute, &key.folded[..]));
-        }
+        hold.blocked
+            .extend(blocked.map(|k| (k.attribute, &k.folded[..])));
         let mut new = self.ws.buffer();
         hold.encode(&mut new);
         self.release(cause, old.key, old.hold, &new)?;
         let mut after = document.clone_with(self.ws.spare());
         let link = &mut after.links[at];
         link.hold = &new;
-        if !keeps {
-            link.state = LinkState::Held(reason);
-        }
+        link.state = LinkState::Held(reason);
         self.write_values_kept(user, &after);
         self.ws.keep(after);
         self.ws.give_back(new);
@@ -325,7 +350,10 @@ impl Resolver<'_> {
         for fp in old.conflicts.iter().filter(|f| !new.conflicts.contains(f)) {
             still_held |= self.leave_conflict(cause, *fp, key)? > 1;
         }
-        for pending in old.pending.iter().filter(|p| !new.pending.contains(p)) {
+        for pending in old
+            .waits_for()
+            .filter(|o| !new.waits_for().any(|n| n == *o))
+        {
             let hash = MatchHash::of(pending.0, pending.1);
             let entry = (hash, cause.source, KeyBytes::from_slice(key));
             self.plan.waiting.insert(entry, false);
@@ -333,7 +361,10 @@ impl Resolver<'_> {
                 self.ws.touched.push(hash);
             }
         }
-        for pending in new.pending.iter().filter(|p| !old.pending.contains(p)) {
+        for pending in new
+            .waits_for()
+            .filter(|n| !old.waits_for().any(|o| o == *n))
+        {
             let hash = MatchHash::of(pending.0, pending.1);
             let key = KeyBytes::from_slice(key);
             let gained = self.ws.waiting.entry(hash).or_default();

@@ -86,6 +86,7 @@ impl Resolver<'_> {
             return Ok(());
         }
         self.release(cause, cause.key, old.hold, &[])?;
+        self.touch_values(before);
         if cause.rules.leaver == LeaverAction::Deactivate {
             fold::drop_former(self.rules, after);
             after.state = fold::decide(after, Some(reason));
@@ -244,8 +245,12 @@ impl Resolver<'_> {
         Ok(true)
     }
 
-    /// Touches what the users' match keys wait for: used when a user gives up its values.
+    /// Touches what waits for a user's values: when it has them now or gives them up, when it
+    /// may work or no longer, when it is linked or loses a link.
     pub(super) fn touch_values(&mut self, document: &Document<'_>) {
+        if self.ws.waiting.is_empty() && !self.state.anything_waits() {
+            return;
+        }
         for &attribute in self.rules.key_attributes() {
             if let Some(value) = document.value(attribute)
                 && let Some(key) = Key::of(attribute, value)

@@ -148,7 +148,9 @@ impl Resolver<'_> {
         hash: MatchHash,
     ) -> Result<Vec<(SourceId, KeyBytes)>, StateError> {
         let mut records = Vec::new();
-        self.state.waiting(hash, &mut records)?;
+        if self.state.anything_waits() {
+            self.state.waiting(hash, &mut records)?;
+        }
         if let Some(gained) = self.ws.waiting.get(&hash) {
             records.extend(gained.iter().cloned());
         }

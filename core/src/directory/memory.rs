@@ -121,6 +121,10 @@ impl State for MemoryState {
         Ok(())
     }
 
+    fn anything_waits(&mut self) -> bool {
+        !self.waiting.is_empty()
+    }
+
     fn waiting(
         &mut self,
         hash: MatchHash,

@@ -378,15 +378,15 @@ impl<'r> Resolver<'r> {
             return Ok(());
         }
         let keys = self.match_keys(cause.rules, row, Some((document, at)));
-        if (!live || self.match_values_changed(cause.rules, row, document, at))
-            && let Some(holding) = self.duplicate(cause, &keys)?
-        {
-            return self.hold(cause, row.shadow(), &holding);
-        }
         if link.state == LinkState::Held(SkipReason::KeyReuse)
             && self.is_somebody_else(cause.rules, document, row)
         {
             return self.hold_reused(cause, row.shadow(), document);
+        }
+        if (!live || self.match_values_changed(cause.rules, row, document, at))
+            && let Some(holding) = self.duplicate(cause, &keys)?
+        {
+            return self.hold(cause, row.shadow(), &holding);
         }
         self.apply_to(cause, row, &keys, user, Some(document), at)
     }
@@ -400,19 +400,24 @@ impl<'r> Resolver<'r> {
         document: &Document<'_>,
         at: usize,
     ) -> Result<(), StateError> {
-        let keys = self.match_keys(cause.rules, row, None);
-        if let Some(holding) = self.duplicate(cause, &keys)? {
-            return self.hold(cause, row.shadow(), &holding);
-        }
         let was_deleted = document.links[at].state != LinkState::Gone(LeaverReason::OutOfScope);
         if was_deleted && self.is_somebody_else(cause.rules, document, row) {
             return self.hold_reused(cause, row.shadow(), document);
+        }
+        let keys = self.match_keys(cause.rules, row, None);
+        if let Some(holding) = self.duplicate(cause, &keys)? {
+            return self.hold(cause, row.shadow(), &holding);
         }
         self.apply_to(cause, row, &keys, user, Some(document), at)
     }
 
     /// A record without a user: finds one or makes one.
     fn join_or_create(&mut self, cause: &Cause<'_>, row: &MappedRow<'_>) -> Result<(), StateError> {
+        if row.incomplete() {
+            // What is missing may be what tells who this is.
+            let holding = Holding::new(SkipReason::Incomplete);
+            return self.hold(cause, row.shadow(), &holding);
+        }
         let keys = self.match_keys(cause.rules, row, None);
         if let Some(holding) = self.duplicate(cause, &keys)? {
             return self.hold(cause, row.shadow(), &holding);
@@ -503,6 +508,9 @@ impl<'r> Resolver<'r> {
             self.release(cause, cause.key, old.hold, &[])?;
         }
         if first {
+            if let Some(before) = document {
+                self.touch_values(before);
+            }
             self.point(cause.source, cause.key, Some(LinkTarget::User(user)));
         }
         let result = self.settle(cause, user, document, &mut after);

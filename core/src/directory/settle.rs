@@ -5,9 +5,10 @@ use smallvec::SmallVec;
 use super::correlate::Key;
 use super::{Cause, Resolver, fold};
 use crate::attribute::{AttrId, DISPLAY_NAME, USER_NAME};
-use crate::document::{Document, UserState};
+use crate::document::{Document, Hold, LinkState, UserState};
 use crate::id::{MatchHash, UserRow};
 use crate::plan::UserWrite;
+use crate::reason::SkipReason;
 use crate::state::StateError;
 
 impl Resolver<'_> {
@@ -23,12 +24,13 @@ impl Resolver<'_> {
         let Some(before) = before else {
             self.plan.counters.created += 1;
             self.gain_keys(user, None, after);
+            self.touch_values(after);
             self.emit_created(cause, after);
             self.write(user, after, true, true);
             return Ok(());
         };
-        let was_active = before.is_active();
-        let switched = was_active != after.is_active();
+        self.touch_blocked(after);
+        let switched = before.is_active() != after.is_active();
         after.version = before.version + 1;
         after.updated_us = self.now_us;
         let differences = fold::diff(self.rules, before, after);
@@ -55,16 +57,17 @@ impl Resolver<'_> {
         if switched {
             self.emit_status(cause, before, after);
         }
+        let mut keys_changed = false;
         for difference in &differences {
-            if self.rules.key_attributes().contains(&difference.attribute)
-                && let Some(winner) = difference.before.first()
-                && let Some(key) = Key::of(winner.attribute, winner.value)
-            {
-                self.ws.touched.push(key.hash);
+            if self.rules.key_attributes().contains(&difference.attribute) {
+                keys_changed = true;
+                let winner = difference.before.first();
+                let key = winner.and_then(|w| Key::of(w.attribute, w.value));
+                self.ws.touched.extend(key.map(|k| k.hash));
             }
         }
-        if switched && was_active {
-            self.touch_values(before);
+        if switched || keys_changed {
+            self.touch_values(after);
         }
         self.gain_keys(user, Some(before), after);
         let columns = switched
@@ -74,6 +77,17 @@ impl Resolver<'_> {
         drop(differences);
         self.write(user, after, false, columns);
         Ok(())
+    }
+
+    /// What another link says may change what a held one of the same user would lead to.
+    fn touch_blocked(&mut self, document: &Document<'_>) {
+        for link in &document.links {
+            if link.state == LinkState::Held(SkipReason::Uniqueness) {
+                let hold = Hold::decode(link.hold);
+                let hashes = hold.blocked.iter().map(|(a, v)| MatchHash::of(*a, v));
+                self.ws.touched.extend(hashes);
+            }
+        }
     }
 
     /// Brings the index of match keys along. All contributions are in it, not only winners:

@@ -17,8 +17,11 @@ pub struct Hold<'a> {
     pub rule: Option<u16>,
     /// The conflicts that name the record.
     pub conflicts: SmallVec<[Fingerprint; 2]>,
-    /// Folded values that the record has and waits for.
+    /// The folded match keys that the record has; it waits for them.
     pub pending: SmallVec<[(AttrId, &'a [u8]); 3]>,
+    /// Folded values that its user would have or had, of which one is in the way; it waits
+    /// for them too.
+    pub blocked: SmallVec<[(AttrId, &'a [u8]); 2]>,
 }
 
 impl<'a> Hold<'a> {
@@ -42,7 +45,15 @@ impl<'a> Hold<'a> {
         for _ in 0..r.int()? {
             hold.pending.push((AttrId(r.u16()?), r.bytes()?));
         }
+        for _ in 0..r.int()? {
+            hold.blocked.push((AttrId(r.u16()?), r.bytes()?));
+        }
         Some(hold)
+    }
+
+    /// Everything that the record waits for.
+    pub fn waits_for(&self) -> impl Iterator<Item = (AttrId, &'a [u8])> + '_ {
+        self.pending.iter().chain(&self.blocked).copied()
     }
 
     /// Appends the encoding.
@@ -54,6 +65,11 @@ impl<'a> Hold<'a> {
         }
         put_int(out, self.pending.len() as u64);
         for (attribute, value) in &self.pending {
+            put_int(out, u64::from(attribute.0));
+            put_bytes(out, value);
+        }
+        put_int(out, self.blocked.len() as u64);
+        for (attribute, value) in &self.blocked {
             put_int(out, u64::from(attribute.0));
             put_bytes(out, value);
         }

@@ -74,6 +74,7 @@ impl Mapper {
             redacted,
             needed,
             max_value_bytes: spec.max_value_bytes,
+            fingerprint: xxhash_rust::xxh3::xxh3_64(format!("{spec:?}").as_bytes()),
             texts: spec.rules.iter().map(rule_text).collect(),
             warnings,
             older: hashbrown::HashMap::new(),

@@ -18,7 +18,7 @@
 
 use hashbrown::HashMap;
 use rollcall_contract::{Cell, Class, Row, TableSchema};
-use xxhash_rust::xxh3::xxh3_64;
+use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::canonical::Target;
 use super::error::MappingError;
@@ -65,6 +65,9 @@ pub struct Mapper {
     /// Columns that a row must show, or its shadow: used by a rule or the scope, or stored.
     pub(super) needed: Vec<bool>,
     pub(super) max_value_bytes: usize,
+    /// Of the mapping as it was asked for: part of every row's hash, so that a row counts
+    /// as changed when its mapping did.
+    pub(super) fingerprint: u64,
     /// For people, by rule number.
     pub(super) texts: Vec<String>,
     pub(super) warnings: Vec<MappingError>,
@@ -119,6 +122,35 @@ impl Mapper {
     /// The schema number that new shadows carry.
     pub fn schema_version(&self) -> u32 {
         self.version
+    }
+
+    /// Names the mapping: another mapping has another fingerprint.
+    pub fn fingerprint(&self) -> u64 {
+        self.fingerprint
+    }
+
+    /// The columns that decide whether a record is in scope and what values it has for
+    /// these attributes, in ascending order.
+    pub fn columns_of(&self, attributes: &[AttrId]) -> Vec<usize> {
+        let mut columns: Vec<usize> = self
+            .scope
+            .iter()
+            .flat_map(|scope| scope.columns().iter().copied())
+            .collect();
+        for rule in self
+            .rules
+            .iter()
+            .filter(|r| attributes.contains(&r.attribute))
+        {
+            match &rule.source {
+                Source::Column { index, .. } => columns.push(*index),
+                Source::Expr(e) => columns.extend(e.columns().iter().copied()),
+                Source::Constant(_) => {}
+            }
+        }
+        columns.sort_unstable();
+        columns.dedup();
+        columns
     }
 
     /// Remarks on the mapping that are no errors.
@@ -194,7 +226,7 @@ impl Mapper {
         let start = out.mark();
         let hash = if self.redacts {
             shadow::encode_cells(cells, |_| false, out.bytes());
-            let hash = xxh3_64(out.since(start));
+            let hash = xxh3_64_with_seed(out.since(start), self.fingerprint);
             out.bytes().truncate(start);
             shadow::encode(self.version, cells, |c| self.redacted[c], out.bytes());
             hash
@@ -203,7 +235,7 @@ impl Mapper {
             shadow::encode_version(self.version, out.bytes());
             let behind_version = out.mark();
             shadow::encode_cells(cells, |_| false, out.bytes());
-            xxh3_64(out.since(behind_version))
+            xxh3_64_with_seed(out.since(behind_version), self.fingerprint)
         };
         let end = out.mark();
         let fields = out.field_mark();

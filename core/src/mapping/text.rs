@@ -14,7 +14,6 @@
 use icu_casemap::{CaseMapper, CaseMapperBorrowed};
 use unicode_normalization::{IsNormalized, UnicodeNormalization, is_nfc_quick};
 
-
 const CASES: CaseMapperBorrowed<'static> = CaseMapper::new();
 
 /// Whether text is certainly in NFC; `false` may also mean that only the long check knows.

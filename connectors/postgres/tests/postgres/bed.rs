@@ -231,6 +231,7 @@ pub(crate) async fn pages(
                 after,
                 limit_rows,
                 limit_bytes,
+                only: None,
             })
             .await
             .unwrap();

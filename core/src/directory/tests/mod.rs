@@ -18,7 +18,7 @@ use serde_json::Value as Json;
 use smallvec::SmallVec;
 
 use super::*;
-use crate::attribute::{ACTIVE, AttrType, Attributes, EMAIL, USER_NAME};
+use crate::attribute::{AttrType, Attributes, EMAIL, USER_NAME};
 use crate::conflict::ConflictRow;
 use crate::document::Document;
 use crate::event::{EventBlock, EventKind};
@@ -300,8 +300,8 @@ impl World {
         let mut named: HashSet<(crate::conflict::Fingerprint, KeyBytes)> = HashSet::new();
         let mut wait = |source: SourceId, key: &[u8], hold: &[u8]| {
             let hold = crate::document::Hold::decode(hold);
-            for (a, v) in &hold.pending {
-                let entry = waiting.entry(MatchHash::of(*a, v)).or_default();
+            for (a, v) in hold.waits_for() {
+                let entry = waiting.entry(MatchHash::of(a, v)).or_default();
                 entry.insert((source, KeyBytes::from_slice(key)));
             }
             for c in &hold.conflicts {
@@ -417,6 +417,5 @@ pub(super) fn kinds(told: &[Told]) -> Vec<EventKind> {
 }
 
 pub(super) fn is_active(user: &Json) -> bool {
-    assert!(ACTIVE.0 == 15);
     user["active"].as_bool().unwrap()
 }

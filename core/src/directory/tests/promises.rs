@@ -413,3 +413,61 @@ fn the_same_change_has_the_same_event_ids() {
     let unique: HashSet<_> = ids(&first).into_iter().collect();
     assert_eq!(unique.len(), first.told.len());
 }
+
+#[test]
+fn a_row_with_values_that_are_nowhere_makes_no_user_and_is_read_again() {
+    let mut w = world();
+    let incomplete = |w: &mut World, row: &str| {
+        let mut rows = MappedRows::default();
+        map(row, &mut rows);
+        rows.mark_incomplete();
+        let change = ChangeRef {
+            key: b"1",
+            old_key: None,
+            tx: b"tx2",
+            position: "0/9",
+            ordinal: 3,
+            commit_us: 9,
+            origin: Origin::Log,
+        };
+        w.with(|r| r.apply(A, &change, rows.row(0)).unwrap())
+    };
+    assert!(incomplete(&mut w, "16=a@x;10~").is_empty());
+    assert_eq!(w.last.reread.len(), 1);
+    assert_eq!(w.counters.skipped, 1);
+    w.check();
+    assert_eq!(kinds(&w.one(scan(A, "1", "16=a@x;10=Boss"))), [UserCreated]);
+    w.check();
+    // A user that is there keeps what the row does not say.
+    let told = incomplete(&mut w, "16=a@x;10~;28=7");
+    assert_eq!(kinds(&told), [UserUpdated]);
+    assert_eq!(w.user("a@x")["title"], "Boss");
+    assert_eq!(w.last.reread.len(), 1);
+    let mut tx = None;
+    w.with(|r| tx = r.link_tx(A, b"1").unwrap());
+    assert_eq!(tx.unwrap().0[..], *b"tx2");
+    w.check();
+}
+
+#[test]
+fn a_mapping_that_changed_is_applied_from_the_shadow() {
+    struct Louder;
+    impl Remap for Louder {
+        fn remap(&self, _: SourceId, shadow: &[u8], out: &mut MappedRows) {
+            map(
+                &std::str::from_utf8(shadow)
+                    .unwrap()
+                    .replace("10=", "28=9;10="),
+                out,
+            );
+        }
+    }
+    let mut w = world();
+    w.one(put(A, "1", "10=Boss;16=a@x"));
+    w.rules.remap = Box::new(Louder);
+    let told = w.with(|r| assert!(r.reconsider(A, b"1").unwrap()));
+    assert_eq!(kinds(&told), [UserUpdated]);
+    assert_eq!(w.user("a@x")["employeeNumber"], "9");
+    let told = w.with(|r| assert!(!r.reconsider(A, b"2").unwrap()));
+    assert!(told.is_empty());
+}
