@@ -69,6 +69,8 @@ pub struct SourceEntry {
     pub name: String,
     /// What is going on.
     pub live: Arc<SourceLive>,
+    /// Asks for a scan that may apply so many leavers.
+    pub rescans: mpsc::UnboundedSender<u64>,
 }
 
 impl SourceEntry {
@@ -342,6 +344,7 @@ impl Prepared {
             };
             let live = Arc::new(SourceLive::default());
             let (repairs, asked) = mpsc::unbounded_channel();
+            let (rescans, rescans_asked) = mpsc::unbounded_channel();
             tracks.insert(id, track(source, &live, repairs, &self.readers, id));
             drivers.push(Driver {
                 id,
@@ -359,12 +362,15 @@ impl Prepared {
                 page_rows: source.batch.page_rows,
                 page_bytes: usize::try_from(source.batch.page_size_bytes).unwrap_or(usize::MAX),
                 repairs: asked,
+                retry_max: source.retry_max,
+                rescans: rescans_asked,
                 cancel: CancellationToken::new(),
             });
             entries.push(SourceEntry {
                 id,
                 name: source.name.clone(),
                 live,
+                rescans,
             });
         }
         let names: Vec<(SourceId, String)> =
@@ -465,6 +471,7 @@ fn track(
             max_percent: source.rescan.max_leavers_percent,
             max_leavers: source.rescan.max_leavers,
         },
+        allowed_leavers: 0,
         state: "new",
         position: String::new(),
         raw_changes: source.change_stream.is_some(),

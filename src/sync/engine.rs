@@ -205,6 +205,11 @@ impl Engine {
             Work::StoreRestored { sink, position } => {
                 self.store_restored(&sink, position, pending)?
             }
+            Work::AllowLeavers { source, up_to } => {
+                if let Some(track) = self.sources.get_mut(&source) {
+                    track.allowed_leavers = up_to;
+                }
+            }
             Work::Upkeep => self.upkeep(pending)?,
             Work::Stop => {}
         }

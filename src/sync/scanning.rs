@@ -185,13 +185,14 @@ impl Engine {
             return Ok(ScanResult::default());
         };
         let guard = track.guard;
+        let allowed = std::mem::take(&mut track.allowed_leavers);
         let mut run = scan.run.row;
         run.to = Some(track.position.clone()).filter(|p| !p.is_empty());
         let absent: Vec<Key> = scan.absent.into_iter().collect();
         let (leavers, linked) = self.count_leavers(source, &absent)?;
         let mut result = ScanResult::default();
         let mut outcome = ("completed", None);
-        if guard.allows(leavers, linked) {
+        if guard.allows(leavers, linked) || leavers <= allowed {
             for key in &absent {
                 self.remove_absent(source, key, LeaverReason::Absent, run.id, now, pending)?;
             }

@@ -44,6 +44,8 @@ pub struct SourceTrack {
     pub scan: Option<ScanTrack>,
     /// The limit on leavers found by a scan.
     pub guard: RescanGuard,
+    /// What an operator allows the next scan beyond the guard.
+    pub allowed_leavers: u64,
     /// Where the source stands.
     pub state: &'static str,
     /// Position of the last change applied.
