@@ -11,10 +11,17 @@
     reason = "a test may stop at the first surprise"
 )]
 
+mod bounds;
 mod company;
 mod crash;
+mod delivery;
 mod fold;
+mod gaps;
+mod health;
 mod load;
+mod refusal;
+mod rules;
+mod secrets;
 mod sources;
 mod topic;
 mod world;

@@ -88,6 +88,11 @@ impl World {
         world
     }
 
+    /// The same folder with the source at another server.
+    pub(crate) fn with_server(self, db: Arc<dyn Server>) -> World {
+        World { db, ..self }
+    }
+
     /// Writes the configuration, for this server.
     pub(crate) fn configure(&self, db: &dyn Server, options: &Options) {
         let folder = self.folder.path().display();
