@@ -16,7 +16,8 @@ demo: cargo ## the whole way on a private PostgreSQL; KAFKA=1 adds a real Apache
 
 test: cargo ## every test, against real servers
 	@$(INSTALL) build postgres postgres18 kafka
-	cargo test --workspace --no-fail-fast
+	cargo test --workspace --doc --no-fail-fast
+	cargo test --workspace --lib --bins --tests --no-fail-fast
 
 bench: cargo ## the figures; ONLY=<prefix> for one group, HUGE=1 for the 10 GB transaction
 	@$(INSTALL) build postgres kafka
