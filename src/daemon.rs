@@ -187,7 +187,7 @@ pub async fn run(config: Config, metrics: PrometheusHandle) -> Result<(), Failur
     within(deadline, "sources", drain(&mut driver_tasks)).await;
     if outcome.is_ok() {
         // What the drivers handed over is committed before the lanes are told to stop.
-        let _ = engine_tx.send(Work::Upkeep).await;
+        within(deadline, "engine", settled(&engine_tx)).await;
         within(deadline, "sinks", delivered(&shared)).await;
     }
     lanes_stop.cancel();
@@ -227,6 +227,14 @@ async fn upkeep(engine: mpsc::Sender<Work>) {
 
 async fn drain(tasks: &mut JoinSet<()>) {
     while tasks.join_next().await.is_some() {}
+}
+
+/// Waits until the engine has worked off what it was given; at once when it is gone.
+async fn settled(engine: &mpsc::Sender<Work>) {
+    let (reply, done) = oneshot::channel();
+    if engine.send(Work::Settle { reply }).await.is_ok() {
+        let _ = done.await;
+    }
 }
 
 /// Waits until every sink that is delivering has reached the head of the outbox.
@@ -452,11 +460,13 @@ fn track(
     readers: &Readers,
     id: SourceId,
 ) -> SourceTrack {
-    let open_gaps = readers
-        .gaps(false, 100_000)
-        .unwrap_or_default()
-        .into_iter()
-        .filter(|g| g.source == id)
+    let mut gaps = readers.gaps(true, 100_000).unwrap_or_default();
+    gaps.retain(|g| g.source == id);
+    let histories = gaps.iter().filter(|g| g.gap.reason.is_other_history());
+    let history = (histories.count() % 256) as u8;
+    let open_gaps = gaps
+        .iter()
+        .filter(|g| g.closed_us.is_none())
         .map(|g| g.id)
         .collect();
     SourceTrack {
@@ -475,5 +485,6 @@ fn track(
         state: "new",
         position: String::new(),
         raw_changes: source.change_stream.is_some(),
+        history,
     }
 }

@@ -211,6 +211,12 @@ impl Engine {
                 }
             }
             Work::Upkeep => self.upkeep(pending)?,
+            Work::Settle { reply } => {
+                self.end_all_runs(pending, now_us());
+                pending.then(move || {
+                    let _ = reply.send(());
+                });
+            }
             Work::Stop => {}
         }
         Ok(())

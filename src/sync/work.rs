@@ -122,6 +122,12 @@ pub enum Work {
         /// At most so many.
         up_to: u64,
     },
+    /// The daemon stops: everything sent before is committed, and the runs of streams end,
+    /// so that sinks can still be given all of it.
+    Settle {
+        /// Told behind the commit.
+        reply: oneshot::Sender<()>,
+    },
     /// Ends the engine after everything sent before.
     Stop,
 }

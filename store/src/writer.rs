@@ -292,7 +292,8 @@ impl Writer {
     }
 
     /// Forgets runs that ended, and gaps and conflicts that were closed, before a time. At
-    /// most a thousand of each in one call; gives how many.
+    /// most a thousand of each in one call; gives how many. Gaps behind which a source had
+    /// another history stay: their number tells which history a stored record belongs to.
     pub fn forget_history(&mut self, before_us: i64) -> Result<u64, StoreError> {
         self.refuse_if_poisoned()?;
         let outcome = (|| {
@@ -302,7 +303,9 @@ impl Writer {
             let mut forgotten = 0;
             for sql in [
                 "DELETE FROM run WHERE id IN (SELECT id FROM run WHERE ended_us < ?1 LIMIT 1000)",
-                "DELETE FROM gap WHERE id IN (SELECT id FROM gap WHERE closed_us < ?1 LIMIT 1000)",
+                "DELETE FROM gap WHERE id IN (SELECT id FROM gap WHERE closed_us < ?1 AND \
+                 json_extract(body, '$.reason') NOT IN \
+                 ('other_server', 'timeline_diverged', 'restored') LIMIT 1000)",
                 "DELETE FROM conflict WHERE fingerprint IN (SELECT fingerprint FROM conflict \
                  WHERE closed_us < ?1 LIMIT 1000)",
             ] {
