@@ -30,7 +30,7 @@ use crate::sync::clock::now_us;
 use crate::sync::driver::Driver;
 use crate::sync::engine::{Engine, Retention};
 use crate::sync::shared::{SourceLive, SourceSnapshot};
-use crate::sync::track::{RescanGuard, SourceTrack};
+use crate::sync::track::{RawChanges, RescanGuard, SourceTrack};
 use crate::sync::work::Work;
 use crate::{api, connect};
 
@@ -484,7 +484,9 @@ fn track(
         allowed_leavers: 0,
         state: "new",
         position: String::new(),
-        raw_changes: source.change_stream.is_some(),
+        raw_changes: source.change_stream.as_ref().map(|_| RawChanges {
+            redact: source.redact.clone(),
+        }),
         history,
     }
 }

@@ -26,7 +26,7 @@ use smallvec::SmallVec;
 
 use super::clock::now_us;
 use super::engine::Engine;
-use super::envelope;
+use super::envelope::Stream;
 use super::pending::Pending;
 use super::scanning::seen_hash;
 use super::track::TxMark;
@@ -232,10 +232,15 @@ impl Engine {
             }
         }
         let history = track.history;
-        if track.raw_changes {
-            let name = track.name.clone();
+        if let Some(raw) = &track.raw_changes {
+            let stream = Stream {
+                source,
+                name: &track.name,
+                run,
+                redact: &raw.redact,
+            };
             for step in &steps {
-                envelope::push(&step.change, source, &name, run, &mut pending.plan.events);
+                stream.push(&step.change, &mut pending.plan.events);
             }
         }
         let directory = &mut self.directory;
@@ -386,14 +391,17 @@ impl Engine {
             .map(|(_, s)| s)
             .collect();
         let images = last_images(&directory.rules, source, alive.iter().copied(), &mapped);
-        let raw_name = self
-            .sources
-            .get(&source)
-            .filter(|t| t.raw_changes)
-            .map(|t| t.name.clone());
-        if let Some(name) = raw_name.filter(|_| is_scan) {
+        if let Some(track) = self.sources.get(&source).filter(|_| is_scan)
+            && let Some(raw) = &track.raw_changes
+        {
+            let stream = Stream {
+                source,
+                name: &track.name,
+                run,
+                redact: &raw.redact,
+            };
             for step in &alive {
-                envelope::push(&step.change, source, &name, run, &mut pending.plan.events);
+                stream.push(&step.change, &mut pending.plan.events);
             }
         }
         let mut absent = Vec::new();

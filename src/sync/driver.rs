@@ -436,7 +436,7 @@ impl Session<'_> {
                     let reason = match result.leavers_held_back {
                         0 => String::new(),
                         n => format!(
-                            "{n} records are absent from the source; deactivating that many people at once needs a look: see `rollcall runs`."
+                            "{n} records are absent from the source; deactivating that many people at once needs a look: see `rollcall runs`, then `rollcall rescan`."
                         ),
                     };
                     self.driver.state("streaming", reason).await?;

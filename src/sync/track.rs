@@ -26,6 +26,13 @@ impl RescanGuard {
     }
 }
 
+/// How the raw changes of a source are published.
+#[derive(Clone, Debug)]
+pub struct RawChanges {
+    /// Columns that are left out of every image.
+    pub redact: Vec<String>,
+}
+
 /// One source.
 pub struct SourceTrack {
     /// Its name.
@@ -51,7 +58,7 @@ pub struct SourceTrack {
     /// Position of the last change applied.
     pub position: String,
     /// Whether raw changes are published.
-    pub raw_changes: bool,
+    pub raw_changes: Option<RawChanges>,
     /// Number of the source's history: one more with each gap behind which another one
     /// began. Wraps; what is compared lies one gap apart.
     pub history: u8,
