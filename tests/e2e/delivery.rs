@@ -106,11 +106,11 @@ fn a_second_daemon_on_the_same_store_is_refused_with_the_pid(kind: &SourceKind) 
 fn a_stop_commits_and_delivers_what_was_read(kind: &SourceKind) {
     let world = World::new(kind, &Options::default());
     world.db.sql(&hire_all(100));
-    for round in 0..3 {
+    let mut company = Company::new(5, 100);
+    for _ in 0..3 {
         let daemon = world.streaming();
-        let mut company = Company::new(round, 100);
         let changes: String = (0..300).map(|_| company.transaction()).collect();
-        world.db.sql(&changes.replace("INSERT", "-- INSERT"));
+        world.db.sql(&changes);
         let began = Instant::now();
         daemon.stop();
         assert!(
