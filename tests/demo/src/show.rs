@@ -64,13 +64,13 @@ impl Show {
     }
 
     /// One event: why, what, who, and how long after the commit.
-    pub(crate) fn event(&self, why: &str, what: &str, who: &str, latency_ms: f64) {
+    pub(crate) fn event(&self, why: &str, what: &str, who: &str, latency: &str) {
         let pad = 24usize.saturating_sub(who.chars().count());
         self.line(&format!(
             "         {why:<22} {} {who}{:pad$} {}",
             self.painted("32", &format!("{what:<24}")),
             "",
-            self.painted("1", &format!("{latency_ms:>7.1} ms")),
+            self.painted("1", &format!("{latency:>10}")),
         ));
     }
 

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use rollcall_testbed::Postgres;
 
 use crate::people::{self, Dice};
@@ -43,6 +44,7 @@ impl<'a> Steps<'a> {
     /// Commits one change and shows the events that come of it; gives the user's id.
     fn step(&mut self, why: &str, sql: &str, events: &[&str]) -> Result<String> {
         self.tail.new_events()?;
+        let began = Timestamp::now();
         self.database.psql("hr", sql)?;
         let mut missing: Vec<&str> = events.to_vec();
         let mut came: Vec<Arrived> = Vec::new();
@@ -74,7 +76,12 @@ impl<'a> Steps<'a> {
                     .filter(|w| !w.is_empty())
                     .unwrap_or(name.clone())
             };
-            self.show.event(why, what, &who, arrived.latency_ms());
+            let latency = if arrived.is_older_than(began) {
+                "was held".to_owned()
+            } else {
+                format!("{:.1} ms", arrived.latency_ms())
+            };
+            self.show.event(why, what, &who, &latency);
             why = "";
         }
         result.map(|()| subject)

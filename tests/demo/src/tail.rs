@@ -28,12 +28,20 @@ impl Arrived {
         kind.strip_prefix("user.").unwrap_or(kind)
     }
 
+    /// When PostgreSQL committed the change that the event is about.
+    fn committed(&self) -> Timestamp {
+        let time = self.event["time"].as_str().and_then(|t| t.parse().ok());
+        time.unwrap_or(self.at)
+    }
+
     /// From the commit in PostgreSQL until the event could be read.
     pub(crate) fn latency_ms(&self) -> f64 {
-        let committed = self.event["time"].as_str().and_then(|t| t.parse().ok());
-        committed.map_or(0.0, |committed: Timestamp| {
-            self.at.duration_since(committed).as_secs_f64() * 1e3
-        })
+        self.at.duration_since(self.committed()).as_secs_f64() * 1e3
+    }
+
+    /// Whether the event is about a record that was there before and was held until now.
+    pub(crate) fn is_older_than(&self, moment: Timestamp) -> bool {
+        self.committed() < moment
     }
 
     /// The user's displayName.
