@@ -12,7 +12,6 @@ use std::time::Duration;
 
 use hashbrown::HashMap;
 use metrics_exporter_prometheus::PrometheusHandle;
-use rollcall_contract::Key;
 use rollcall_core::attribute::Attributes;
 use rollcall_core::id::SourceId;
 use rollcall_store::{OpenOptions, Readers, Store, StoreError, Writer};
@@ -30,7 +29,7 @@ use crate::sync::clock::now_us;
 use crate::sync::driver::Driver;
 use crate::sync::engine::{Engine, Retention};
 use crate::sync::shared::{SourceLive, SourceSnapshot};
-use crate::sync::track::{RawChanges, RescanGuard, SourceTrack};
+use crate::sync::track::{Ask, RawChanges, RescanGuard, SourceTrack};
 use crate::sync::work::Work;
 use crate::{api, connect};
 
@@ -351,9 +350,9 @@ impl Prepared {
                 continue;
             };
             let live = Arc::new(SourceLive::default());
-            let (repairs, asked) = mpsc::unbounded_channel();
+            let (asks, asked) = mpsc::unbounded_channel();
             let (rescans, rescans_asked) = mpsc::unbounded_channel();
-            tracks.insert(id, track(source, &live, repairs, &self.readers, id));
+            tracks.insert(id, track(source, &live, asks, &self.readers, id));
             drivers.push(Driver {
                 id,
                 name: source.name.clone(),
@@ -369,7 +368,7 @@ impl Prepared {
                     .collect(),
                 page_rows: source.batch.page_rows,
                 page_bytes: usize::try_from(source.batch.page_size_bytes).unwrap_or(usize::MAX),
-                repairs: asked,
+                asked,
                 retry_max: source.retry_max,
                 rescans: rescans_asked,
                 cancel: CancellationToken::new(),
@@ -456,7 +455,7 @@ impl Prepared {
 fn track(
     source: &SourceConfig,
     live: &Arc<SourceLive>,
-    repairs: mpsc::UnboundedSender<Vec<Key>>,
+    asks: mpsc::UnboundedSender<Ask>,
     readers: &Readers,
     id: SourceId,
 ) -> SourceTrack {
@@ -473,7 +472,7 @@ fn track(
         name: source.name.clone(),
         live: Arc::clone(live),
         acknowledge: None,
-        repairs,
+        asks,
         open_gaps,
         stream_run: None,
         scan: None,

@@ -26,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 use super::backoff::Backoff;
 use super::scan::{Next, Scan};
 use super::shared::SourceLive;
+use super::track::Ask;
 use super::window::{HeldPage, Opened as OpenWindow, Purpose, Windows};
 use super::work::{Changes, Opened, PageWork, Work};
 
@@ -60,8 +61,8 @@ pub struct Driver {
     pub page_rows: usize,
     /// Bytes of a page at most.
     pub page_bytes: usize,
-    /// Records that the engine wants read again.
-    pub repairs: mpsc::UnboundedReceiver<Vec<Key>>,
+    /// What the engine asks for.
+    pub asked: mpsc::UnboundedReceiver<Ask>,
     /// The longest pause between two attempts.
     pub retry_max: Duration,
     /// Scans that an operator asks for, each with the leavers that it may apply.
@@ -274,8 +275,9 @@ impl Session<'_> {
                 biased;
                 () = self.driver.cancel.cancelled() => return Err(Ended::Cancelled),
                 page = finished(&mut self.read) => self.page_came(page).await?,
-                keys = self.driver.repairs.recv() => match keys {
-                    Some(keys) => self.repairs.extend(keys),
+                asked = self.driver.asked.recv() => match asked {
+                    Some(Ask::Reread(keys)) => self.repairs.extend(keys),
+                    Some(Ask::Scan) => self.scan_due = true,
                     None => return Err(Ended::EngineGone),
                 },
                 up_to = self.driver.rescans.recv() => match up_to {

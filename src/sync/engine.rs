@@ -19,7 +19,7 @@ use tokio::sync::mpsc;
 use super::apply::Directory;
 use super::clock::now_us;
 use super::pending::Pending;
-use super::track::SourceTrack;
+use super::track::{Ask, SourceTrack};
 use super::work::{ResumePoint, Work};
 use crate::delivery::hub::Hub;
 use crate::observe::names;
@@ -262,7 +262,7 @@ impl Engine {
         for (source, key) in rereads {
             if let (Some(track), Some(key)) = (self.sources.get(&source), Key::from_bytes(&key)) {
                 // A driver that is gone finds the record in the store when it is back.
-                let _ = track.repairs.send(vec![key]);
+                let _ = track.asks.send(Ask::Reread(vec![key]));
             }
         }
         done.run_answers();

@@ -14,6 +14,7 @@ use rollcall_store::{GapOpened, Progress, StateChange, StoreError};
 use super::clock::now_us;
 use super::engine::Engine;
 use super::pending::Pending;
+use super::track::Ask;
 use super::work::Opened;
 use crate::observe::names;
 
@@ -153,6 +154,13 @@ impl Engine {
             };
             tracing::warn!(sink, position, "gap: {}", gap.detail);
             self.gap_found(source, gap, pending)?;
+            if let Some(track) = self.sources.get(&source) {
+                let asks = track.asks.clone();
+                pending.then(move || {
+                    // A driver that is gone finds the gap in the store when it is back.
+                    let _ = asks.send(Ask::Scan);
+                });
+            }
         }
         Ok(())
     }

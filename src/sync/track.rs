@@ -33,6 +33,15 @@ pub struct RawChanges {
     pub redact: Vec<String>,
 }
 
+/// What the engine asks of a source's driver.
+#[derive(Debug)]
+pub enum Ask {
+    /// These records are to be read again.
+    Reread(Vec<Key>),
+    /// A gap was opened here: everything is to be read again.
+    Scan,
+}
+
 /// One source.
 pub struct SourceTrack {
     /// Its name.
@@ -41,8 +50,8 @@ pub struct SourceTrack {
     pub live: Arc<SourceLive>,
     /// To be told what is durable; none before the log is open.
     pub acknowledge: Option<Arc<dyn Acknowledge>>,
-    /// Where records to be read again are asked for.
-    pub repairs: mpsc::UnboundedSender<Vec<Key>>,
+    /// Where the driver is asked for what the engine finds to be due.
+    pub asks: mpsc::UnboundedSender<Ask>,
     /// Gaps that no scan has closed.
     pub open_gaps: Vec<GapId>,
     /// The rolling run of the stream.
