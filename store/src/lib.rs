@@ -25,6 +25,7 @@ mod query;
 mod readers;
 mod schema;
 mod shape;
+mod waiting;
 mod writer;
 
 pub use commit::{
