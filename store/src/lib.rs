@@ -25,7 +25,6 @@ mod query;
 mod readers;
 mod schema;
 mod shape;
-mod waiting;
 mod writer;
 
 pub use commit::{

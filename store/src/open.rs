@@ -287,8 +287,6 @@ fn stored_organization(connection: &Connection) -> Result<Option<String>, StoreE
 
 fn prepare_writer(connection: &Connection, options: &OpenOptions) -> Result<(), StoreError> {
     connection.busy_timeout(std::time::Duration::from_millis(BUSY_TIMEOUT_MS))?;
-    // Otherwise a cached statement is prepared again whenever another value is bound.
-    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     connection.pragma_update(None, "page_size", PAGE_BYTES)?;
     let mode: String =
         connection.pragma_update_and_check(None, "journal_mode", "WAL", |r| r.get(0))?;
@@ -329,7 +327,6 @@ pub(crate) fn connect_reader(path: &Path) -> Result<Connection, StoreError> {
     )?;
     connection.busy_timeout(std::time::Duration::from_millis(BUSY_TIMEOUT_MS))?;
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
-    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     connection.pragma_update(None, "query_only", true)?;
     connection.pragma_update(None, "cache_size", -READER_CACHE_KIB)?;
     connection.pragma_update(None, "mmap_size", 0)?;

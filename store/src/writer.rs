@@ -35,7 +35,6 @@ use crate::outbox::{self, OutboxBlock, Trimmed};
 use crate::position::Position;
 use crate::preload::{self, Preloaded};
 use crate::query;
-use crate::waiting::WaitingFilter;
 
 /// Bytes of a log frame: a page and its header.
 const FRAME_BYTES: u64 = 4096 + 24;
@@ -51,7 +50,6 @@ pub struct Writer {
     next_run: u64,
     delta: MatchDelta,
     preloaded: Preloaded,
-    waiting: WaitingFilter,
     log_frames: Arc<AtomicU64>,
     poisoned: Option<String>,
     /// Released last.
@@ -90,7 +88,6 @@ impl Writer {
         let identity = begin_generation(&mut connection, &options.organization)?;
         let counts = Counts::load(&connection)?;
         let delta = MatchDelta::load(&connection, options.match_delta_entries)?;
-        let waiting = WaitingFilter::load(&connection)?;
         let log_frames = Arc::new(AtomicU64::new(0));
         let seen = Arc::clone(&log_frames);
         connection.wal_hook(Some(move |_: &mut rusqlite::hooks::Wal, frames| {
@@ -107,7 +104,6 @@ impl Writer {
             counts,
             delta,
             preloaded: Preloaded::default(),
-            waiting,
             log_frames,
             poisoned: None,
             _lock: lock,
@@ -144,11 +140,7 @@ impl Writer {
         keys: impl IntoIterator<Item = &'k [u8]>,
     ) -> Result<(), StoreError> {
         let keys = keys.into_iter().collect();
-        // One reading transaction: each statement alone would take and leave its locks.
-        let outcome = (|| {
-            let reading = self.connection.unchecked_transaction()?;
-            self.preloaded.load_links(&reading, source, keys)
-        })();
+        let outcome = self.preloaded.load_links(&self.connection, source, keys);
         self.guard(outcome)
     }
 
@@ -158,10 +150,9 @@ impl Writer {
         hashes: impl IntoIterator<Item = MatchHash>,
     ) -> Result<(), StoreError> {
         let hashes = hashes.into_iter().collect();
-        let outcome = (|| {
-            let reading = self.connection.unchecked_transaction()?;
-            self.preloaded.load_owners(&reading, &self.delta, hashes)
-        })();
+        let outcome = self
+            .preloaded
+            .load_owners(&self.connection, &self.delta, hashes);
         self.guard(outcome)
     }
 
@@ -193,13 +184,6 @@ impl Writer {
         counts.next_user = self.next_user;
         counts.next_run = self.next_run;
         let (position, sequence) = (counts.next_position, counts.next_sequence);
-        if let Some(plan) = commit.plan.as_deref() {
-            for ((hash, ..), is_waiting) in &plan.waiting {
-                if *is_waiting {
-                    self.waiting.enter(*hash);
-                }
-            }
-        }
         let tx = self
             .connection
             .transaction_with_behavior(TransactionBehavior::Immediate)?;
@@ -590,9 +574,6 @@ impl State for Writer {
         hash: MatchHash,
         into: &mut Vec<(SourceId, KeyBytes)>,
     ) -> Result<(), StateError> {
-        if !self.waiting.may_have(hash) {
-            return Ok(());
-        }
         let outcome = query::waiting(&self.connection, hash, into);
         Ok(self.guard(outcome)?)
     }
