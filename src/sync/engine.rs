@@ -226,6 +226,7 @@ impl Engine {
     pub(super) fn commit(&mut self, pending: &mut Pending) -> Result<(), StoreError> {
         let mut done = std::mem::take(pending);
         if !done.has_effects() {
+            self.writer.release()?;
             done.run_answers();
             return Ok(());
         }
