@@ -144,6 +144,12 @@ impl EventBlock {
         self.bytes
     }
 
+    /// Makes room at once for what is to come, so that a large block does not grow through
+    /// ever larger copies of itself.
+    pub fn reserve(&mut self, additional_bytes: usize) {
+        self.bytes.reserve(additional_bytes);
+    }
+
     /// Appends an event.
     pub fn push(&mut self, event: &Event<'_>) {
         let out = &mut self.bytes;

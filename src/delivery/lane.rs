@@ -82,6 +82,12 @@ pub struct Lane {
     pub cancel: CancellationToken,
 }
 
+/// What a delivery of several parts has reached.
+struct Sent {
+    end: u64,
+    refused: Vec<Refused>,
+}
+
 enum Ended {
     Cancelled,
     Failed(ConnectorError),
@@ -250,8 +256,14 @@ impl Lane {
         blocks: &[Arc<OutboxBlock>],
         position: u64,
     ) -> Result<(u64, Vec<Refused>), Ended> {
+        let mut sent = Sent {
+            end: position,
+            refused: Vec::new(),
+        };
         let mut placed: Vec<Placed<'_>> = Vec::new();
         for block in blocks {
+            let at_most = EVENTS_PER_DELIVERY - placed.len();
+            placed.reserve(at_most.min(block.count as usize));
             for event in block.events() {
                 let event = event.map_err(|e| {
                     ConnectorError::definite(
@@ -268,34 +280,39 @@ impl Lane {
                         block: &block.bytes,
                     });
                 }
-            }
-        }
-        let mut end = position;
-        let mut all_refused = Vec::new();
-        for chunk in placed.chunks(EVENTS_PER_DELIVERY) {
-            if self.cancel.is_cancelled() {
-                break;
-            }
-            let records = self.renderer.render(chunk);
-            let count = records.len() as u64;
-            let last = chunk.last().map_or(end, |p| p.position);
-            if !records.is_empty() {
-                let refused = self.sink.deliver(records).await?;
-                for r in &refused {
-                    tracing::warn!(
-                        sink = self.name,
-                        position = r.sequence,
-                        reason = r.reason,
-                        "parked: {}",
-                        r.detail
-                    );
+                if placed.len() == EVENTS_PER_DELIVERY {
+                    self.deliver_chunk(&placed, &mut sent).await?;
+                    placed.clear();
                 }
-                all_refused.extend(refused);
             }
-            end = last;
-            self.measure(chunk, count);
         }
-        Ok((end, all_refused))
+        self.deliver_chunk(&placed, &mut sent).await?;
+        Ok((sent.end, sent.refused))
+    }
+
+    /// Delivers events at once, unless the lane is to end.
+    async fn deliver_chunk(&mut self, chunk: &[Placed<'_>], sent: &mut Sent) -> Result<(), Ended> {
+        let Some(last) = chunk.last().filter(|_| !self.cancel.is_cancelled()) else {
+            return Ok(());
+        };
+        let records = self.renderer.render(chunk);
+        let count = records.len() as u64;
+        if !records.is_empty() {
+            let refused = self.sink.deliver(records).await?;
+            for r in &refused {
+                tracing::warn!(
+                    sink = self.name,
+                    position = r.sequence,
+                    reason = r.reason,
+                    "parked: {}",
+                    r.detail
+                );
+            }
+            sent.refused.extend(refused);
+        }
+        sent.end = last.position;
+        self.measure(chunk, count);
+        Ok(())
     }
 
     fn measure(&self, chunk: &[Placed<'_>], records: u64) {

@@ -232,6 +232,7 @@ impl Engine {
             }
         }
         let history = track.history;
+        pending.plan.events.reserve(self.event_bytes * steps.len());
         if let Some(raw) = &track.raw_changes {
             let stream = Stream {
                 source,

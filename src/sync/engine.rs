@@ -51,7 +51,12 @@ pub struct Engine {
     retention: Retention,
     /// Names of all configured sinks: the outbox is trimmed behind the slowest of them.
     sinks: HashMap<String, u64>,
+    /// What an event took in the last large block, to make room for the next one.
+    pub(super) event_bytes: usize,
 }
+
+/// A block of fewer events grows as it likes.
+const LARGE_BLOCK: usize = 100;
 
 impl Engine {
     /// An engine over an open store.
@@ -72,6 +77,7 @@ impl Engine {
             hub,
             retention,
             sinks,
+            event_bytes: 0,
         }
     }
 
@@ -234,6 +240,10 @@ impl Engine {
         let now = now_us();
         self.roll_runs(&mut done, now);
         let rereads = std::mem::take(&mut done.plan.reread);
+        let events = &done.plan.events;
+        if events.len() >= LARGE_BLOCK {
+            self.event_bytes = events.as_bytes().len() / events.len() + 16;
+        }
         let mut commit = Commit {
             now_us: now,
             ..std::mem::take(&mut done.commit)

@@ -16,8 +16,9 @@ use crate::Result;
 use crate::employees::lsn;
 
 const STOP_LIMIT: Duration = Duration::from_secs(30);
-/// Often enough to time a run of seconds within a percent, seldom enough to cost nothing.
-const POLL: Duration = Duration::from_millis(20);
+/// Often enough to time a run of seconds within a percent; each question costs the daemon a
+/// look at its store, so not more often.
+const POLL: Duration = Duration::from_millis(50);
 
 /// What is needed of `/v1/status`.
 #[derive(Clone, Debug, Deserialize)]
