@@ -382,7 +382,11 @@ impl Engine {
             .map(|(_, s)| s)
             .collect();
         let images = last_images(&directory.rules, source, alive.iter().copied(), &mapped);
-        let raw_name = self.sources.get(&source).filter(|t| t.raw_changes).map(|t| t.name.clone());
+        let raw_name = self
+            .sources
+            .get(&source)
+            .filter(|t| t.raw_changes)
+            .map(|t| t.name.clone());
         if let Some(name) = raw_name.filter(|_| is_scan) {
             for step in &alive {
                 envelope::push(&step.change, source, &name, run, &mut pending.plan.events);
