@@ -87,8 +87,9 @@ impl Writer {
     ) -> Result<Writer, StoreError> {
         let identity = begin_generation(&mut connection, &options.organization)?;
         let mut counts = Counts::load(&connection)?;
-        counts.waiting =
+        let waiting: i64 =
             connection.query_row("SELECT COUNT(*) FROM waiting", [], |row| row.get(0))?;
+        counts.waiting = waiting.unsigned_abs();
         let delta = MatchDelta::load(&connection, options.match_delta_entries)?;
         let log_frames = Arc::new(AtomicU64::new(0));
         let seen = Arc::clone(&log_frames);

@@ -31,12 +31,12 @@ pub(super) struct Key {
 impl Key {
     /// The key of a value; none when nothing is left of it.
     pub(super) fn of(attribute: AttrId, value: &[u8]) -> Option<Key> {
-        let mut folded = Vec::with_capacity(value.len());
+        let mut folded = SmallVec::new();
         fold(value, &mut folded);
         (!folded.is_empty()).then(|| Key {
             attribute,
             hash: MatchHash::of(attribute, &folded),
-            folded: SmallVec::from_vec(folded),
+            folded,
         })
     }
 
@@ -52,9 +52,9 @@ impl Key {
 
     /// Whether a value has this key.
     fn is(&self, value: &[u8]) -> bool {
-        let mut folded = Vec::with_capacity(value.len());
+        let mut folded: SmallVec<[u8; 48]> = SmallVec::new();
         fold(value, &mut folded);
-        folded == self.folded[..]
+        folded == self.folded
     }
 }
 
