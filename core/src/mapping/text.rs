@@ -101,7 +101,6 @@ mod tests {
         reason = "a failed test should stop at once"
     )]
     use super::*;
-    use crate::attribute::EMAIL;
     use proptest::prelude::*;
 
     fn nfc(text: &str) -> String {

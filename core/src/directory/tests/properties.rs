@@ -81,6 +81,7 @@ fn no_role_is_lost(w: &World) {
 /// `PROPTEST_RNG_SEED` and `PROPTEST_CASES` take their place.
 fn config() -> ProptestConfig {
     let mut config = ProptestConfig {
+        cases: ProptestConfig::default().cases / 2,
         failure_persistence: None,
         ..ProptestConfig::default()
     };
