@@ -4,24 +4,32 @@ SHELL := /bin/bash
 INSTALL := tests/testbed/install
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench lint fmt testbed cargo
+.PHONY: help demo test bench bench-stages lint fmt testbed cargo
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: cargo ## the whole way on a private PostgreSQL; KAFKA=1 adds a real Apache Kafka
 	@$(INSTALL) build postgres $(if $(filter-out 0,$(KAFKA)),kafka)
-	cargo build --release --bin rollcall
-	@KAFKA=$(filter-out 0,$(KAFKA)) tests/demo/run
+	cargo build --release -p rollcall -p rollcall-demo --bin rollcall --bin rollcall-demo
+	@KAFKA=$(filter-out 0,$(KAFKA)) $${CARGO_TARGET_DIR:-target}/release/rollcall-demo
 
 test: cargo ## every test, against real servers
 	@$(INSTALL) build postgres postgres18 kafka
-	cargo test --workspace --no-fail-fast
+	cargo test --workspace --doc --no-fail-fast
+	cargo test --workspace --lib --bins --tests --no-fail-fast
 
 bench: cargo ## the figures; ONLY=<prefix> for one group, HUGE=1 for the 10 GB transaction
 	@$(INSTALL) build postgres kafka
-	cargo build --release
-	cargo run --release -p rollcall-bench -- $(if $(ONLY),--only $(ONLY)) $(if $(filter-out 0,$(HUGE)),--huge)
+	cargo build --release -p rollcall -p rollcall-bench
+	@$${CARGO_TARGET_DIR:-target}/release/rollcall-bench $(if $(ONLY),--only $(ONLY)) $(if $(filter-out 0,$(HUGE)),--huge) $(if $(filter-out 0,$(QUICK)),--quick)
+
+bench-stages: cargo ## what each stage of the way costs alone: decode, map, resolve, store, deliver
+	@$(INSTALL) build
+	cargo bench -p rollcall-postgres --bench decode
+	cargo bench -p rollcall-core --bench map --bench resolve
+	cargo bench -p rollcall-store --bench commit
+	cargo bench -p rollcall --bench deliver
 
 lint: cargo ## formatting and clippy, warnings are errors
 	@$(INSTALL) build

@@ -30,7 +30,7 @@ use crate::sync::clock::now_us;
 use crate::sync::driver::Driver;
 use crate::sync::engine::{Engine, Retention};
 use crate::sync::shared::{SourceLive, SourceSnapshot};
-use crate::sync::track::{RescanGuard, SourceTrack};
+use crate::sync::track::{RawChanges, RescanGuard, SourceTrack};
 use crate::sync::work::Work;
 use crate::{api, connect};
 
@@ -69,6 +69,8 @@ pub struct SourceEntry {
     pub name: String,
     /// What is going on.
     pub live: Arc<SourceLive>,
+    /// Asks for a scan that may apply so many leavers.
+    pub rescans: mpsc::UnboundedSender<u64>,
 }
 
 impl SourceEntry {
@@ -185,7 +187,7 @@ pub async fn run(config: Config, metrics: PrometheusHandle) -> Result<(), Failur
     within(deadline, "sources", drain(&mut driver_tasks)).await;
     if outcome.is_ok() {
         // What the drivers handed over is committed before the lanes are told to stop.
-        let _ = engine_tx.send(Work::Upkeep).await;
+        within(deadline, "engine", settled(&engine_tx)).await;
         within(deadline, "sinks", delivered(&shared)).await;
     }
     lanes_stop.cancel();
@@ -225,6 +227,14 @@ async fn upkeep(engine: mpsc::Sender<Work>) {
 
 async fn drain(tasks: &mut JoinSet<()>) {
     while tasks.join_next().await.is_some() {}
+}
+
+/// Waits until the engine has worked off what it was given; at once when it is gone.
+async fn settled(engine: &mpsc::Sender<Work>) {
+    let (reply, done) = oneshot::channel();
+    if engine.send(Work::Settle { reply }).await.is_ok() {
+        let _ = done.await;
+    }
 }
 
 /// Waits until every sink that is delivering has reached the head of the outbox.
@@ -342,6 +352,7 @@ impl Prepared {
             };
             let live = Arc::new(SourceLive::default());
             let (repairs, asked) = mpsc::unbounded_channel();
+            let (rescans, rescans_asked) = mpsc::unbounded_channel();
             tracks.insert(id, track(source, &live, repairs, &self.readers, id));
             drivers.push(Driver {
                 id,
@@ -359,12 +370,15 @@ impl Prepared {
                 page_rows: source.batch.page_rows,
                 page_bytes: usize::try_from(source.batch.page_size_bytes).unwrap_or(usize::MAX),
                 repairs: asked,
+                retry_max: source.retry_max,
+                rescans: rescans_asked,
                 cancel: CancellationToken::new(),
             });
             entries.push(SourceEntry {
                 id,
                 name: source.name.clone(),
                 live,
+                rescans,
             });
         }
         let names: Vec<(SourceId, String)> =
@@ -446,11 +460,13 @@ fn track(
     readers: &Readers,
     id: SourceId,
 ) -> SourceTrack {
-    let open_gaps = readers
-        .gaps(false, 100_000)
-        .unwrap_or_default()
-        .into_iter()
-        .filter(|g| g.source == id)
+    let mut gaps = readers.gaps(true, 100_000).unwrap_or_default();
+    gaps.retain(|g| g.source == id);
+    let histories = gaps.iter().filter(|g| g.gap.reason.is_other_history());
+    let history = (histories.count() % 256) as u8;
+    let open_gaps = gaps
+        .iter()
+        .filter(|g| g.closed_us.is_none())
         .map(|g| g.id)
         .collect();
     SourceTrack {
@@ -465,8 +481,12 @@ fn track(
             max_percent: source.rescan.max_leavers_percent,
             max_leavers: source.rescan.max_leavers,
         },
+        allowed_leavers: 0,
         state: "new",
         position: String::new(),
-        raw_changes: source.change_stream.is_some(),
+        raw_changes: source.change_stream.as_ref().map(|_| RawChanges {
+            redact: source.redact.clone(),
+        }),
+        history,
     }
 }

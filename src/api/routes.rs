@@ -6,7 +6,7 @@ use axum::Router;
 use axum::extract::{Path, Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 
 use super::views;
 use crate::daemon::Shared;
@@ -30,6 +30,7 @@ pub fn router(shared: Arc<Shared>) -> Router {
         .route("/v1/conflicts", get(conflicts))
         .route("/v1/runs", get(runs))
         .route("/v1/events", get(events))
+        .route("/v1/sources/{name}/rescan", post(rescan))
         .with_state(Arc::clone(&shared));
     public(shared).merge(v1)
 }
@@ -82,6 +83,28 @@ async fn events(
     Query(query): Query<views::EventQuery>,
 ) -> Response {
     answer(move || Ok(Some(views::events(&shared.readers, &query)?))).await
+}
+
+/// What a scan that an operator asks for may do.
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Rescan {
+    #[serde(default)]
+    max_leavers: u64,
+}
+
+async fn rescan(
+    State(shared): State<Arc<Shared>>,
+    Path(name): Path<String>,
+    Query(query): Query<Rescan>,
+) -> Response {
+    let Some(source) = shared.sources.iter().find(|s| s.name == name) else {
+        return StatusCode::NOT_FOUND.into_response();
+    };
+    match source.rescans.send(query.max_leavers) {
+        Ok(()) => axum::Json(serde_json::json!({ "source": name, "asked": true })).into_response(),
+        Err(_) => StatusCode::SERVICE_UNAVAILABLE.into_response(),
+    }
 }
 
 async fn answer<T: serde::Serialize + Send + 'static>(

@@ -68,6 +68,10 @@ impl From<rollcall_contract::ConnectorError> for Failure {
 
 impl From<std::io::Error> for Failure {
     fn from(e: std::io::Error) -> Failure {
+        // Whoever read the output has seen enough.
+        if e.kind() == std::io::ErrorKind::BrokenPipe {
+            return Failure::new(Exit::Ok, "");
+        }
         Failure::new(Exit::Failed, e.to_string())
     }
 }

@@ -13,6 +13,7 @@ pub mod exit;
 pub mod mapping;
 pub mod output;
 pub mod preview;
+pub mod rescan;
 pub mod run;
 pub mod runs;
 pub mod secret;
@@ -95,6 +96,9 @@ pub enum Command {
     /// List runs: loads, scans and stream windows with their counts.
     #[command(after_help = "Example:\n  rollcall runs --limit 10")]
     Runs(runs::Args),
+    /// Have the running daemon read a source again.
+    #[command(after_help = "Example:\n  rollcall rescan hr --max-leavers 120")]
+    Rescan(rescan::Args),
     /// Prove that the directory equals its source, or name the records that differ.
     #[command(after_help = "Examples:\n  rollcall verify hr\n  rollcall verify hr --show-values")]
     Verify(verify::Args),
@@ -130,6 +134,7 @@ fn dispatch(cli: &Cli) -> Result<Exit, Failure> {
         Command::Conflicts(args) => conflicts::run(cli, args),
         Command::Events(args) => events::run(cli, args),
         Command::Runs(args) => runs::run(cli, args),
+        Command::Rescan(args) => rescan::run(cli, args),
         Command::Verify(args) => verify::run(cli, args),
         Command::Mapping(args) => mapping::run(cli, args),
         Command::Secret(args) => {

@@ -53,6 +53,9 @@ pub(crate) fn table(head: &[&str], rows: &[Vec<String>]) -> Result<(), Failure> 
 
 /// Says on standard error what went wrong.
 pub(crate) fn complain(json: bool, failure: &Failure) {
+    if failure.sentence.is_empty() {
+        return;
+    }
     let text = if json {
         serde_json::json!({ "error": failure.sentence, "exit": failure.exit as u8 }).to_string()
     } else {

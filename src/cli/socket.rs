@@ -4,17 +4,43 @@ use std::io;
 use std::path::Path;
 
 use http_body_util::{BodyExt as _, Empty};
+use hyper::Method;
 use hyper::body::Bytes;
 use hyper_util::rt::TokioIo;
 
 use super::exit::{Exit, Failure};
 
-/// Asks the daemon; `None` when none is running.
+/// Reads from the daemon; `None` when none is running.
 ///
 /// # Errors
 /// When a daemon runs and does not answer as expected.
 pub(super) fn get<T: serde::de::DeserializeOwned>(
     socket: &Path,
+    path: &str,
+) -> Result<Option<T>, Failure> {
+    request(socket, Method::GET, path)
+}
+
+/// Has the daemon do something.
+///
+/// # Errors
+/// When none is running, or it does not answer as expected.
+pub(super) fn post<T: serde::de::DeserializeOwned>(
+    socket: &Path,
+    path: &str,
+) -> Result<T, Failure> {
+    request(socket, Method::POST, path)?.ok_or_else(|| {
+        let sentence = format!(
+            "no daemon runs behind {}; this command changes something and needs one. Fix: start `rollcall run`",
+            socket.display()
+        );
+        Failure::new(Exit::NotRunning, sentence)
+    })
+}
+
+fn request<T: serde::de::DeserializeOwned>(
+    socket: &Path,
+    method: Method,
     path: &str,
 ) -> Result<Option<T>, Failure> {
     super::runtime()?.block_on(async {
@@ -36,7 +62,7 @@ pub(super) fn get<T: serde::de::DeserializeOwned>(
                 return Err(Failure::new(Exit::Failed, sentence));
             }
         };
-        let answer = ask(stream, path).await.map_err(|e| {
+        let answer = ask(stream, method, path).await.map_err(|e| {
             Failure::new(
                 Exit::Failed,
                 format!("the daemon behind {} did not answer: {e}", socket.display()),
@@ -53,12 +79,15 @@ pub(super) fn get<T: serde::de::DeserializeOwned>(
 
 async fn ask(
     stream: tokio::net::UnixStream,
+    method: Method,
     path: &str,
 ) -> Result<Bytes, Box<dyn std::error::Error>> {
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     tokio::spawn(connection);
-    let request = hyper::Request::get(path)
+    let request = hyper::Request::builder()
+        .method(method)
+        .uri(path)
         .header("host", "rollcall")
         .body(Empty::<Bytes>::new())?;
     let response = sender.send_request(request).await?;

@@ -289,7 +289,15 @@ fn crossings(root: &Section<'_>, sources: &[SourceConfig], sinks: &[SinkConfig])
             }
             Some(sink) => {
                 let kafka = matches!(sink.destination, Destination::Kafka(_));
-                if kafka && stream.topic.is_none() {
+                if !kafka {
+                    document.reject(
+                        stream.place,
+                        format!("{key}.sink"),
+                        format!("{:?}, which is not a Kafka sink", stream.sink),
+                        "a Kafka sink, which has topics",
+                        "name a Kafka sink, or remove change_stream",
+                    );
+                } else if stream.topic.is_none() {
                     document.reject(
                         stream.place,
                         format!("{key}.topic"),

@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::hub::Hub;
 use super::render::{Placed, Renderer};
 use crate::observe::names;
-use crate::sync::backoff::Backoff;
+use crate::sync::backoff::{self, Backoff};
 use crate::sync::work::Work;
 
 /// At most so many events go into one delivery (one Kafka transaction).
@@ -35,8 +35,6 @@ const REPORT_EVERY: Duration = Duration::from_secs(1);
 pub struct SinkLive {
     /// The last position that is certain.
     pub position: AtomicU64,
-    /// Records that the destination refused since the start.
-    pub refused: AtomicU64,
     state: std::sync::Mutex<(String, String)>,
 }
 
@@ -99,7 +97,7 @@ impl Lane {
     /// Runs until cancelled; then everything that is in the outbox at that moment was either
     /// delivered or stays for the next start.
     pub async fn run(mut self) {
-        let mut backoff = Backoff::default();
+        let mut backoff = Backoff::new(backoff::LONGEST);
         self.live
             .position
             .store(self.stored_position, Ordering::Relaxed);
@@ -113,9 +111,9 @@ impl Lane {
                 break;
             }
             let (state, wait) = if e.is_transient() {
-                ("waiting", backoff.next())
+                ("waiting", backoff.pause())
             } else {
-                ("refused", Backoff::SLOWEST)
+                ("refused", backoff.longest())
             };
             tracing::warn!(
                 sink = self.name,
@@ -292,9 +290,6 @@ impl Lane {
                         r.detail
                     );
                 }
-                self.live
-                    .refused
-                    .fetch_add(refused.len() as u64, Ordering::Relaxed);
                 all_refused.extend(refused);
             }
             end = last;

@@ -105,11 +105,15 @@ pub fn refresh(shared: &Shared) {
         gauge!(names::LAG_SECONDS, "source" => name.clone()).set(source.lag_seconds(&live));
     }
     gauge!(names::OUTBOX_HEAD).set(*shared.hub.head().borrow() as f64);
+    let parked = shared.readers.parked_counts().unwrap_or_default();
     for sink in &shared.sinks {
+        let stored = parked
+            .iter()
+            .find(|(name, _)| *name == sink.name)
+            .map_or(0, |(_, n)| *n);
         gauge!(names::SINK_POSITION, "sink" => sink.name.clone())
             .set(sink.live.position.load(Ordering::Relaxed) as f64);
-        gauge!(names::PARKED, "sink" => sink.name.clone())
-            .set(sink.live.refused.load(Ordering::Relaxed) as f64);
+        gauge!(names::PARKED, "sink" => sink.name.clone()).set(stored as f64);
     }
     if let Ok(counts) = shared.readers.counts() {
         gauge!(names::USERS, "active" => "true").set(counts.active as f64);

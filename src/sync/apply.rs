@@ -26,9 +26,10 @@ use smallvec::SmallVec;
 
 use super::clock::now_us;
 use super::engine::Engine;
-use super::envelope;
+use super::envelope::Stream;
 use super::pending::Pending;
 use super::scanning::seen_hash;
+use super::track::TxMark;
 use super::window::Purpose;
 use super::work::{Changes, PageWork};
 use crate::config::{self, Config};
@@ -230,10 +231,16 @@ impl Engine {
                 scan.absent.remove(key);
             }
         }
-        if track.raw_changes {
-            let name = track.name.clone();
+        let history = track.history;
+        if let Some(raw) = &track.raw_changes {
+            let stream = Stream {
+                source,
+                name: &track.name,
+                run,
+                redact: &raw.redact,
+            };
             for step in &steps {
-                envelope::push(&step.change, source, &name, run, &mut pending.plan.events);
+                stream.push(&step.change, &mut pending.plan.events);
             }
         }
         let directory = &mut self.directory;
@@ -251,13 +258,14 @@ impl Engine {
         for step in &steps {
             let change = &step.change;
             let tx = change.tx();
+            let mark = TxMark::new(&tx.id, history);
             pending.changes += 1;
             let reference = |key: &'_ Key, old_key: Option<&'_ Key>| -> (Key, Option<Key>) {
                 (key.clone(), old_key.filter(|old| *old != key).cloned())
             };
             match (change.op(), &step.key, &step.old_key) {
                 (Op::Delete, _, Some(key)) => {
-                    let change = change_ref(key, None, tx, change.ordinal(), Origin::Log);
+                    let change = change_ref(key, None, tx, Some(&mark), change.ordinal());
                     resolver
                         .remove(source, &change, LeaverReason::Deleted)
                         .map_err(failed)?;
@@ -265,8 +273,8 @@ impl Engine {
                 (Op::Insert | Op::Update | Op::Read, Some(key), old_key) => {
                     let (key, old_key) = reference(key, old_key.as_ref());
                     let Some(index) = step.mapped else { continue };
-                    let change_ref =
-                        change_ref(&key, old_key.as_ref(), tx, change.ordinal(), Origin::Log);
+                    let old = old_key.as_ref();
+                    let change_ref = change_ref(&key, old, tx, Some(&mark), change.ordinal());
                     let row = mapped.row(index);
                     if row.outcome() == Outcome::Deferred {
                         let stored_under = old_key.as_ref().unwrap_or(&key);
@@ -372,6 +380,7 @@ impl Engine {
             Some(scan) if is_scan => scan.run.row.id,
             _ => self.stream_run(source, now)?,
         };
+        let history = self.sources.get(&source).map_or(0, |t| t.history);
         let steps = steps(&page.rows);
         self.preload(source, &steps, &mapped)?;
         let directory = &mut self.directory;
@@ -382,14 +391,17 @@ impl Engine {
             .map(|(_, s)| s)
             .collect();
         let images = last_images(&directory.rules, source, alive.iter().copied(), &mapped);
-        let raw_name = self
-            .sources
-            .get(&source)
-            .filter(|t| t.raw_changes)
-            .map(|t| t.name.clone());
-        if let Some(name) = raw_name.filter(|_| is_scan) {
+        if let Some(track) = self.sources.get(&source).filter(|_| is_scan)
+            && let Some(raw) = &track.raw_changes
+        {
+            let stream = Stream {
+                source,
+                name: &track.name,
+                run,
+                redact: &raw.redact,
+            };
             for step in &alive {
-                envelope::push(&step.change, source, &name, run, &mut pending.plan.events);
+                stream.push(&step.change, &mut pending.plan.events);
             }
         }
         let mut absent = Vec::new();
@@ -409,12 +421,12 @@ impl Engine {
                     resolver.unreadable_key();
                     continue;
                 };
-                if is_newer(&mut resolver, source, key, &page)? {
+                if is_newer(&mut resolver, source, key, &page, history)? {
                     continue;
                 }
                 pending.changes += 1;
                 let tx = step.change.tx();
-                let change_ref = change_ref(key, None, tx, step.change.ordinal(), Origin::Scan);
+                let change_ref = change_ref(key, None, tx, None, step.change.ordinal());
                 let row = mapped.row(index);
                 if row.outcome() == Outcome::Deferred {
                     let mapper = &mappers[step.change.table_index()];
@@ -434,7 +446,7 @@ impl Engine {
                 }
             }
             for key in &page.absent {
-                if !is_newer(&mut resolver, source, key, &page)? {
+                if !is_newer(&mut resolver, source, key, &page, history)? {
                     absent.push(key.clone());
                 }
             }
@@ -600,21 +612,21 @@ fn change_ref<'a>(
     key: &'a Key,
     old_key: Option<&'a Key>,
     tx: &'a rollcall_contract::Tx,
+    mark: Option<&'a TxMark>,
     ordinal: u32,
-    origin: Origin,
 ) -> ChangeRef<'a> {
     ChangeRef {
         key: key.as_bytes(),
         old_key: old_key.map(Key::as_bytes),
-        tx: if origin == Origin::Scan {
-            &[]
-        } else {
-            &tx.id.0
-        },
+        tx: mark.map_or(&[], TxMark::as_bytes),
         position: tx.position(),
         ordinal,
         commit_us: tx.commit_us,
-        origin,
+        origin: if mark.is_some() {
+            Origin::Log
+        } else {
+            Origin::Scan
+        },
     }
 }
 
@@ -644,8 +656,10 @@ fn is_newer(
     source: SourceId,
     key: &Key,
     page: &super::window::HeldPage,
+    history: u8,
 ) -> Result<bool, StoreError> {
     let stored: Option<TxId> = resolver.link_tx(source, key.as_bytes()).map_err(failed)?;
+    let stored = stored.and_then(|tx| TxMark::of_history(tx, history));
     Ok(stored.is_some_and(|tx| page.window.may_be_newer(&tx)))
 }
 

@@ -3,39 +3,45 @@
 
 use std::time::Duration;
 
+/// The longest pause where the configuration says nothing else.
+pub const LONGEST: Duration = Duration::from_secs(30);
+
+const FIRST: Duration = Duration::from_millis(200);
+
 /// Ever longer pauses.
 pub struct Backoff {
     next: Duration,
-}
-
-impl Default for Backoff {
-    fn default() -> Self {
-        Backoff {
-            next: Backoff::FIRST,
-        }
-    }
+    longest: Duration,
 }
 
 impl Backoff {
-    const FIRST: Duration = Duration::from_millis(200);
-    /// The longest pause, also used where only an operator can mend things.
-    pub const SLOWEST: Duration = Duration::from_secs(30);
+    /// Pauses up to the longest one.
+    pub fn new(longest: Duration) -> Backoff {
+        Backoff {
+            next: FIRST.min(longest),
+            longest,
+        }
+    }
 
     /// The next pause.
-    #[allow(clippy::should_implement_trait, reason = "a pause is not an item")]
-    pub fn next(&mut self) -> Duration {
+    pub fn pause(&mut self) -> Duration {
         let mut random = [0u8; 1];
         let share = match getrandom::fill(&mut random) {
             Ok(()) => u32::from(random[0]),
             Err(_) => 128,
         };
         let wait = self.next / 2 + self.next / 512 * share;
-        self.next = (self.next * 2).min(Backoff::SLOWEST);
+        self.next = (self.next * 2).min(self.longest);
         wait
+    }
+
+    /// The longest pause: for what only an operator can mend.
+    pub fn longest(&self) -> Duration {
+        self.longest
     }
 
     /// It worked: begin with short pauses again.
     pub fn reset(&mut self) {
-        self.next = Backoff::FIRST;
+        self.next = FIRST.min(self.longest);
     }
 }

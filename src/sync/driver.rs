@@ -62,6 +62,10 @@ pub struct Driver {
     pub page_bytes: usize,
     /// Records that the engine wants read again.
     pub repairs: mpsc::UnboundedReceiver<Vec<Key>>,
+    /// The longest pause between two attempts.
+    pub retry_max: Duration,
+    /// Scans that an operator asks for, each with the leavers that it may apply.
+    pub rescans: mpsc::UnboundedReceiver<u64>,
     /// Ends the driver.
     pub cancel: CancellationToken,
 }
@@ -98,15 +102,15 @@ impl Driver {
     /// Runs until cancelled. Failures are retried for ever: quickly and ever slower when
     /// they may mend themselves, slowly when an operator is needed.
     pub async fn run(mut self) {
-        let mut delay = Backoff::default();
+        let mut delay = Backoff::new(self.retry_max);
         loop {
             let (state, wait, reason) = match self.session(&mut delay).await {
                 Ok(never) => match never {},
                 Err(Ended::Cancelled | Ended::EngineGone) => return,
                 Err(Ended::Failed(e)) if e.is_transient() => {
-                    ("waiting", delay.next(), e.to_string())
+                    ("waiting", delay.pause(), e.to_string())
                 }
-                Err(Ended::Failed(e)) => ("refused", Backoff::SLOWEST, e.to_string()),
+                Err(Ended::Failed(e)) => ("refused", delay.longest(), e.to_string()),
             };
             tracing::warn!(
                 source = self.name,
@@ -189,6 +193,7 @@ impl Driver {
             repairs: resume.repairs,
             read: None,
             mappers: Vec::new(),
+            scan_due: false,
         };
         let ended = session.run(&mut *stream, scan_due).await;
         if let Some(read) = session.read.take() {
@@ -244,6 +249,8 @@ struct Session<'a> {
     repairs: Vec<Key>,
     read: Option<Read>,
     mappers: Vec<(Arc<TableSchema>, Arc<Mapper>)>,
+    /// A scan is to begin.
+    scan_due: bool,
 }
 
 impl Session<'_> {
@@ -253,10 +260,9 @@ impl Session<'_> {
         scan_due: bool,
     ) -> Result<std::convert::Infallible, Ended> {
         let schema = self.driver.source.schema().await?;
-        let (_, mapping_changed) = self.bind(&schema).await?;
-        if scan_due || mapping_changed {
-            self.begin_scan().await?;
-        } else {
+        self.bind(&schema).await?;
+        self.scan_due |= scan_due;
+        if !self.scan_due {
             self.driver.state("streaming", String::new()).await?;
         }
         let mut hurry = tokio::time::interval(HURRY);
@@ -270,6 +276,14 @@ impl Session<'_> {
                 page = finished(&mut self.read) => self.page_came(page).await?,
                 keys = self.driver.repairs.recv() => match keys {
                     Some(keys) => self.repairs.extend(keys),
+                    None => return Err(Ended::EngineGone),
+                },
+                up_to = self.driver.rescans.recv() => match up_to {
+                    Some(up_to) => {
+                        let source = self.driver.id;
+                        self.driver.engine.send(Work::AllowLeavers { source, up_to }).await?;
+                        self.scan_due = true;
+                    }
                     None => return Err(Ended::EngineGone),
                 },
                 item = stream.next() => self.item(item?).await?,
@@ -336,7 +350,8 @@ impl Session<'_> {
                 gap,
             })
             .await?;
-        self.begin_scan().await
+        self.scan_due = true;
+        Ok(())
     }
 
     /// TRUNCATE is the absence of everybody at once. It is never believed from the log
@@ -380,6 +395,9 @@ impl Session<'_> {
 
     /// Applies pages whose windows are closed and starts the next read.
     async fn advance(&mut self) -> Result<(), Ended> {
+        if std::mem::take(&mut self.scan_due) {
+            self.begin_scan().await?;
+        }
         while let Some(page) = self.windows.pop_closed(&self.cursor) {
             self.apply(page).await?;
         }
@@ -418,7 +436,7 @@ impl Session<'_> {
                     let reason = match result.leavers_held_back {
                         0 => String::new(),
                         n => format!(
-                            "{n} records are absent from the source; deactivating that many people at once needs a look: see `rollcall runs`."
+                            "{n} records are absent from the source; deactivating that many people at once needs a look: see `rollcall runs`, then `rollcall rescan`."
                         ),
                     };
                     self.driver.state("streaming", reason).await?;
@@ -527,13 +545,13 @@ impl Session<'_> {
         let known = |(s, _): &&(Arc<TableSchema>, _)| Arc::ptr_eq(s, schema) || s == schema;
         match self.mappers.iter().find(known) {
             Some((_, mapper)) => Ok(Arc::clone(mapper)),
-            None => Ok(self.bind(schema).await?.0),
+            None => self.bind(schema).await,
         }
     }
 
-    /// Binds the mapping to a schema; also says whether a scan is due because the mapping
-    /// changed.
-    async fn bind(&mut self, schema: &Arc<TableSchema>) -> Result<(Arc<Mapper>, bool), Ended> {
+    /// Binds the mapping to a schema. A scan is due when the mapping changed, or when the
+    /// columns did in a way that the log does not bring to old rows.
+    async fn bind(&mut self, schema: &Arc<TableSchema>) -> Result<Arc<Mapper>, Ended> {
         let source = self.driver.id;
         let schemas = self
             .driver
@@ -543,8 +561,11 @@ impl Session<'_> {
                 reply,
             })
             .await?;
-        let mapper =
-            super::mapper::compile(&self.driver.mapping, &schemas, &self.driver.attributes)?;
+        let mapper = super::mapper::compile(
+            &self.driver.mapping,
+            &schemas.versions,
+            &self.driver.attributes,
+        )?;
         let mapper = Arc::new(mapper);
         let changed = self
             .driver
@@ -555,7 +576,8 @@ impl Session<'_> {
             })
             .await?;
         self.mappers.push((Arc::clone(schema), Arc::clone(&mapper)));
-        Ok((mapper, changed))
+        self.scan_due |= changed || schemas.scan_due;
+        Ok(mapper)
     }
 
     /// Looks for rows of the table that share a match key, before a first load: of such rows

@@ -27,7 +27,7 @@ use crate::observe::names;
 /// A lot is closed at so many changes …
 const LOT_CHANGES: usize = 20_000;
 /// … or so many bytes of log, whichever comes first.
-const LOT_BYTES: usize = 16 << 20;
+const LOT_BYTES: usize = 8 << 20;
 
 /// After so long without a change the store takes in its log and gives memory back.
 const QUIET_US: i64 = 5_000_000;
@@ -205,7 +205,18 @@ impl Engine {
             Work::StoreRestored { sink, position } => {
                 self.store_restored(&sink, position, pending)?
             }
+            Work::AllowLeavers { source, up_to } => {
+                if let Some(track) = self.sources.get_mut(&source) {
+                    track.allowed_leavers = up_to;
+                }
+            }
             Work::Upkeep => self.upkeep(pending)?,
+            Work::Settle { reply } => {
+                self.end_all_runs(pending, now_us());
+                pending.then(move || {
+                    let _ = reply.send(());
+                });
+            }
             Work::Stop => {}
         }
         Ok(())
@@ -215,6 +226,7 @@ impl Engine {
     pub(super) fn commit(&mut self, pending: &mut Pending) -> Result<(), StoreError> {
         let mut done = std::mem::take(pending);
         if !done.has_effects() {
+            self.writer.release()?;
             done.run_answers();
             return Ok(());
         }

@@ -7,87 +7,103 @@
 //! is text; a value that the log does not carry is Debezium's own placeholder, which is
 //! part of that format.
 
-use rollcall_contract::{Before, Cell, Change, Class, Op, Row, TableSchema};
+use rollcall_contract::{Before, Cell, Change, Class, Column, Op, Row, TableSchema};
 use rollcall_core::event::{Event, EventBlock, EventKind};
 use rollcall_core::id::{RunId, SourceId};
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 const UNAVAILABLE: &str = "__debezium_unavailable_value";
 
-/// Adds a change to the block.
-pub(super) fn push(
-    change: &Change<'_>,
-    source: SourceId,
-    name: &str,
-    run: RunId,
-    events: &mut EventBlock,
-) {
-    let table = change.table();
-    let tx = change.tx();
-    let before = match change.before() {
-        Before::None => Value::Null,
-        Before::Key(row) => key_of(table, &row),
-        Before::Full(row) => image(table, &row),
-    };
-    let after = change.after().map_or(Value::Null, |row| image(table, &row));
-    let op = match change.op() {
-        Op::Read => "r",
-        Op::Insert => "c",
-        Op::Update => "u",
-        Op::Delete => "d",
-        Op::Truncate => "t",
-    };
-    let body = serde_json::json!({
-        "before": before,
-        "after": after,
-        "source": {
-            "connector": "rollcall",
-            "version": env!("CARGO_PKG_VERSION"),
-            "name": name,
+/// The raw stream of one source.
+pub(super) struct Stream<'a> {
+    /// Which source.
+    pub(super) source: SourceId,
+    /// Its name.
+    pub(super) name: &'a str,
+    /// The run that publishes.
+    pub(super) run: RunId,
+    /// Columns that are left out: their values go nowhere, and not into the outbox either.
+    pub(super) redact: &'a [String],
+}
+
+impl Stream<'_> {
+    /// Adds a change to the block.
+    pub(super) fn push(&self, change: &Change<'_>, events: &mut EventBlock) {
+        let table = change.table();
+        let tx = change.tx();
+        let before = match change.before() {
+            Before::None => Value::Null,
+            Before::Key(row) => self.key_of(table, &row),
+            Before::Full(row) => self.image(table, &row),
+        };
+        let after = change
+            .after()
+            .map_or(Value::Null, |row| self.image(table, &row));
+        let op = match change.op() {
+            Op::Read => "r",
+            Op::Insert => "c",
+            Op::Update => "u",
+            Op::Delete => "d",
+            Op::Truncate => "t",
+        };
+        let body = serde_json::json!({
+            "before": before,
+            "after": after,
+            "source": {
+                "connector": "rollcall",
+                "version": env!("CARGO_PKG_VERSION"),
+                "name": self.name,
+                "ts_ms": tx.commit_us / 1000,
+                "snapshot": if change.op() == Op::Read { "true" } else { "false" },
+                "schema": table.table.schema,
+                "table": table.table.name,
+                "position": tx.position(),
+                "ordinal": change.ordinal(),
+            },
+            "op": op,
             "ts_ms": tx.commit_us / 1000,
-            "snapshot": if change.op() == Op::Read { "true" } else { "false" },
-            "schema": table.table.schema,
-            "table": table.table.name,
-            "position": tx.position(),
-            "ordinal": change.ordinal(),
-        },
-        "op": op,
-        "ts_ms": tx.commit_us / 1000,
-    });
-    let key = change
-        .after()
-        .or_else(|| Before::row(change.before()))
-        .map_or_else(String::new, |row| key_of(table, &row).to_string());
-    let id = format!("{name}\n{}\n{}", tx.position(), change.ordinal());
-    events.push(&Event {
-        kind: EventKind::RawChange,
-        id: xxhash_rust::xxh3::xxh3_128(id.as_bytes()).to_be_bytes(),
-        user: None,
-        source: Some(source),
-        time_us: tx.commit_us,
-        run,
-        position: tx.position(),
-        key: key.as_bytes(),
-        data: body.to_string().as_bytes(),
-    });
-}
-
-fn image(table: &TableSchema, row: &Row<'_>) -> Value {
-    let cells = table.columns.iter().zip(row.cells());
-    Value::Object(
-        cells
-            .map(|(column, cell)| (column.name.clone(), value(column.class, cell)))
-            .collect(),
-    )
-}
-
-fn key_of(table: &TableSchema, row: &Row<'_>) -> Value {
-    let mut key = Map::new();
-    for &i in &table.key {
-        let column = &table.columns[i];
-        key.insert(column.name.clone(), value(column.class, row.cell(i)));
+        });
+        let key = change
+            .after()
+            .or_else(|| Before::row(change.before()))
+            .map_or_else(String::new, |row| self.key_of(table, &row).to_string());
+        let id = format!("{}\n{}\n{}", self.name, tx.position(), change.ordinal());
+        events.push(&Event {
+            kind: EventKind::RawChange,
+            id: xxhash_rust::xxh3::xxh3_128(id.as_bytes()).to_be_bytes(),
+            user: None,
+            source: Some(self.source),
+            time_us: tx.commit_us,
+            run: self.run,
+            position: tx.position(),
+            key: key.as_bytes(),
+            data: body.to_string().as_bytes(),
+        });
     }
-    Value::Object(key)
+
+    fn shows(&self, column: &Column) -> bool {
+        !self.redact.contains(&column.name)
+    }
+
+    fn image(&self, table: &TableSchema, row: &Row<'_>) -> Value {
+        let cells = table.columns.iter().zip(row.cells());
+        let shown = cells.filter(|(column, _)| self.shows(column));
+        Value::Object(
+            shown
+                .map(|(column, cell)| (column.name.clone(), value(column.class, cell)))
+                .collect(),
+        )
+    }
+
+    fn key_of(&self, table: &TableSchema, row: &Row<'_>) -> Value {
+        let columns = table.key.iter().map(|&i| (i, &table.columns[i]));
+        let shown = columns.filter(|(_, column)| self.shows(column));
+        Value::Object(
+            shown
+                .map(|(i, column)| (column.name.clone(), value(column.class, row.cell(i))))
+                .collect(),
+        )
+    }
 }
 
 fn value(class: Class, cell: Cell<'_>) -> Value {

@@ -53,9 +53,12 @@ impl Engine {
         pending: &mut Pending,
     ) -> Result<(), StoreError> {
         let now = now_us();
-        let Some(track) = self.sources.get(&source) else {
+        let Some(track) = self.sources.get_mut(&source) else {
             return Ok(());
         };
+        if gap.reason.is_other_history() {
+            track.history = track.history.wrapping_add(1);
+        }
         let name = track.name.clone();
         metrics::counter!(names::GAPS, "source" => name.clone(), "reason" => gap.reason.as_str())
             .increment(1);

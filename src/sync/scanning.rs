@@ -44,15 +44,15 @@ impl Engine {
         let interrupted = match self.sources.get_mut(&source).and_then(|t| t.scan.take()) {
             Some(scan) => Some((scan.row, scan.run.row, scan.closes)),
             None => match self.readers.scan(source)? {
-                Some(row) => self
-                    .readers
-                    .run(row.run)?
-                    .map(|run| (row, run, gaps.clone())),
+                Some(row) => {
+                    let closes = serde_json::from_str(&row.detail).unwrap_or_default();
+                    self.readers.run(row.run)?.map(|run| (row, run, closes))
+                }
                 None => None,
             },
         };
         let (row, run, place) = match interrupted {
-            Some((row, run, closes)) if closes == gaps => {
+            Some((row, run, closes)) if closes == gaps && !gaps.is_empty() => {
                 let place = ScanPlace {
                     after: row.after.clone(),
                     next_page: row.pages,
@@ -88,7 +88,7 @@ impl Engine {
                     pages: 0,
                     rows: 0,
                     started_us: now,
-                    detail: String::new(),
+                    detail: serde_json::to_string(&gaps).unwrap_or_default(),
                 };
                 pending.commit.scans.push(row.clone());
                 let place = ScanPlace {
@@ -185,13 +185,14 @@ impl Engine {
             return Ok(ScanResult::default());
         };
         let guard = track.guard;
+        let allowed = std::mem::take(&mut track.allowed_leavers);
         let mut run = scan.run.row;
         run.to = Some(track.position.clone()).filter(|p| !p.is_empty());
         let absent: Vec<Key> = scan.absent.into_iter().collect();
         let (leavers, linked) = self.count_leavers(source, &absent)?;
         let mut result = ScanResult::default();
         let mut outcome = ("completed", None);
-        if guard.allows(leavers, linked) {
+        if guard.allows(leavers, linked) || leavers <= allowed {
             for key in &absent {
                 self.remove_absent(source, key, LeaverReason::Absent, run.id, now, pending)?;
             }

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use rollcall_contract::{Acknowledge, Key};
+use rollcall_contract::{Acknowledge, Key, TxId};
 use rollcall_core::id::MatchHash;
 use rollcall_store::{GapId, RunRow, ScanRow};
 use tokio::sync::mpsc;
@@ -26,6 +26,13 @@ impl RescanGuard {
     }
 }
 
+/// How the raw changes of a source are published.
+#[derive(Clone, Debug)]
+pub struct RawChanges {
+    /// Columns that are left out of every image.
+    pub redact: Vec<String>,
+}
+
 /// One source.
 pub struct SourceTrack {
     /// Its name.
@@ -44,12 +51,47 @@ pub struct SourceTrack {
     pub scan: Option<ScanTrack>,
     /// The limit on leavers found by a scan.
     pub guard: RescanGuard,
+    /// What an operator allows the next scan beyond the guard.
+    pub allowed_leavers: u64,
     /// Where the source stands.
     pub state: &'static str,
     /// Position of the last change applied.
     pub position: String,
     /// Whether raw changes are published.
-    pub raw_changes: bool,
+    pub raw_changes: Option<RawChanges>,
+    /// Number of the source's history: one more with each gap behind which another one
+    /// began. Wraps; what is compared lies one gap apart.
+    pub history: u8,
+}
+
+/// A transaction as it is stored with a record: its id, and the number of the history that
+/// the id belongs to.
+///
+/// The ids of a restored database begin again below what was stored before, so an id of
+/// another history must never be asked whether it is newer than a page: the page would lose
+/// against a transaction that no longer exists.
+#[derive(Clone, Debug)]
+pub(super) struct TxMark(TxId);
+
+impl TxMark {
+    /// Stores nothing for a row without a transaction.
+    pub(super) fn new(id: &TxId, history: u8) -> TxMark {
+        let mut bytes = id.0.clone();
+        if !bytes.is_empty() {
+            bytes.push(history);
+        }
+        TxMark(TxId(bytes))
+    }
+
+    /// What is stored.
+    pub(super) fn as_bytes(&self) -> &[u8] {
+        &self.0.0
+    }
+
+    /// The id, if it was stored in this history.
+    pub(super) fn of_history(mut stored: TxId, history: u8) -> Option<TxId> {
+        (stored.0.pop() == Some(history)).then_some(stored)
+    }
 }
 
 /// A run and whether its row differs from the stored one.
@@ -85,6 +127,15 @@ pub struct ScanTrack {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_transaction_of_another_history_is_never_compared() {
+        let id = TxId([1, 2, 3].into_iter().collect());
+        let stored = TxId(TxMark::new(&id, 7).as_bytes().iter().copied().collect());
+        assert_eq!(TxMark::of_history(stored.clone(), 7), Some(id));
+        assert_eq!(TxMark::of_history(stored, 8), None);
+        assert!(TxMark::new(&TxId::default(), 7).as_bytes().is_empty());
+    }
 
     #[test]
     fn a_scan_may_remove_few_or_a_small_share_and_nothing_more() {

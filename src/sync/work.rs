@@ -44,8 +44,8 @@ pub enum Work {
         source: SourceId,
         /// Its columns.
         schema: Arc<TableSchema>,
-        /// All schemas of this source that shadows may still refer to, the wanted one last.
-        reply: oneshot::Sender<Vec<(u32, TableSchema)>>,
+        /// What is known of the table's columns.
+        reply: oneshot::Sender<KnownSchemas>,
     },
     /// The source's rows are mapped by this from here on.
     Mapper {
@@ -114,8 +114,31 @@ pub enum Work {
     },
     /// Periodic upkeep of the outbox and the write-ahead log.
     Upkeep,
+    /// An operator has looked: the next scan may apply so many leavers, whatever the guard
+    /// says.
+    AllowLeavers {
+        /// Of which source.
+        source: SourceId,
+        /// At most so many.
+        up_to: u64,
+    },
+    /// The daemon stops: everything sent before is committed, and the runs of streams end,
+    /// so that sinks can still be given all of it.
+    Settle {
+        /// Told behind the commit.
+        reply: oneshot::Sender<()>,
+    },
     /// Ends the engine after everything sent before.
     Stop,
+}
+
+/// See [`Work::Schema`].
+#[derive(Debug)]
+pub struct KnownSchemas {
+    /// All schemas of this source that shadows may still refer to, the wanted one last.
+    pub versions: Vec<(u32, TableSchema)>,
+    /// Whether a scan is due because rows may have values that the log does not bring.
+    pub scan_due: bool,
 }
 
 /// See [`Work::Resume`].

@@ -20,7 +20,7 @@ use rollcall_core::attribute::{AttrId, AttrType, FIRST_CUSTOM};
 use rollcall_core::conflict::{ConflictRow, Fingerprint};
 use rollcall_core::id::{MatchHash, RunId, SourceId, UserRow};
 use rollcall_core::state::{KeyBytes, LinkTarget, State, StateError};
-use rusqlite::{Connection, OptionalExtension, TransactionBehavior};
+use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior};
 use smallvec::SmallVec;
 use uuid::Uuid;
 
@@ -142,6 +142,7 @@ impl Writer {
         source: SourceId,
         keys: impl IntoIterator<Item = &'k [u8]>,
     ) -> Result<(), StoreError> {
+        self.read_as_one()?;
         let keys = keys.into_iter().collect();
         let outcome = self.preloaded.load_links(&self.connection, source, keys);
         self.guard(outcome)
@@ -187,18 +188,20 @@ impl Writer {
         counts.next_user = self.next_user;
         counts.next_run = self.next_run;
         let (position, sequence) = (counts.next_position, counts.next_sequence);
-        let tx = self
-            .connection
-            .transaction_with_behavior(TransactionBehavior::Immediate)?;
+        // What was read beforehand was read in a transaction, which goes on as the writing one:
+        // nobody else writes, so it cannot be too old for that.
+        if self.connection.is_autocommit() {
+            self.connection.execute_batch("BEGIN IMMEDIATE")?;
+        }
         let applied = apply::apply(
-            &tx,
+            &self.connection,
             commit,
             &self.counts,
             counts,
             &self.delta,
             &self.preloaded,
         )?;
-        tx.commit()?;
+        self.connection.execute_batch("COMMIT")?;
 
         self.counts = applied.counts;
         self.delta
@@ -257,9 +260,7 @@ impl Writer {
         let mut counts = self.counts.clone();
         counts.outbox_blocks = counts.outbox_blocks.saturating_sub(trimmed.blocks);
         counts.outbox_bytes = counts.outbox_bytes.saturating_sub(trimmed.bytes);
-        let tx = self
-            .connection
-            .transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let tx = begin(&mut self.connection)?;
         tx.prepare_cached("DELETE FROM outbox WHERE position <= ?1")?
             .execute([last.to_sql()])?;
         counts.save(&tx, &self.counts)?;
@@ -282,9 +283,7 @@ impl Writer {
         counts.next_position = next;
         counts.next_sequence = counts.next_sequence.plus(skipped);
         let outcome = (|| {
-            let tx = self
-                .connection
-                .transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let tx = begin(&mut self.connection)?;
             counts.save(&tx, &self.counts)?;
             tx.commit()?;
             Ok(())
@@ -295,17 +294,18 @@ impl Writer {
     }
 
     /// Forgets runs that ended, and gaps and conflicts that were closed, before a time. At
-    /// most a thousand of each in one call; gives how many.
+    /// most a thousand of each in one call; gives how many. Gaps behind which a source had
+    /// another history stay: their number tells which history a stored record belongs to.
     pub fn forget_history(&mut self, before_us: i64) -> Result<u64, StoreError> {
         self.refuse_if_poisoned()?;
         let outcome = (|| {
-            let tx = self
-                .connection
-                .transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let tx = begin(&mut self.connection)?;
             let mut forgotten = 0;
             for sql in [
                 "DELETE FROM run WHERE id IN (SELECT id FROM run WHERE ended_us < ?1 LIMIT 1000)",
-                "DELETE FROM gap WHERE id IN (SELECT id FROM gap WHERE closed_us < ?1 LIMIT 1000)",
+                "DELETE FROM gap WHERE id IN (SELECT id FROM gap WHERE closed_us < ?1 AND \
+                 json_extract(body, '$.reason') NOT IN \
+                 ('other_server', 'timeline_diverged', 'restored') LIMIT 1000)",
                 "DELETE FROM conflict WHERE fingerprint IN (SELECT fingerprint FROM conflict \
                  WHERE closed_us < ?1 LIMIT 1000)",
             ] {
@@ -322,9 +322,7 @@ impl Writer {
     pub fn source(&mut self, name: &str, now_us: i64) -> Result<SourceId, StoreError> {
         self.refuse_if_poisoned()?;
         let outcome = (|| {
-            let tx = self
-                .connection
-                .transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let tx = begin(&mut self.connection)?;
             let find = |c: &Connection| -> Result<Option<u16>, StoreError> {
                 Ok(
                     c.query_row("SELECT id FROM source WHERE name = ?1", [name], |r| {
@@ -362,9 +360,7 @@ impl Writer {
     ) -> Result<Vec<(AttrId, String, AttrType)>, StoreError> {
         self.refuse_if_poisoned()?;
         let outcome = (|| {
-            let tx = self
-                .connection
-                .transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let tx = begin(&mut self.connection)?;
             let mut all = Vec::with_capacity(wanted.len());
             for (name, kind) in wanted {
                 let text = query::attribute_kind_name(*kind)?;
@@ -433,7 +429,29 @@ impl Writer {
         self.checkpoint("PASSIVE")
     }
 
+    /// Reads what follows as one committed state, which saves a lock for each question.
+    fn read_as_one(&mut self) -> Result<(), StoreError> {
+        if self.connection.is_autocommit() {
+            self.connection.execute_batch("BEGIN")?;
+        }
+        Ok(())
+    }
+
+    /// Ends what [`Writer::preload`] began, when nothing came of it: an open reading keeps the
+    /// log from being taken in.
+    ///
+    /// # Errors
+    /// When SQLite cannot end it.
+    pub fn release(&mut self) -> Result<(), StoreError> {
+        self.preloaded.clear();
+        if !self.connection.is_autocommit() {
+            self.connection.execute_batch("ROLLBACK")?;
+        }
+        Ok(())
+    }
+
     fn checkpoint(&mut self, mode: &str) -> Result<(), StoreError> {
+        self.release()?;
         let outcome = checkpoint(&self.connection, mode);
         if let Ok(true) = outcome {
             self.log_frames.store(0, Ordering::Relaxed);
@@ -477,6 +495,14 @@ impl Writer {
         }
         outcome
     }
+}
+
+/// Begins a transaction of its own, ending a reading that is open.
+fn begin(connection: &mut Connection) -> Result<Transaction<'_>, StoreError> {
+    if !connection.is_autocommit() {
+        connection.execute_batch("ROLLBACK")?;
+    }
+    Ok(connection.transaction_with_behavior(TransactionBehavior::Immediate)?)
 }
 
 /// Whether the whole log was taken in.

@@ -1,1 +1,27 @@
-//! e2e
+//! The promises, end to end: the real program as a child process, against real servers.
+//!
+//! Each test is the sentence of one promise. What a test knows about a kind of source it
+//! knows through [`sources::SourceKind`], so another kind is another fixture, and the tests
+//! that [`every_source`](sources) lists run against it too.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test may stop at the first surprise"
+)]
+
+mod bounds;
+mod company;
+mod crash;
+mod delivery;
+mod fold;
+mod gaps;
+mod health;
+mod load;
+mod refusal;
+mod rules;
+mod secrets;
+mod sources;
+mod topic;
+mod world;

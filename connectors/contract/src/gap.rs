@@ -53,6 +53,15 @@ pub enum GapReason {
 }
 
 impl GapReason {
+    /// Whether the source's history is another one from here on: what was applied may never
+    /// have happened there, and its transaction ids say nothing about the new ones.
+    pub fn is_other_history(self) -> bool {
+        matches!(
+            self,
+            GapReason::OtherServer | GapReason::TimelineDiverged | GapReason::Restored
+        )
+    }
+
     /// The stable name used in metrics, events and the store.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -22,7 +22,8 @@ pub(crate) fn setup(config: &PostgresConfig, needs_identity: bool) -> String {
              CREATE ROLE {role} LOGIN REPLICATION;\n  \
            END IF;\n\
          END $$;\n\
-         ALTER ROLE {role} LOGIN REPLICATION NOSUPERUSER NOBYPASSRLS NOCREATEDB NOCREATEROLE;\n\
+         -- If the role exists with more than it needs (only a superuser may say this):\n\
+         -- ALTER ROLE {role} LOGIN REPLICATION NOSUPERUSER NOBYPASSRLS NOCREATEDB NOCREATEROLE;\n\
          -- Then give it a password: \\password {role}\n\
          GRANT CONNECT ON DATABASE {database} TO {role};\n\
          GRANT USAGE ON SCHEMA {schema} TO {role};\n\

@@ -528,7 +528,8 @@ impl Resolver<'_> {
             touch.id = id;
             touch.position.clear();
             touch.position.push_str(cause.position);
-            touch.time_us = cause.commit_us;
+            // A record that heals is considered from its shadow, with its own old time.
+            touch.time_us = touch.time_us.max(cause.commit_us);
             return Ok(());
         }
         let stored = match self.plan.conflicts.get(&fp) {

@@ -48,8 +48,8 @@ fn what_is_left_out_takes_its_default() {
     assert_eq!(source.leaver, LeaverAction::Deactivate);
     assert_eq!(source.rescan.max_leavers, 5);
     assert!((source.rescan.max_leavers_percent - 5.0).abs() < f64::EPSILON);
-    assert_eq!(source.batch.rows, 20_000);
-    assert_eq!(source.batch.size_bytes, 16 << 20);
+    assert_eq!(source.batch.rows, 10_000);
+    assert_eq!(source.batch.size_bytes, 4 << 20);
     let postgres = postgres(&config);
     assert_eq!(postgres.port, 5432);
     assert_eq!(postgres.slot, "rollcall_hr");

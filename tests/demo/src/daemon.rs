@@ -132,7 +132,10 @@ impl Daemon {
             let name = format!("{} {}", text(&one["kind"]), text(&one["name"]));
             let findings = one["findings"].as_array().cloned().unwrap_or_default();
             let fine = findings.iter().filter(|f| f["severity"] == "ok").count();
-            lines.push(format!("{name}: {fine} checks passed"));
+            lines.push(match findings.len() {
+                0 => format!("{name}: nothing to remark"),
+                _ => format!("{name}: {fine} checks passed"),
+            });
             for finding in findings.iter().filter(|f| f["severity"] != "ok") {
                 let (severity, found) = (text(&finding["severity"]), text(&finding["found"]));
                 lines.push(format!("  {severity}: {found}"));
@@ -181,7 +184,7 @@ impl Daemon {
                 "streaming" if status["running"] == true => {
                     bar.finish_and_clear();
                     return Ok(format!(
-                        "{rows} rows read in {:.1} s, {} users, {} conflict, the rest is out of scope",
+                        "{rows} rows read in {:.1} s, {} users, {} conflict (two people with one address)",
                         began.elapsed().as_secs_f64(),
                         status["users"],
                         status["conflicts"]["duplicate_in_source"]

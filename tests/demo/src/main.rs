@@ -53,7 +53,9 @@ fn run(show: &Show) -> Result<String> {
     let with_kafka = std::env::var("KAFKA").is_ok_and(|v| !v.is_empty() && v != "0");
 
     show.chapter("A private PostgreSQL with an HR table");
-    let database = Postgres::builder().start()?;
+    let database = Postgres::builder()
+        .setting("max_slot_wal_keep_size", "1GB")
+        .start()?;
     let server = database.psql("postgres", "SHOW server_version")?;
     show.fact(&format!(
         "PostgreSQL {server} on port {}, for this demo alone",

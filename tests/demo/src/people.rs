@@ -203,7 +203,7 @@ pub(crate) fn person(id: u64, dice: &mut Dice) -> String {
         0 => "NULL".to_owned(),
         _ => typed(dice.of(DEPARTMENTS), dice),
     };
-    let kind = if id % 12 == 0 {
+    let kind = if id.is_multiple_of(12) {
         "contractor"
     } else {
         "employee"
@@ -219,7 +219,7 @@ pub(crate) fn person(id: u64, dice: &mut Dice) -> String {
             literal(&list)
         }
     };
-    let note = if id % 20 == 0 {
+    let note = if id.is_multiple_of(20) {
         // Without repeats, so that it is not compressed away: it goes out of line.
         format!(
             "(SELECT string_agg(md5({id}::text || n::text), ' ') FROM generate_series(1, 100) n)"

@@ -38,8 +38,8 @@ pub(super) async fn table(
                  than the log carries.",
                 config.user
             ),
-            "Disable row security for this table or give the role a policy that hides nothing \
-             and BYPASSRLS.",
+            "Disable row security for this table, or have the role own neither policies nor the \
+             table and be exempt from them (BYPASSRLS is reported as excess, and is the lesser evil here).",
         );
     }
     if !table.unreadable.is_empty() {

@@ -1,0 +1,39 @@
+//! `rollcall rescan`: has the daemon read a source again.
+//!
+//! The way out when a scan held leavers back: look at the list (`rollcall runs --json`), then
+//! scan again and say how many people may be deactivated this time.
+
+use super::exit::{Exit, Failure};
+use super::{Cli, output, socket};
+
+/// What to read again.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The source.
+    source: String,
+    /// Apply up to so many leavers, also when the source's own limit says less.
+    #[arg(long, default_value_t = 0)]
+    max_leavers: u64,
+}
+
+pub(super) fn run(cli: &Cli, args: &Args) -> Result<Exit, Failure> {
+    let outline = cli.outline()?;
+    if !outline.sources.contains(&args.source) {
+        let sentence = format!("there is no source named {:?}", args.source);
+        return Err(Failure::new(Exit::NotFound, sentence));
+    }
+    let path = format!(
+        "/v1/sources/{}/rescan?max_leavers={}",
+        args.source, args.max_leavers
+    );
+    let answer: serde_json::Value = socket::post(&outline.store.socket(), &path)?;
+    if cli.json {
+        output::json(&answer)?;
+    } else {
+        output::line(format_args!(
+            "{} is read again; follow it with `rollcall status`",
+            args.source
+        ))?;
+    }
+    Ok(Exit::Ok)
+}

@@ -1,0 +1,45 @@
+//! What is large at the source stays small in the daemon.
+
+use rollcall_testbed::{ProcStat, wait_for};
+
+use crate::company::hire_all;
+use crate::sources::{SourceKind, every_source};
+use crate::world::{Options, PATIENCE, World};
+
+every_source!(a_transaction_larger_than_memory_allows_passes_in_bounded_memory);
+
+const ROWS: u64 = 200_000;
+/// Some 180 MB of rows.
+const BOUND_KIB: u64 = 160 * 1024;
+
+fn a_transaction_larger_than_memory_allows_passes_in_bounded_memory(kind: &SourceKind) {
+    let world = World::new(kind, &Options::default());
+    world.db.sql(&hire_all(10));
+    let daemon = world.streaming();
+    // Out of scope, so that the transaction and not the directory is what is measured; the
+    // last rows are in scope.
+    world.db.sql(&format!(
+        "INSERT INTO people (id, first_name, kind, job_title)
+         SELECT n, 'Batch', CASE WHEN n > {last} THEN 'employee' ELSE 'contractor' END,
+                rpad(n::text, 900, 'x')
+         FROM generate_series(1000, {end}) n",
+        last = 1000 + ROWS - 100,
+        end = 1000 + ROWS,
+    ));
+    let record = format!("hr:{}", 1000 + ROWS);
+    wait_for(PATIENCE * 4, "the end of the transaction", || {
+        assert!(daemon.process.is_running(), "{}", daemon.process.log());
+        match world.rollcall(&["users", "show", &record]).status.success() {
+            true => Ok(()),
+            false => Err(daemon.status().to_string()),
+        }
+    })
+    .unwrap();
+    let peak = ProcStat::of(daemon.process.pid()).unwrap().peak_rss_kib;
+    println!("peak resident memory {} MiB", peak / 1024);
+    assert!(peak < BOUND_KIB, "peak resident memory {} MiB", peak / 1024);
+    assert_eq!(daemon.status()["users"], 110);
+    daemon.until_delivered();
+    let created = world.events(0).of_type("user.created").len();
+    assert_eq!(created, 110);
+}
