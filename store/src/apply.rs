@@ -52,7 +52,9 @@ pub(crate) fn apply(
         users(connection, plan, &mut counts, preloaded, &mut match_changes)?;
         links(connection, plan)?;
         records(connection, plan, &mut counts)?;
-        waiting(connection, plan)?;
+        counts.waiting = counts
+            .waiting
+            .saturating_add_signed(waiting(connection, plan)?);
         conflicts(connection, plan)?;
         match_changes.extend(
             plan.match_keys
@@ -269,18 +271,26 @@ fn records(connection: &Connection, plan: &Plan, counts: &mut Counts) -> Result<
     Ok(())
 }
 
-fn waiting(connection: &Connection, plan: &Plan) -> Result<(), StoreError> {
+/// Gives by how many the entries became more (or, negative, fewer).
+fn waiting(connection: &Connection, plan: &Plan) -> Result<i64, StoreError> {
     let mut sorted: Vec<_> = plan.waiting.iter().collect();
     sorted.sort_unstable_by_key(|(place, _)| *place);
     let mut begin = connection
         .prepare_cached("INSERT OR IGNORE INTO waiting(hash, source, key) VALUES(?1, ?2, ?3)")?;
     let mut cease = connection
         .prepare_cached("DELETE FROM waiting WHERE hash = ?1 AND source = ?2 AND key = ?3")?;
+    let mut more = 0;
     for ((hash, source, key), waits) in sorted {
-        let statement = if *waits { &mut begin } else { &mut cease };
-        statement.execute((hash.0 as i64, source.0, key.as_slice()))?;
+        let (statement, sign) = if *waits {
+            (&mut begin, 1)
+        } else {
+            (&mut cease, -1)
+        };
+        // An entry that was there already, or was not, counts nothing.
+        let changed = statement.execute((hash.0 as i64, source.0, key.as_slice()))?;
+        more += sign * i64::try_from(changed).unwrap_or(0);
     }
-    Ok(())
+    Ok(more)
 }
 
 fn conflicts(connection: &Connection, plan: &Plan) -> Result<(), StoreError> {

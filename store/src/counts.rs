@@ -31,6 +31,8 @@ pub struct Counts {
     pub next_sequence: Sequence,
     pub(crate) next_user: i64,
     pub(crate) next_run: u64,
+    /// Rows of `waiting`. Not stored: the writer counts them when it starts.
+    pub(crate) waiting: u64,
 }
 
 impl Default for Counts {
@@ -45,6 +47,7 @@ impl Default for Counts {
             next_sequence: Sequence(1),
             next_user: 1,
             next_run: 1,
+            waiting: 0,
         }
     }
 }

@@ -86,7 +86,10 @@ impl Writer {
         options: OpenOptions,
     ) -> Result<Writer, StoreError> {
         let identity = begin_generation(&mut connection, &options.organization)?;
-        let counts = Counts::load(&connection)?;
+        let mut counts = Counts::load(&connection)?;
+        let waiting: i64 =
+            connection.query_row("SELECT COUNT(*) FROM waiting", [], |row| row.get(0))?;
+        counts.waiting = waiting.unsigned_abs();
         let delta = MatchDelta::load(&connection, options.match_delta_entries)?;
         let log_frames = Arc::new(AtomicU64::new(0));
         let seen = Arc::clone(&log_frames);
@@ -590,6 +593,10 @@ impl State for Writer {
         }
         let outcome = preload::owners(&self.connection, &self.delta, hash, into);
         Ok(self.guard(outcome)?)
+    }
+
+    fn anything_waits(&mut self) -> bool {
+        self.counts.waiting > 0
     }
 
     fn waiting(

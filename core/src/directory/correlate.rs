@@ -31,22 +31,36 @@ pub(super) struct Key {
 impl Key {
     /// The key of a value; none when nothing is left of it.
     pub(super) fn of(attribute: AttrId, value: &[u8]) -> Option<Key> {
-        let mut folded = Vec::with_capacity(value.len());
+        let mut folded = SmallVec::new();
         fold(value, &mut folded);
         (!folded.is_empty()).then(|| Key {
             attribute,
             hash: MatchHash::of(attribute, &folded),
-            folded: SmallVec::from_vec(folded),
+            folded,
         })
+    }
+
+    /// What stands for a user itself: see [`ITSELF`].
+    pub(super) fn of_user(document: &Document<'_>) -> Key {
+        let id = document.id.0;
+        Key {
+            attribute: ITSELF,
+            hash: MatchHash::of(ITSELF, &id),
+            folded: SmallVec::from_slice(&id),
+        }
     }
 
     /// Whether a value has this key.
     fn is(&self, value: &[u8]) -> bool {
-        let mut folded = Vec::with_capacity(value.len());
+        let mut folded: SmallVec<[u8; 48]> = SmallVec::new();
         fold(value, &mut folded);
-        folded == self.folded[..]
+        folded == self.folded
     }
 }
+
+/// Among what a held record waits for, a value of this attribute is the id of a user: the
+/// decision rests on more of it than its match keys. No attribute has this number.
+const ITSELF: AttrId = AttrId(0);
 
 pub(super) type Keys = SmallVec<[Key; 2]>;
 
@@ -295,6 +309,7 @@ impl Resolver<'_> {
         let mut holding = Holding::new(SkipReason::Uniqueness);
         holding.conflicts.push(fp);
         holding.pending = keys.to_vec();
+        holding.blocked.extend(before.map(Key::of_user));
         for document in [Some(after), before].into_iter().flatten() {
             for attribute in [USER_NAME, EMAIL] {
                 let value = document.value(attribute);
@@ -342,6 +357,17 @@ fn has_pending(hold: &Hold<'_>, key: &Key) -> bool {
     hold.pending
         .iter()
         .any(|(a, v)| *a == key.attribute && **v == key.folded[..])
+}
+
+/// Whether others can heal a record that is held for this reason.
+pub(super) fn heals(reason: SkipReason) -> bool {
+    matches!(
+        reason,
+        SkipReason::DuplicateInSource
+            | SkipReason::DisputedMatch
+            | SkipReason::Uniqueness
+            | SkipReason::KeyReuse
+    )
 }
 
 /// Whether a record is held for what its own image is, which no other record can heal: it

@@ -1,13 +1,13 @@
 //! Records that are not applied: what they wait for, and the conflicts that name them.
 //!
-//! The invariant: a record waits for exactly the match keys of its stored [`Hold`], and is
-//! named by exactly the conflicts of it. Every change of a hold goes through
-//! [`Resolver::release`] with the old and the new form, which brings both indexes along.
-//! A conflict is closed when it names no record any more.
+//! The invariant: a record waits for exactly what its stored [`Hold`] names, and is named by
+//! exactly the conflicts of it. Every change of a hold goes through [`Resolver::release`]
+//! with the old and the new form, which brings both indexes along and wakes whoever reads
+//! what changed. A conflict is closed when it names no record any more.
 
 use smallvec::SmallVec;
 
-use super::correlate::{Key, Keys, fingerprint};
+use super::correlate::{Key, Keys, fingerprint, heals};
 use super::workspace::Touch;
 use super::{Cause, Resolver};
 use crate::attribute::AttrId;
@@ -38,9 +38,14 @@ impl Holding {
         }
     }
 
-    fn encode(&self, out: &mut Vec<u8>) {
-        if self.rule.is_none() && self.conflicts.is_empty() && self.pending.is_empty() {
-            // What is blocked always has a conflict.
+    /// Appends the hold, with what else it waits for; nothing when there is nothing to say.
+    fn encode(&self, also: Option<&Key>, out: &mut Vec<u8>) {
+        if self.rule.is_none()
+            && self.conflicts.is_empty()
+            && self.pending.is_empty()
+            && self.blocked.is_empty()
+            && also.is_none()
+        {
             return;
         }
         let hold = Hold {
@@ -54,6 +59,7 @@ impl Holding {
             blocked: self
                 .blocked
                 .iter()
+                .chain(also)
                 .map(|k| (k.attribute, &k.folded[..]))
                 .collect(),
         };
@@ -78,9 +84,8 @@ impl Resolver<'_> {
             }
         }
         let mut hold = self.ws.buffer();
-        holding.encode(&mut hold);
         let mut bytes = self.ws.buffer();
-        let result = self.hold_in(cause, shadow, holding.reason, &hold, &mut bytes);
+        let result = self.hold_in(cause, shadow, holding, &mut hold, &mut bytes);
         self.ws.give_back(bytes);
         self.ws.give_back(hold);
         result
@@ -90,11 +95,13 @@ impl Resolver<'_> {
         &mut self,
         cause: &Cause<'_>,
         shadow: &[u8],
-        reason: SkipReason,
-        hold: &[u8],
+        holding: &Holding,
+        hold: &mut Vec<u8>,
         bytes: &mut Vec<u8>,
     ) -> Result<(), StateError> {
+        let reason = holding.reason;
         let mut former = None;
+        let mut old_hold: &[u8] = &[];
         let mut known_tx: &[u8] = &[];
         let mut is_new = true;
         match self.target(cause.source, cause.key)? {
@@ -110,15 +117,20 @@ impl Resolver<'_> {
                         self.ws.keep(document);
                         return Ok(());
                     }
+                    holding.encode(None, hold);
                     let link = &mut document.links[i];
                     link.state = LinkState::Held(reason);
                     link.hold = hold;
                     link.hash = cause.hash;
                     link.shadow = shadow;
                     cause.stamp(link);
-                    if *link != old {
+                    let link = *link;
+                    if link != old {
                         self.release(cause, cause.key, old.hold, hold)?;
                         self.write_values_kept(user, &document);
+                    }
+                    if link.state != old.state {
+                        self.wake_user(&document);
                     }
                     self.ws.keep(document);
                     return Ok(());
@@ -126,7 +138,9 @@ impl Resolver<'_> {
                 let former_link = document.find_link(cause.source, cause.key);
                 known_tx = former_link.map_or(known_tx, |i| document.links[i].tx);
                 let moved_on = document.present_link_of(cause.source).is_some();
-                former = former_link.filter(|_| !moved_on).map(|_| user);
+                former = former_link
+                    .filter(|_| !moved_on)
+                    .map(|_| (user, Key::of_user(&document)));
                 self.ws.keep(document);
             }
             Some(LinkTarget::Record) => {
@@ -135,19 +149,21 @@ impl Resolver<'_> {
                 if cause.is_stored_already(old.hash) {
                     return Ok(());
                 }
-                former = match old.former {
-                    Some(user) if self.has_moved_on(cause, user)? => None,
-                    former => former,
-                };
+                if let Some(user) = old.former {
+                    former = self.still_former(cause, user)?.map(|key| (user, key));
+                }
                 known_tx = old.tx;
                 is_new = false;
-                self.release(cause, cause.key, old.hold, hold)?;
+                old_hold = old.hold;
             }
             None => {}
         }
+        let also = former.as_ref().map(|(_, key)| key);
+        holding.encode(also.filter(|_| heals(reason)), hold);
+        self.release(cause, cause.key, old_hold, hold)?;
         let record = Record {
             reason,
-            former,
+            former: former.map(|(user, _)| user),
             tx: if cause.tx.is_empty() {
                 known_tx
             } else {
@@ -162,7 +178,6 @@ impl Resolver<'_> {
         let mut written = Vec::new();
         record.encode(&mut written);
         if is_new {
-            self.release(cause, cause.key, &[], hold)?;
             self.point(cause.source, cause.key, Some(LinkTarget::Record));
         }
         let key = (cause.source, KeyBytes::from_slice(cause.key));
@@ -170,16 +185,21 @@ impl Resolver<'_> {
         Ok(())
     }
 
-    /// Whether a former user is linked by another record of the source: the key that once
+    /// A former user, unless it is linked by another record of the source: the key that once
     /// led to it has nothing to do with it any more.
-    fn has_moved_on(&mut self, cause: &Cause<'_>, user: UserRow) -> Result<bool, StateError> {
+    fn still_former(
+        &mut self,
+        cause: &Cause<'_>,
+        user: UserRow,
+    ) -> Result<Option<Key>, StateError> {
         let mut bytes = self.ws.buffer();
         self.load_user(user, &mut bytes)?;
         let document = self.decode(&bytes)?;
         let moved_on = document.present_link_of(cause.source).is_some();
+        let key = (!moved_on).then(|| Key::of_user(&document));
         self.ws.keep(document);
         self.ws.give_back(bytes);
-        Ok(moved_on)
+        Ok(key)
     }
 
     /// Holds a record because its key came back with somebody else's data.
@@ -194,12 +214,6 @@ impl Resolver<'_> {
         self.join_kind(cause, fp, kind, None, cause.key, &[document.id])?;
         let mut holding = Holding::new(SkipReason::KeyReuse);
         holding.conflicts.push(fp);
-        // When the former user is linked by another record, this one is somebody new.
-        let values = self.rules.key_attributes().iter();
-        holding.blocked = values
-            .filter_map(|&a| Key::of(a, document.value(a)?))
-            .take(1)
-            .collect();
         self.hold(cause, shadow, &holding)
     }
 
@@ -243,9 +257,9 @@ impl Resolver<'_> {
                 let old = Record::decode(bytes).map_err(|e| StateError(e.to_string()))?;
                 let mut hold = Hold::decode(old.hold);
                 hold.conflicts = extend(&hold, old.reason == duplicate);
-                hold.blocked.clear();
                 hold.encode(new);
                 self.release(cause, key, old.hold, new)?;
+                self.wake(cause.source, key);
                 let record = Record {
                     reason: duplicate,
                     hold: new,
@@ -312,6 +326,8 @@ impl Resolver<'_> {
         link.hold = &new;
         link.state = LinkState::Held(reason);
         self.write_values_kept(user, &after);
+        self.wake(cause.source, old.key);
+        self.wake_user(&after);
         self.ws.keep(after);
         self.ws.give_back(new);
         Ok(())
@@ -345,10 +361,10 @@ impl Resolver<'_> {
             return Ok(());
         }
         let (old, new) = (Hold::decode(old), Hold::decode(new));
-        // While a duplicate still names several, none of them can be applied.
-        let mut still_held = false;
+        let mut left = false;
         for fp in old.conflicts.iter().filter(|f| !new.conflicts.contains(f)) {
-            still_held |= self.leave_conflict(cause, *fp, key)? > 1;
+            self.leave_conflict(cause, *fp, key)?;
+            left = true;
         }
         for pending in old
             .waits_for()
@@ -357,9 +373,6 @@ impl Resolver<'_> {
             let hash = MatchHash::of(pending.0, pending.1);
             let entry = (hash, cause.source, KeyBytes::from_slice(key));
             self.plan.waiting.insert(entry, false);
-            if !still_held {
-                self.ws.touched.push(hash);
-            }
         }
         for pending in new
             .waits_for()
@@ -371,7 +384,33 @@ impl Resolver<'_> {
             gained.push((cause.source, key.clone()));
             self.plan.waiting.insert((hash, cause.source, key), true);
         }
+        let gained = new.pending.iter().filter(|n| !old.pending.contains(n));
+        for &(attribute, folded) in old.pending.iter().chain(gained) {
+            let kept = new.pending.contains(&(attribute, folded))
+                && old.pending.contains(&(attribute, folded));
+            // Only records of this source that have the key too can read of this one, and
+            // while a duplicate names several, none of them can be applied.
+            if (left || !kept) && !self.is_contested(cause, attribute, folded)? {
+                self.ws.touched.push(MatchHash::of(attribute, folded));
+            }
+        }
         Ok(())
+    }
+
+    /// Whether a duplicate names several records for a match key.
+    fn is_contested(
+        &mut self,
+        cause: &Cause<'_>,
+        attribute: AttrId,
+        folded: &[u8],
+    ) -> Result<bool, StateError> {
+        let kind = ConflictKind::DuplicateInSource;
+        let fp = fingerprint(cause, kind, Some(attribute), folded);
+        let several = |c: &ConflictRow| c.closed_us.is_none() && c.records.len() > 1;
+        Ok(match self.plan.conflicts.get(&fp) {
+            Some(conflict) => several(conflict),
+            None => self.state.conflict(fp)?.is_some_and(|c| several(&c)),
+        })
     }
 
     /// Forgets the row of a record that has no user. `restore`: the key leads to its former
@@ -462,23 +501,23 @@ impl Resolver<'_> {
         Ok(())
     }
 
-    /// A conflict no longer names a record; gives how many it still names.
+    /// A conflict no longer names a record.
     fn leave_conflict(
         &mut self,
         cause: &Cause<'_>,
         fp: Fingerprint,
         key: &[u8],
-    ) -> Result<usize, StateError> {
+    ) -> Result<(), StateError> {
         self.touch_conflict(cause, fp)?;
         let now_us = self.now_us;
         let Some(row) = self.plan.conflicts.get_mut(&fp) else {
-            return Ok(0);
+            return Ok(());
         };
         row.records.retain(|r| r[..] != *key);
         if row.records.is_empty() && row.closed_us.is_none() {
             row.closed_us = Some(now_us);
         }
-        Ok(row.records.len())
+        Ok(())
     }
 
     /// Brings a conflict into the plan, if it is open, and remembers what it was.

@@ -86,7 +86,6 @@ impl Resolver<'_> {
             return Ok(());
         }
         self.release(cause, cause.key, old.hold, &[])?;
-        self.touch_values(before);
         if cause.rules.leaver == LeaverAction::Deactivate {
             fold::drop_former(self.rules, after);
             after.state = fold::decide(after, Some(reason));
@@ -157,6 +156,38 @@ impl Resolver<'_> {
         Ok(())
     }
 
+    /// A link's new key is another present record's. The link is held, with its old key; if
+    /// it was gone already, the row can only be the other record's, which is held if it is
+    /// about somebody else. `true` when nothing was held.
+    fn rename_onto(
+        &mut self,
+        old_cause: &Cause<'_>,
+        cause: &Cause<'_>,
+        row: &MappedRow<'_>,
+        user: UserRow,
+        other: UserRow,
+        bytes: &mut Vec<u8>,
+    ) -> Result<bool, StateError> {
+        self.load_user(user, bytes)?;
+        let document = self.decode(bytes)?;
+        let link = document.find_link(cause.source, old_cause.key);
+        let present = link.is_some_and(|i| document.links[i].state.is_present());
+        if present {
+            self.hold_reused(old_cause, row.shadow(), &document)?;
+            self.ws.keep(document);
+            return Ok(false);
+        }
+        self.ws.keep(document);
+        self.load_user(other, bytes)?;
+        let document = self.decode(bytes)?;
+        let is_else = self.is_somebody_else(cause.rules, &document, row);
+        if is_else {
+            self.hold_reused(cause, row.shadow(), &document)?;
+        }
+        self.ws.keep(document);
+        Ok(!is_else)
+    }
+
     /// A row that is out of scope: a leaver if it was in, otherwise only remembered.
     pub(super) fn out_of_scope(
         &mut self,
@@ -209,16 +240,12 @@ impl Resolver<'_> {
             ..*cause
         };
         let in_the_way = match self.target(cause.source, cause.key)? {
-            Some(LinkTarget::User(_)) => {
+            Some(LinkTarget::User(other)) => {
                 let taken = self
                     .stored(cause.source, cause.key, bytes)?
                     .is_some_and(|s| s.present);
                 if taken {
-                    self.load_user(user, bytes)?;
-                    let document = self.decode(bytes)?;
-                    self.hold_reused(&old_cause, row.shadow(), &document)?;
-                    self.ws.keep(document);
-                    return Ok(false);
+                    return self.rename_onto(&old_cause, cause, row, user, other, bytes);
                 }
                 false
             }
@@ -243,20 +270,5 @@ impl Resolver<'_> {
         self.point(cause.source, old_key, None);
         self.point(cause.source, cause.key, Some(LinkTarget::User(user)));
         Ok(true)
-    }
-
-    /// Touches what waits for a user's values: when it has them now or gives them up, when it
-    /// may work or no longer, when it is linked or loses a link.
-    pub(super) fn touch_values(&mut self, document: &Document<'_>) {
-        if self.ws.waiting.is_empty() && !self.state.anything_waits() {
-            return;
-        }
-        for &attribute in self.rules.key_attributes() {
-            if let Some(value) = document.value(attribute)
-                && let Some(key) = Key::of(attribute, value)
-            {
-                self.ws.touched.push(key.hash);
-            }
-        }
     }
 }

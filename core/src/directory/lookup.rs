@@ -5,6 +5,7 @@ use smallvec::SmallVec;
 use super::Resolver;
 use crate::document::{Document, LinkState, Record};
 use crate::id::{MatchHash, SourceId, UserRow};
+use crate::reason::SkipReason;
 use crate::state::{KeyBytes, LinkTarget, StateError};
 
 /// What is stored of a record, whether it has a user or not.
@@ -19,6 +20,9 @@ pub(super) struct Stored<'a> {
     /// out of scope.
     pub(super) held: bool,
     pub(super) present: bool,
+    /// Whether it has a user, and is held because its key and another record's are mixed up:
+    /// only what comes next from the source can tell who has which.
+    pub(super) mixed_up: bool,
     pub(super) hold: &'a [u8],
     pub(super) user: Option<crate::id::UserId>,
 }
@@ -100,8 +104,9 @@ impl Resolver<'_> {
                     commit_us: r.commit_us,
                     hash: r.hash,
                     shadow: r.shadow,
-                    held: r.reason != crate::reason::SkipReason::OutOfScope,
+                    held: r.reason != SkipReason::OutOfScope,
                     present: true,
+                    mixed_up: false,
                     hold: r.hold,
                     user: None,
                 }))
@@ -119,6 +124,7 @@ impl Resolver<'_> {
                         shadow: l.shadow,
                         held: matches!(l.state, LinkState::Held(_)),
                         present: l.state.is_present(),
+                        mixed_up: l.state == LinkState::Held(SkipReason::KeyReuse),
                         hold: l.hold,
                         user: Some(document.id),
                     }

@@ -508,9 +508,6 @@ impl<'r> Resolver<'r> {
             self.release(cause, cause.key, old.hold, &[])?;
         }
         if first {
-            if let Some(before) = document {
-                self.touch_values(before);
-            }
             self.point(cause.source, cause.key, Some(LinkTarget::User(user)));
         }
         let result = self.settle(cause, user, document, &mut after);

@@ -3,7 +3,7 @@
 use hashbrown::{HashMap, HashSet};
 use smallvec::SmallVec;
 
-use crate::attribute::{AttrId, AttrType, Attributes, EMAIL, USER_NAME};
+use crate::attribute::{ACTIVE, AttrId, AttrType, Attributes, EMAIL, USER_NAME};
 use crate::id::{MatchHash, SourceId};
 use crate::mapped::{Assigned, MappedRow, MappedRows, Strength};
 use crate::mapping::fold;
@@ -71,6 +71,7 @@ pub struct Rules {
     sources: Vec<SourceRules>,
     authority: HashMap<AttrId, Vec<SourceId>>,
     keys: Vec<AttrId>,
+    decisive: Vec<AttrId>,
 }
 
 impl std::fmt::Debug for Rules {
@@ -105,6 +106,11 @@ impl Rules {
             .collect();
         keys.sort_unstable();
         keys.dedup();
+        let mut decisive = keys.clone();
+        decisive.push(ACTIVE);
+        decisive.extend(sources.iter().flat_map(|s| s.fingerprint.iter().copied()));
+        decisive.sort_unstable();
+        decisive.dedup();
         Rules {
             organization: organization.into(),
             attributes,
@@ -113,6 +119,7 @@ impl Rules {
             sources,
             authority,
             keys,
+            decisive,
         }
     }
 
@@ -125,6 +132,12 @@ impl Rules {
     /// whatever a source matches on.
     pub fn key_attributes(&self) -> &[AttrId] {
         &self.keys
+    }
+
+    /// The attributes of a user on which a decision about a record can rest: the match keys,
+    /// the sources' fingerprints, and whether the user may work.
+    pub(super) fn decisive_attributes(&self) -> &[AttrId] {
+        &self.decisive
     }
 
     /// The hashes of a mapped row's own match keys, for [`super::Resolver::begin_batch`] and

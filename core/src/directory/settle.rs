@@ -5,10 +5,9 @@ use smallvec::SmallVec;
 use super::correlate::Key;
 use super::{Cause, Resolver, fold};
 use crate::attribute::{AttrId, DISPLAY_NAME, USER_NAME};
-use crate::document::{Document, Hold, LinkState, UserState};
+use crate::document::{Document, UserState};
 use crate::id::{MatchHash, UserRow};
 use crate::plan::UserWrite;
-use crate::reason::SkipReason;
 use crate::state::StateError;
 
 impl Resolver<'_> {
@@ -24,12 +23,12 @@ impl Resolver<'_> {
         let Some(before) = before else {
             self.plan.counters.created += 1;
             self.gain_keys(user, None, after);
-            self.touch_values(after);
+            self.wake_for(None, after);
             self.emit_created(cause, after);
             self.write(user, after, true, true);
             return Ok(());
         };
-        self.touch_blocked(after);
+        self.wake_for(Some(before), after);
         let switched = before.is_active() != after.is_active();
         after.version = before.version + 1;
         after.updated_us = self.now_us;
@@ -57,18 +56,6 @@ impl Resolver<'_> {
         if switched {
             self.emit_status(cause, before, after);
         }
-        let mut keys_changed = false;
-        for difference in &differences {
-            if self.rules.key_attributes().contains(&difference.attribute) {
-                keys_changed = true;
-                let winner = difference.before.first();
-                let key = winner.and_then(|w| Key::of(w.attribute, w.value));
-                self.ws.touched.extend(key.map(|k| k.hash));
-            }
-        }
-        if switched || keys_changed {
-            self.touch_values(after);
-        }
         self.gain_keys(user, Some(before), after);
         let columns = switched
             || differences
@@ -77,17 +64,6 @@ impl Resolver<'_> {
         drop(differences);
         self.write(user, after, false, columns);
         Ok(())
-    }
-
-    /// What another link says may change what a held one of the same user would lead to.
-    fn touch_blocked(&mut self, document: &Document<'_>) {
-        for link in &document.links {
-            if link.state == LinkState::Held(SkipReason::Uniqueness) {
-                let hold = Hold::decode(link.hold);
-                let hashes = hold.blocked.iter().map(|(a, v)| MatchHash::of(*a, v));
-                self.ws.touched.extend(hashes);
-            }
-        }
     }
 
     /// Brings the index of match keys along. All contributions are in it, not only winners:
@@ -120,7 +96,6 @@ impl Resolver<'_> {
         }
         for hash in lost {
             self.plan.match_keys.insert((hash, user), false);
-            self.ws.touched.push(hash);
         }
         for hash in gained {
             self.plan.match_keys.insert((hash, user), true);

@@ -38,8 +38,10 @@ pub struct Workspace {
     pub(super) waiting: HashMap<MatchHash, SmallVec<[(SourceId, KeyBytes); 1]>>,
     /// Match keys that several records of this batch will have.
     pub(super) announced: HashSet<MatchHash>,
-    /// Match keys that may have become free.
+    /// What records wait for, and is not as it was.
     pub(super) touched: Vec<MatchHash>,
+    /// Held records to be considered again.
+    pub(super) woken: Vec<(SourceId, KeyBytes)>,
     /// Conflicts that this plan touched, in that order.
     pub(super) conflicts: Vec<Touch>,
 }
@@ -50,6 +52,7 @@ impl Workspace {
         self.waiting.clear();
         self.announced.clear();
         self.touched.clear();
+        self.woken.clear();
         self.conflicts.clear();
         for (&(hash, user), &gained) in &plan.match_keys {
             if gained {

@@ -47,7 +47,7 @@ fn push_chars(chars: impl Iterator<Item = char>, out: &mut Vec<u8>) {
 /// (definition D146 of the Unicode Standard) brought to NFKC, without default-ignorable
 /// characters and surrounding white space. `value` is the attribute's value in its stored
 /// form; bytes that are not UTF-8 are compared as they are. An empty result matches nothing.
-pub fn fold(value: &[u8], out: &mut Vec<u8>) {
+pub fn fold(value: &[u8], out: &mut impl Extend<u8>) {
     if value.is_ascii() {
         let start = value.iter().position(|&b| !is_ascii_space(b));
         let end = value.iter().rposition(|&b| !is_ascii_space(b));
@@ -58,7 +58,7 @@ pub fn fold(value: &[u8], out: &mut Vec<u8>) {
     }
     match std::str::from_utf8(value) {
         Ok(text) => fold_unicode(text, out),
-        Err(_) => out.extend_from_slice(value),
+        Err(_) => out.extend(value.iter().copied()),
     }
 }
 
@@ -67,7 +67,7 @@ fn is_ascii_space(b: u8) -> bool {
     matches!(b, b'\t'..=b'\r' | b' ')
 }
 
-fn fold_unicode(text: &str, out: &mut Vec<u8>) {
+fn fold_unicode(text: &str, out: &mut impl Extend<u8>) {
     // The outer pair repeats the inner one because folding can undo composition and
     // composition can bring back what folding must still change.
     let once: String = text.nfd().collect();
@@ -78,7 +78,7 @@ fn fold_unicode(text: &str, out: &mut Vec<u8>) {
         .filter(|&c| !is_ignorable(c))
         .nfkc()
         .collect();
-    out.extend_from_slice(twice.trim().as_bytes());
+    out.extend(twice.trim().bytes());
 }
 
 /// Default_Ignorable_Code_Point (Unicode Character Database, DerivedCoreProperties): what
@@ -101,7 +101,6 @@ mod tests {
         reason = "a failed test should stop at once"
     )]
     use super::*;
-    use crate::attribute::EMAIL;
     use proptest::prelude::*;
 
     fn nfc(text: &str) -> String {

@@ -248,6 +248,7 @@ fn compare(writer: &mut Writer, model: &Model) -> Result<(), TestCaseError> {
             .collect();
         prop_assert_eq!(waiting, expected);
     }
+    prop_assert_eq!(writer.anything_waits(), !model.waiting.is_empty());
     prop_assert_eq!(writer.counts().users, model.users.len() as u64);
     let active = model.users.values().filter(|(_, active)| *active).count();
     prop_assert_eq!(writer.counts().active, active as u64);

@@ -361,6 +361,47 @@ impl World {
             })
             .collect();
         assert_eq!(named, open, "conflicts name the records that are held");
+        self.nothing_held_could_be_applied();
+    }
+
+    /// Considers every held record again: it stays held, and nobody hears of it.
+    fn nothing_held_could_be_applied(&self) {
+        let mut held: Vec<(SourceId, KeyBytes)> = Vec::new();
+        for bytes in self.state.users.values() {
+            let d = Document::decode(bytes).unwrap();
+            let of_user = d
+                .links
+                .iter()
+                .filter(|l| matches!(l.state, LinkState::Held(r) if correlate::heals(r)));
+            held.extend(of_user.map(|l| (l.source, KeyBytes::from_slice(l.key))));
+        }
+        for ((source, key), bytes) in &self.state.records {
+            if correlate::heals(Record::decode(bytes).unwrap().reason) {
+                held.push((*source, key.clone()));
+            }
+        }
+        held.sort();
+        for (source, key) in held {
+            let mut state = self.state.clone();
+            let mut plan = Plan::default();
+            let (mut workspace, mut ids) = (Workspace::default(), Ids(200));
+            let mut resolver = Resolver::new(
+                &self.rules,
+                &mut state,
+                &mut plan,
+                &mut ids,
+                &mut workspace,
+                self.clock,
+                RunId(0),
+            );
+            assert!(resolver.reconsider(source, &key).unwrap());
+            resolver.finish().unwrap();
+            let name = || format!("{source:?} {}", String::from_utf8_lossy(&key));
+            let told = events(&plan.events);
+            assert!(told.iter().all(|t| t.user.is_none()), "{} heals", name());
+            assert_eq!(plan.counters, Counters::default(), "{}", name());
+            assert!(plan.links.is_empty(), "{} is applied", name());
+        }
     }
 }
 

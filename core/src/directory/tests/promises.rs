@@ -284,6 +284,21 @@ fn a_taken_identifier_holds_the_record_until_it_is_free() {
 }
 
 #[test]
+fn a_record_that_leaves_a_duplicate_for_another_reason_wakes_the_other() {
+    let mut w = world();
+    w.one(put(A, "2", "16=a@x;15=false"));
+    w.one(put(A, "1", "16=d@x"));
+    w.batch(&[put(A, "2", "16=a@x"), put(A, "1", "16=a@x;15=false")]);
+    w.check();
+    // The second now wants what the first's user has, and has what the first wants.
+    w.one(put(A, "2", "16=d@x"));
+    w.check();
+    assert!(w.open().is_empty());
+    assert!(!is_active(&w.user("a@x")));
+    assert!(is_active(&w.user("d@x")));
+}
+
+#[test]
 fn a_deactivated_user_does_not_keep_its_identifier_from_others() {
     let mut w = world();
     w.batch(&[put(A, "1", "1=ada;16=a@x"), put(A, "2", "1=bob;16=b@x")]);

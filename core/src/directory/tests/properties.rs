@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use proptest::prelude::*;
+use proptest::test_runner::RngSeed;
 
 use super::*;
 
@@ -76,8 +77,24 @@ fn no_role_is_lost(w: &World) {
     }
 }
 
+/// Another seed in each run. A failing test prints the seed with what it wrote;
+/// `PROPTEST_RNG_SEED` and `PROPTEST_CASES` take their place.
+fn config() -> ProptestConfig {
+    let mut config = ProptestConfig {
+        cases: ProptestConfig::default().cases / 2,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    };
+    if config.rng_seed == RngSeed::Random {
+        let since = std::time::UNIX_EPOCH.elapsed().unwrap_or_default();
+        config.rng_seed = RngSeed::Fixed(since.as_nanos() as u64);
+    }
+    println!("{:?}", config.rng_seed);
+    config
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(config())]
 
     #[test]
     fn events_tell_the_directory_and_every_invariant_holds(history in history()) {
