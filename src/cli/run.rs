@@ -6,6 +6,9 @@ use crate::config::LogFormat;
 use crate::observe::{logs, metrics};
 
 pub(super) fn run(cli: &Cli) -> Result<Exit, Failure> {
+    // A daemon that is idle most of the time must not hold 2 MiB for each part of memory
+    // that it once touched. Where the kernel cannot do it, it is only larger.
+    let _ = rustix::thread::disable_transparent_huge_pages(true);
     let config = cli.load()?;
     let format = match config.log.format {
         LogFormat::Text => logs::LogFormat::Text,
