@@ -158,6 +158,11 @@ impl Decoder {
         self.tx.is_none() && !self.builder.is_empty()
     }
 
+    /// How many changes the open batch has.
+    pub fn len(&self) -> usize {
+        self.builder.len()
+    }
+
     /// Whether the open batch has any change.
     pub fn is_empty(&self) -> bool {
         self.builder.is_empty()

@@ -18,6 +18,14 @@ type Item = Result<StreamItem, ConnectorError>;
 /// After our own sending has failed: time for the server's last words to arrive.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
+/// The server sends each row by itself, and a reader that is as fast would wake for each.
+/// In a flood (so many changes in the open batch, and nothing to be handed over before
+/// more has come) it lets the socket fill for a moment instead …
+const FLOOD_CHANGES: usize = 100;
+const FILL: Duration = Duration::from_millis(1);
+/// … unless its last read brought as much as this: then there is more already.
+const LARGE_READ: usize = 32 << 10;
+
 pub(crate) struct Reader {
     receiving: ReadHalf<Box<dyn ByteStream>>,
     address: String,
@@ -28,6 +36,8 @@ pub(crate) struct Reader {
     given: Lsn,
     given_at: Instant,
     is_progress_due: bool,
+    /// Bytes of the last read.
+    last_read: usize,
 }
 
 /// Why the loop ends.
@@ -60,6 +70,7 @@ impl Reader {
             progress_interval: options.progress_interval,
             given_at: Instant::now(),
             is_progress_due: false,
+            last_read: 0,
         }
     }
 
@@ -89,10 +100,25 @@ impl Reader {
             if let Err(end) = self.take_in(give).await {
                 return end;
             }
+            if self.is_flooded(give) {
+                tokio::select! {
+                    () = self.shared.closing.cancelled() => return End::Closing,
+                    () = self.shared.broken.cancelled() => {}
+                    () = tokio::time::sleep(FILL) => {}
+                }
+            }
             if let Err(end) = self.read(give).await {
                 return end;
             }
         }
+    }
+
+    /// Whether nobody loses anything by a short pause: the transaction goes on, or the
+    /// consumer is busy.
+    fn is_flooded(&self, give: &mpsc::Sender<Item>) -> bool {
+        self.last_read < LARGE_READ
+            && self.decoder.len() >= FLOOD_CHANGES
+            && (!self.decoder.has_whole_batch() || give.capacity() == 0)
     }
 
     /// Takes every complete message out of the buffer.
@@ -158,7 +184,10 @@ impl Reader {
             };
             return match count {
                 Ok(0) => Err(self.lost("closed the connection").into()),
-                Ok(_) => Ok(()),
+                Ok(bytes) => {
+                    self.last_read = bytes;
+                    Ok(())
+                }
                 Err(e) => Err(self
                     .lost(&format!("left the connection broken: {e}"))
                     .into()),
