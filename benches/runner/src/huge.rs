@@ -1,6 +1,6 @@
 //! One transaction of 10 GB through the whole way to Kafka: peak memory.
 //!
-//! Rows of about 8 kB (a column that nothing maps, incompressible and stored in the row), so
+//! Rows of about 8 kB (a column that nothing maps, stored in the row as it is), so
 //! that it is the bytes that would fill the memory of a reader that kept a transaction whole.
 
 use std::time::Duration;
