@@ -261,9 +261,6 @@ impl Engine {
             let tx = change.tx();
             let mark = TxMark::new(&tx.id, history);
             pending.changes += 1;
-            let reference = |key: &'_ Key, old_key: Option<&'_ Key>| -> (Key, Option<Key>) {
-                (key.clone(), old_key.filter(|old| *old != key).cloned())
-            };
             match (change.op(), &step.key, &step.old_key) {
                 (Op::Delete, _, Some(key)) => {
                     let change = change_ref(key, None, tx, Some(&mark), change.ordinal());
@@ -272,13 +269,12 @@ impl Engine {
                         .map_err(failed)?;
                 }
                 (Op::Insert | Op::Update | Op::Read, Some(key), old_key) => {
-                    let (key, old_key) = reference(key, old_key.as_ref());
+                    let old_key = old_key.as_ref().filter(|old| *old != key);
                     let Some(index) = step.mapped else { continue };
-                    let old = old_key.as_ref();
-                    let change_ref = change_ref(&key, old, tx, Some(&mark), change.ordinal());
+                    let change_ref = change_ref(key, old_key, tx, Some(&mark), change.ordinal());
                     let row = mapped.row(index);
                     if row.outcome() == Outcome::Deferred {
-                        let stored_under = old_key.as_ref().unwrap_or(&key);
+                        let stored_under = old_key.unwrap_or(key);
                         let mapper = &mappers[change.table_index()];
                         complete(
                             &mut resolver,
@@ -671,7 +667,8 @@ fn last_images<'s>(
     steps: impl IntoIterator<Item = &'s Step<'s>>,
     mapped: &MappedRows,
 ) -> Vec<(&'s [u8], MatchHash)> {
-    let mut last: HashMap<&[u8], Option<usize>> = HashMap::new();
+    let steps = steps.into_iter();
+    let mut last: HashMap<&[u8], Option<usize>> = HashMap::with_capacity(steps.size_hint().0);
     for step in steps {
         if let Some(old) = &step.old_key {
             last.insert(old.as_bytes(), None);

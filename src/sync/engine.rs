@@ -25,9 +25,9 @@ use crate::delivery::hub::Hub;
 use crate::observe::names;
 
 /// A lot is closed at so many changes …
-const LOT_CHANGES: usize = 20_000;
+const LOT_CHANGES: usize = 10_000;
 /// … or so many bytes of log, whichever comes first.
-const LOT_BYTES: usize = 8 << 20;
+const LOT_BYTES: usize = 4 << 20;
 
 /// After so long without a change the store takes in its log and gives memory back.
 const QUIET_US: i64 = 5_000_000;

@@ -151,7 +151,7 @@ impl Rules {
         let Some(rules) = self.source(source) else {
             return;
         };
-        let mut folded = Vec::new();
+        let mut folded: SmallVec<[u8; 64]> = SmallVec::new();
         for field in row.fields() {
             if let Assigned::Value(value) = field.assigned
                 && rules.match_attributes.contains(&field.attribute)
