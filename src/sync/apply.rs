@@ -19,9 +19,10 @@ use rollcall_core::event::EventKind;
 use rollcall_core::id::{MatchHash, NewIds, RunId, SourceId, UserId};
 use rollcall_core::mapped::{MappedRow, MappedRows, Outcome};
 use rollcall_core::mapping::Mapper;
+use rollcall_core::plan::Plan;
 use rollcall_core::reason::LeaverReason;
 use rollcall_core::state::{KeyBytes, LinkTarget, State as _, StateError};
-use rollcall_store::StoreError;
+use rollcall_store::{StoreError, Writer};
 use smallvec::SmallVec;
 
 use super::clock::now_us;
@@ -152,6 +153,25 @@ impl Directory {
         self.mappers.set(source, mapper);
     }
 
+    /// Resolves into a plan, over what the store holds.
+    fn resolver<'r>(
+        &'r mut self,
+        store: &'r mut Writer,
+        plan: &'r mut Plan,
+        now: i64,
+        run: RunId,
+    ) -> Resolver<'r> {
+        Resolver::new(
+            &self.rules,
+            store,
+            plan,
+            &mut self.ids,
+            &mut self.workspace,
+            now,
+            run,
+        )
+    }
+
     pub(super) fn set_known_duplicates(&mut self, duplicates: &HashSet<MatchHash>) {
         self.rules.known_duplicates = duplicates.iter().copied().collect();
     }
@@ -246,15 +266,8 @@ impl Engine {
         }
         let directory = &mut self.directory;
         let images = last_images(&directory.rules, source, &steps, &mapped);
-        let mut resolver = Resolver::new(
-            &directory.rules,
-            &mut self.writer,
-            &mut pending.plan,
-            &mut directory.ids,
-            &mut directory.workspace,
-            now,
-            run,
-        );
+        let mut scratch = std::mem::take(&mut directory.scratch);
+        let mut resolver = directory.resolver(&mut self.writer, &mut pending.plan, now, run);
         resolver.begin_batch(&images);
         for step in &steps {
             let change = &step.change;
@@ -282,9 +295,9 @@ impl Engine {
                             stored_under,
                             change,
                             mapper,
-                            &mut directory.scratch,
+                            &mut scratch,
                         )?;
-                        let completed = directory.scratch.row(0);
+                        let completed = scratch.row(0);
                         resolver
                             .apply(source, &change_ref, completed)
                             .map_err(failed)?;
@@ -299,6 +312,7 @@ impl Engine {
             }
         }
         resolver.finish().map_err(failed)?;
+        directory.scratch = scratch;
         for step in &steps {
             pending.committed_at(step.change.tx().commit_us);
         }
@@ -403,15 +417,8 @@ impl Engine {
         }
         let mut absent = Vec::new();
         {
-            let mut resolver = Resolver::new(
-                &directory.rules,
-                &mut self.writer,
-                &mut pending.plan,
-                &mut directory.ids,
-                &mut directory.workspace,
-                now,
-                run,
-            );
+            let mut scratch = std::mem::take(&mut directory.scratch);
+            let mut resolver = directory.resolver(&mut self.writer, &mut pending.plan, now, run);
             resolver.begin_batch(&images);
             for step in &alive {
                 let (Some(key), Some(index)) = (&step.key, step.mapped) else {
@@ -433,10 +440,10 @@ impl Engine {
                         key,
                         &step.change,
                         mapper,
-                        &mut directory.scratch,
+                        &mut scratch,
                     )?;
                     resolver
-                        .apply(source, &change_ref, directory.scratch.row(0))
+                        .apply(source, &change_ref, scratch.row(0))
                         .map_err(failed)?;
                 } else {
                     resolver.apply(source, &change_ref, row).map_err(failed)?;
@@ -448,6 +455,7 @@ impl Engine {
                 }
             }
             resolver.finish().map_err(failed)?;
+            directory.scratch = scratch;
         }
         pending.bytes += page.rows.size_bytes();
         let position = page.rows.cursor().text().to_owned();
@@ -490,15 +498,7 @@ impl Engine {
         pending: &mut Pending,
     ) -> Result<(), StoreError> {
         let directory = &mut self.directory;
-        let mut resolver = Resolver::new(
-            &directory.rules,
-            &mut self.writer,
-            &mut pending.plan,
-            &mut directory.ids,
-            &mut directory.workspace,
-            now,
-            run,
-        );
+        let mut resolver = directory.resolver(&mut self.writer, &mut pending.plan, now, run);
         let change = ChangeRef {
             key: key.as_bytes(),
             old_key: None,
@@ -521,15 +521,7 @@ impl Engine {
         pending: &mut Pending,
     ) -> Result<(), StoreError> {
         let directory = &mut self.directory;
-        let mut resolver = Resolver::new(
-            &directory.rules,
-            &mut self.writer,
-            &mut pending.plan,
-            &mut directory.ids,
-            &mut directory.workspace,
-            now,
-            run,
-        );
+        let mut resolver = directory.resolver(&mut self.writer, &mut pending.plan, now, run);
         let keys: Vec<MatchHash> = keys.iter().copied().collect();
         resolver.retry(&keys).map_err(failed)?;
         resolver.finish().map_err(failed)
