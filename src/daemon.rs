@@ -28,6 +28,7 @@ use crate::sync::apply::{Directory, Mappers, rules};
 use crate::sync::clock::now_us;
 use crate::sync::driver::Driver;
 use crate::sync::engine::{Engine, Retention};
+use crate::sync::ids::Ids;
 use crate::sync::shared::{SourceLive, SourceSnapshot};
 use crate::sync::track::{Ask, RawChanges, RescanGuard, SourceTrack};
 use crate::sync::work::Work;
@@ -318,6 +319,7 @@ impl World {
         let directory = Directory::new(
             rules(config, &ids, &attributes, mappers.clone()),
             mappers.clone(),
+            Ids::behind(writer.last_user_id()?),
         );
         let stored_head = writer.counts().next_position.before().0;
         Ok(Prepared {
@@ -424,6 +426,7 @@ impl Prepared {
             keep_us: i64::try_from(config.store.outbox_retention.as_micros()).unwrap_or(i64::MAX),
             max_bytes: config.store.outbox_max_bytes,
         };
+        let engine_queue = engine.downgrade();
         let engine = Engine::new(
             writer,
             self.readers.clone(),
@@ -432,6 +435,7 @@ impl Prepared {
             Arc::clone(&self.hub),
             retention,
             positions,
+            engine_queue,
         );
         let shared = Arc::new(Shared {
             organization: config.organization.clone(),

@@ -144,6 +144,13 @@ impl EventBlock {
         self.bytes
     }
 
+    /// Empties it, keeping its memory.
+    pub fn clear(&mut self) {
+        self.bytes.clear();
+        self.sequenced = 0;
+        self.total = 0;
+    }
+
     /// Makes room at once for what is to come, so that a large block does not grow through
     /// ever larger copies of itself.
     pub fn reserve(&mut self, additional_bytes: usize) {

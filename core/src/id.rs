@@ -32,8 +32,29 @@ impl fmt::Debug for UserId {
 
 /// Makes user ids. Passed in, so that tests and simulations are repeatable.
 pub trait NewIds {
-    /// A fresh id for a user that is created at this time.
+    /// A fresh id for a user that is created at this time. Each is greater than all before
+    /// it, so that the order of ids is the order of [`UserRow`]s.
     fn user_id(&mut self, now_us: i64) -> UserId;
+}
+
+/// Hash of a folded value, whatever attribute has it: under this the store finds the users
+/// that a value may belong to. One entry serves a user whose userName is its email.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ValueHash(pub u64);
+
+impl ValueHash {
+    /// The hash of a value that is already folded.
+    #[inline]
+    pub fn of(folded: &[u8]) -> ValueHash {
+        ValueHash(xxhash_rust::xxh3::xxh3_64(folded))
+    }
+
+    /// The hash of the value as that of one attribute.
+    #[inline]
+    pub fn under(self, attribute: crate::attribute::AttrId) -> MatchHash {
+        // Distinct for distinct attributes of one value.
+        MatchHash(self.0 ^ u64::from(attribute.0).wrapping_mul(0x9e37_79b9_7f4a_7c15))
+    }
 }
 
 /// Hash of (attribute, folded value). Always verified against the document before anything
@@ -43,10 +64,8 @@ pub struct MatchHash(pub u64);
 
 impl MatchHash {
     /// The hash of a value that is already folded.
+    #[inline]
     pub fn of(attribute: crate::attribute::AttrId, folded: &[u8]) -> MatchHash {
-        MatchHash(xxhash_rust::xxh3::xxh3_64_with_seed(
-            folded,
-            u64::from(attribute.0),
-        ))
+        ValueHash::of(folded).under(attribute)
     }
 }

@@ -3,31 +3,147 @@
 //! A plan is applied in one transaction together with the cursor. It holds final states
 //! only (a user that changed three times in a batch is written once), while its events
 //! hold every change in order.
+//!
+//! All bytes of users lie in one arena, so a user costs no allocation of its own, and a plan
+//! that is emptied keeps its memory for the next batch.
 
 use hashbrown::HashMap;
+use smallvec::SmallVec;
 
 use crate::conflict::{ConflictRow, Fingerprint};
 use crate::event::EventBlock;
-use crate::id::{MatchHash, SourceId, UserRow};
+use crate::id::{MatchHash, SourceId, UserRow, ValueHash};
 use crate::state::{KeyBytes, LinkTarget};
 
 /// A user to be written.
-#[derive(Clone, Debug, Default)]
-pub struct UserWrite {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UserWrite<'a> {
     /// The whole document; see [`crate::document`].
-    pub document: Vec<u8>,
-    /// For lists and search. Only filled in when `columns_changed`.
-    pub user_name: Option<String>,
-    /// For lists and search. Only filled in when `columns_changed`.
-    pub display_name: Option<String>,
-    /// For lists and search.
+    pub document: &'a [u8],
+    /// The columns beside the document, where they changed.
+    pub columns: Option<Columns<'a>>,
+    /// Whether it may work.
     pub active: bool,
     /// Microseconds since the Unix epoch.
     pub updated_us: i64,
     /// Whether the user is new in this plan (an insert, ascending).
     pub is_new: bool,
-    /// Whether the columns beside the document changed.
-    pub columns_changed: bool,
+}
+
+/// What lists and search read of a user.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Columns<'a> {
+    /// `userName`.
+    pub user_name: Option<&'a str>,
+    /// `displayName`.
+    pub display_name: Option<&'a str>,
+}
+
+/// A piece of the arena.
+#[derive(Clone, Copy, Debug, Default)]
+struct Span {
+    start: u32,
+    len: u32,
+}
+
+impl Span {
+    fn of(self, arena: &[u8]) -> &[u8] {
+        &arena[self.start as usize..][..self.len as usize]
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+struct StoredWrite {
+    document: Span,
+    columns: Option<[Option<Span>; 2]>,
+    updated_us: i64,
+    active: bool,
+    is_new: bool,
+}
+
+/// The users of a plan.
+#[derive(Debug, Default)]
+pub struct UserWrites {
+    arena: Vec<u8>,
+    rows: HashMap<UserRow, StoredWrite>,
+}
+
+impl UserWrites {
+    /// Writes a user; what was written of it before is replaced. A user that is new stays
+    /// new, and columns that changed before stay changed.
+    ///
+    /// # Panics
+    /// Beyond 4 GiB of users in one plan: batches are closed long before.
+    pub fn put(&mut self, row: UserRow, write: &UserWrite<'_>) {
+        let document = append(&mut self.arena, write.document);
+        let columns = write.columns.map(|c| {
+            [c.user_name, c.display_name]
+                .map(|text| text.map(|t| append(&mut self.arena, t.as_bytes())))
+        });
+        let before = self.rows.get(&row);
+        let write = StoredWrite {
+            document,
+            columns: columns.or_else(|| before.and_then(|b| b.columns)),
+            updated_us: write.updated_us,
+            active: write.active,
+            is_new: write.is_new || before.is_some_and(|b| b.is_new),
+        };
+        self.rows.insert(row, write);
+    }
+
+    /// A user that is to be written.
+    pub fn get(&self, row: UserRow) -> Option<UserWrite<'_>> {
+        self.rows.get(&row).map(|write| self.view(write))
+    }
+
+    /// All of them, in no order.
+    pub fn iter(&self) -> impl Iterator<Item = (UserRow, UserWrite<'_>)> {
+        self.rows
+            .iter()
+            .map(|(row, write)| (*row, self.view(write)))
+    }
+
+    /// Takes one out again.
+    pub fn remove(&mut self, row: UserRow) {
+        self.rows.remove(&row);
+    }
+
+    /// How many.
+    pub fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    fn view<'a>(&'a self, write: &StoredWrite) -> UserWrite<'a> {
+        let text = |span: Span| std::str::from_utf8(span.of(&self.arena)).unwrap_or_default();
+        UserWrite {
+            document: write.document.of(&self.arena),
+            columns: write.columns.map(|[user_name, display_name]| Columns {
+                user_name: user_name.map(text),
+                display_name: display_name.map(text),
+            }),
+            active: write.active,
+            updated_us: write.updated_us,
+            is_new: write.is_new,
+        }
+    }
+}
+
+fn append(arena: &mut Vec<u8>, bytes: &[u8]) -> Span {
+    let start = arena.len();
+    arena.extend_from_slice(bytes);
+    assert!(
+        u32::try_from(arena.len()).is_ok(),
+        "more than 4 GiB of users in one plan"
+    );
+    Span {
+        start: start as u32,
+        len: bytes.len() as u32,
+    }
 }
 
 /// What happened, counted.
@@ -65,19 +181,32 @@ impl Counters {
     }
 }
 
+/// A record that begins or ceases to wait.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Waiter {
+    /// Its source.
+    pub source: SourceId,
+    /// Its key.
+    pub key: KeyBytes,
+    /// Whether it begins.
+    pub waits: bool,
+}
+
 /// The effects of one batch on the directory.
 #[derive(Debug, Default)]
 pub struct Plan {
     /// Users by their place.
-    pub users: HashMap<UserRow, UserWrite>,
+    pub users: UserWrites,
     /// Links made or moved (`Some`) and broken (`None`).
     pub links: HashMap<(SourceId, KeyBytes), Option<LinkTarget>>,
     /// Records without a user: written (`Some`) and removed (`None`).
     pub records: HashMap<(SourceId, KeyBytes), Option<Vec<u8>>>,
-    /// Match keys gained (`true`) and lost (`false`); the last word counts.
-    pub match_keys: HashMap<(MatchHash, UserRow), bool>,
-    /// Records that begin (`true`) or cease (`false`) to wait for a match key.
-    pub waiting: HashMap<(MatchHash, SourceId, KeyBytes), bool>,
+    /// For each value the users that gained it (`true`) or lost it (`false`), each user
+    /// once; see [`Plan::set_owner`].
+    pub owners: HashMap<ValueHash, SmallVec<[(UserRow, bool); 1]>>,
+    /// For each match key the records that begin or cease to wait for it, each record once;
+    /// see [`Plan::set_waiting`].
+    pub waiting: HashMap<MatchHash, Vec<Waiter>>,
     /// Conflicts opened, changed or closed.
     pub conflicts: HashMap<Fingerprint, ConflictRow>,
     /// Every event, in order.
@@ -87,4 +216,88 @@ pub struct Plan {
     /// Records to be read again, because a value was neither in the image nor in the store.
     /// One may be named several times.
     pub reread: Vec<(SourceId, KeyBytes)>,
+}
+
+impl Plan {
+    /// A user gained or lost a value; the last word counts.
+    pub fn set_owner(&mut self, hash: ValueHash, user: UserRow, gained: bool) {
+        let owners = self.owners.entry(hash).or_default();
+        match owners.iter_mut().find(|(row, _)| *row == user) {
+            Some((_, state)) => *state = gained,
+            None => owners.push((user, gained)),
+        }
+    }
+
+    /// A record begins or ceases to wait; the last word counts.
+    pub fn set_waiting(&mut self, hash: MatchHash, source: SourceId, key: &[u8], waits: bool) {
+        let waiters = self.waiting.entry(hash).or_default();
+        match waiters
+            .iter_mut()
+            .find(|w| w.source == source && w.key[..] == *key)
+        {
+            Some(waiter) => waiter.waits = waits,
+            None => waiters.push(Waiter {
+                source,
+                key: KeyBytes::from_slice(key),
+                waits,
+            }),
+        }
+    }
+
+    /// Lays what this plan says of a value's users over what was known before.
+    pub fn overlay_owners(&self, hash: ValueHash, users: &mut SmallVec<[UserRow; 4]>) {
+        for &(user, gained) in self.owners.get(&hash).into_iter().flatten() {
+            let at = users.iter().position(|u| *u == user);
+            match (gained, at) {
+                (true, None) => users.push(user),
+                (false, Some(at)) => {
+                    users.remove(at);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Lays what this plan says of the records that wait for a match key over what was known
+    /// before.
+    pub fn overlay_waiting(&self, hash: MatchHash, records: &mut Vec<(SourceId, KeyBytes)>) {
+        for waiter in self.waiting.get(&hash).into_iter().flatten() {
+            let same = |(source, key): &(SourceId, KeyBytes)| {
+                *source == waiter.source && *key == waiter.key
+            };
+            match (waiter.waits, records.iter().position(same)) {
+                (true, None) => records.push((waiter.source, waiter.key.clone())),
+                (false, Some(at)) => {
+                    records.remove(at);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Whether there is nothing to store.
+    pub fn is_empty(&self) -> bool {
+        self.users.is_empty()
+            && self.links.is_empty()
+            && self.records.is_empty()
+            && self.owners.is_empty()
+            && self.waiting.is_empty()
+            && self.conflicts.is_empty()
+            && self.events.is_empty()
+            && self.reread.is_empty()
+    }
+
+    /// Empties it, keeping its memory.
+    pub fn clear(&mut self) {
+        self.users.arena.clear();
+        self.users.rows.clear();
+        self.links.clear();
+        self.records.clear();
+        self.owners.clear();
+        self.waiting.clear();
+        self.conflicts.clear();
+        self.events.clear();
+        self.counters = Counters::default();
+        self.reread.clear();
+    }
 }

@@ -6,7 +6,7 @@
 use smallvec::SmallVec;
 
 use crate::conflict::{ConflictRow, Fingerprint};
-use crate::id::{MatchHash, SourceId, UserRow};
+use crate::id::{MatchHash, SourceId, UserRow, ValueHash};
 
 /// The bytes of a record key ([`rollcall_contract::Key`]).
 pub type KeyBytes = SmallVec<[u8; 32]>;
@@ -42,10 +42,10 @@ pub trait State {
         into: &mut Vec<u8>,
     ) -> Result<bool, StateError>;
 
-    /// The users that may own a match key (verify against their documents).
+    /// Appends the users that may have a value (verify against their documents).
     fn owners(
         &mut self,
-        hash: MatchHash,
+        hash: ValueHash,
         into: &mut SmallVec<[UserRow; 4]>,
     ) -> Result<(), StateError>;
 

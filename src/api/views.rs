@@ -9,7 +9,7 @@ use rollcall_core::attribute::{Attributes, EMAIL, USER_NAME};
 use rollcall_core::conflict::ConflictRow;
 use rollcall_core::document::{Document, Given, LinkState, UserState, View};
 use rollcall_core::event::Event;
-use rollcall_core::id::{MatchHash, SourceId, UserId, UserRow};
+use rollcall_core::id::{SourceId, UserId, UserRow, ValueHash};
 use rollcall_core::mapping::fold;
 use rollcall_core::plan::Counters;
 use rollcall_store::{
@@ -421,7 +421,7 @@ fn find(readers: &Readers, name: &str) -> Result<Option<UserRowView>, StoreError
     for attribute in [USER_NAME, EMAIL] {
         let mut folded = Vec::new();
         fold(name.as_bytes(), &mut folded);
-        for row in readers.users_by_match(MatchHash::of(attribute, &folded))? {
+        for row in readers.users_by_value(ValueHash::of(&folded))? {
             let Ok(document) = Document::decode(&row.document) else {
                 continue;
             };

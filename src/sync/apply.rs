@@ -12,22 +12,22 @@ use hashbrown::HashMap;
 use rollcall_contract::{Before, Change, Key, Op, TxId};
 use rollcall_core::attribute::Attributes;
 use rollcall_core::directory::{
-    ChangeRef, LeaverAction, Origin, Remap, Resolver, Rules, SourceRules, Workspace,
+    ChangeRef, LeaverAction, Origin, Remap, Resolver, RowKeys, Rules, SourceRules, Workspace,
 };
 use rollcall_core::document::{Document, LinkState};
 use rollcall_core::event::EventKind;
-use rollcall_core::id::{MatchHash, NewIds, RunId, SourceId, UserId};
-use rollcall_core::mapped::{MappedRow, MappedRows, Outcome};
+use rollcall_core::id::{MatchHash, RunId, SourceId};
+use rollcall_core::mapped::{MappedRows, Outcome};
 use rollcall_core::mapping::Mapper;
 use rollcall_core::plan::Plan;
 use rollcall_core::reason::LeaverReason;
 use rollcall_core::state::{KeyBytes, LinkTarget, State as _, StateError};
 use rollcall_store::{StoreError, Writer};
-use smallvec::SmallVec;
 
 use super::clock::now_us;
 use super::engine::Engine;
 use super::envelope::Stream;
+use super::ids::Ids;
 use super::pending::Pending;
 use super::scanning::seen_hash;
 use super::track::TxMark;
@@ -64,19 +64,6 @@ impl Remap for Mappers {
     }
 }
 
-/// UUIDs of version 7 by the wall clock.
-#[derive(Default)]
-struct Ids;
-
-impl NewIds for Ids {
-    fn user_id(&mut self, now_us: i64) -> UserId {
-        let seconds = u64::try_from(now_us / 1_000_000).unwrap_or(0);
-        let nanos = (now_us.rem_euclid(1_000_000) * 1000) as u32;
-        let time = uuid::Timestamp::from_unix(uuid::NoContext, seconds, nanos);
-        UserId(*uuid::Uuid::new_v7(time).as_bytes())
-    }
-}
-
 /// The rules of the organization and what applying them needs between two batches.
 pub struct Directory {
     pub(super) rules: Rules,
@@ -84,7 +71,7 @@ pub struct Directory {
     ids: Ids,
     workspace: Workspace,
     scratch: MappedRows,
-    folds: SmallVec<[MatchHash; 3]>,
+    keys: RowKeys,
 }
 
 /// The organization's rules, from its configuration.
@@ -136,15 +123,15 @@ pub fn rules(
 }
 
 impl Directory {
-    /// A directory under these rules.
-    pub fn new(rules: Rules, mappers: Mappers) -> Directory {
+    /// A directory under these rules, that makes these ids.
+    pub fn new(rules: Rules, mappers: Mappers, ids: Ids) -> Directory {
         Directory {
             rules,
             mappers,
-            ids: Ids,
+            ids,
             workspace: Workspace::default(),
             scratch: MappedRows::default(),
-            folds: SmallVec::new(),
+            keys: RowKeys::default(),
         }
     }
 
@@ -207,24 +194,60 @@ struct Step<'a> {
     mapped: Option<usize>,
 }
 
-fn steps(batch: &rollcall_contract::Batch) -> Vec<Step<'_>> {
+/// Every change of a batch, or those rows of a page that the log has not taken out.
+fn steps<'a>(
+    batch: &'a rollcall_contract::Batch,
+    is_wanted: impl Fn(usize) -> bool,
+) -> Vec<Step<'a>> {
     let mut next = 0;
-    batch
-        .changes()
-        .map(|change| {
-            let (key, old_key) = keys(&change);
-            let mapped = change.after().is_some().then(|| {
-                next += 1;
-                next - 1
-            });
-            Step {
-                change,
-                key,
-                old_key,
-                mapped,
-            }
+    let all = batch.changes().enumerate().filter_map(|(i, change)| {
+        let mapped = change.after().is_some().then(|| {
+            next += 1;
+            next - 1
+        });
+        if !is_wanted(i) {
+            return None;
+        }
+        let (key, old_key) = keys(&change);
+        Some(Step {
+            change,
+            key,
+            old_key,
+            mapped,
         })
-        .collect()
+    });
+    all.collect()
+}
+
+/// Match keys that several records will have when these steps have been taken. `matches`
+/// are the match keys of each step's row.
+fn duplicates(steps: &[Step<'_>], mut matches: Vec<(MatchHash, usize)>) -> Vec<MatchHash> {
+    matches.sort_unstable();
+    let key = |at: usize| steps.get(at).and_then(|s| s.key.as_ref());
+    // Which step says what each record is in the end; rarely needed.
+    let mut last: Option<HashMap<&Key, Option<usize>>> = None;
+    let mut found = Vec::new();
+    for same in matches.chunk_by(|a, b| a.0 == b.0) {
+        let [(hash, first), rest @ ..] = same else {
+            continue;
+        };
+        if rest.iter().all(|(_, at)| key(*at) == key(*first)) {
+            continue;
+        }
+        let last = last.get_or_insert_with(|| {
+            let mut last = HashMap::with_capacity(steps.len());
+            for (at, step) in steps.iter().enumerate() {
+                last.extend(step.old_key.iter().map(|old| (old, None)));
+                last.extend(step.key.iter().map(|key| (key, Some(at))));
+            }
+            last
+        });
+        let stays = |at: usize| key(at).and_then(|k| last.get(k)) == Some(&Some(at));
+        if same.iter().filter(|(_, at)| stays(*at)).count() > 1 {
+            found.push(*hash);
+        }
+    }
+    found
 }
 
 impl Engine {
@@ -241,8 +264,8 @@ impl Engine {
         } = work;
         let now = now_us();
         let run = self.stream_run(source, now)?;
-        let steps = steps(&batch);
-        self.preload(source, &steps, &mapped)?;
+        let steps = steps(&batch, |_| true);
+        let shared = self.preload(source, &steps, &mapped)?;
         let Some(track) = self.sources.get_mut(&source) else {
             return Ok(());
         };
@@ -265,10 +288,9 @@ impl Engine {
             }
         }
         let directory = &mut self.directory;
-        let images = last_images(&directory.rules, source, &steps, &mapped);
         let mut scratch = std::mem::take(&mut directory.scratch);
         let mut resolver = directory.resolver(&mut self.writer, &mut pending.plan, now, run);
-        resolver.begin_batch(&images);
+        resolver.begin_batch(&shared);
         for step in &steps {
             let change = &step.change;
             let tx = change.tx();
@@ -343,35 +365,38 @@ impl Engine {
         }
     }
 
-    /// Reads what the batch is going to ask of the store, in the order of the keys.
+    /// Reads what the steps are going to ask of the store, in the order of the keys. Gives
+    /// the match keys that several records will have.
     fn preload(
         &mut self,
         source: SourceId,
         steps: &[Step<'_>],
         mapped: &MappedRows,
-    ) -> Result<(), StoreError> {
+    ) -> Result<Vec<MatchHash>, StoreError> {
         let keys = steps
             .iter()
             .flat_map(|s| [&s.key, &s.old_key])
             .flatten()
             .map(Key::as_bytes);
         self.writer.preload(source, keys)?;
-        let mut hashes = Vec::new();
-        for step in steps
-            .iter()
-            .filter(|s| matches!(s.change.op(), Op::Insert | Op::Read))
-        {
-            if let Some(index) = step.mapped {
-                self.directory.folds.clear();
-                self.directory.rules.match_hashes(
-                    source,
-                    &mapped.row(index),
-                    &mut self.directory.folds,
-                );
-                hashes.extend_from_slice(&self.directory.folds);
+        let mut values = Vec::new();
+        let mut matches = Vec::with_capacity(steps.len());
+        let Directory { rules, keys, .. } = &mut self.directory;
+        for (at, step) in steps.iter().enumerate() {
+            let Some(row) = step.mapped.map(|index| mapped.row(index)) else {
+                continue;
+            };
+            if row.outcome() != Outcome::Mapped {
+                continue;
+            }
+            rules.keys_of(source, &row, keys);
+            matches.extend(keys.matches.iter().map(|hash| (*hash, at)));
+            if matches!(step.change.op(), Op::Insert | Op::Read) {
+                values.extend_from_slice(&keys.values);
             }
         }
-        self.writer.preload_owners(hashes)
+        self.writer.preload_owners(values)?;
+        Ok(duplicates(steps, matches))
     }
 
     pub(super) fn apply_page(
@@ -392,16 +417,9 @@ impl Engine {
             _ => self.stream_run(source, now)?,
         };
         let history = self.sources.get(&source).map_or(0, |t| t.history);
-        let steps = steps(&page.rows);
-        self.preload(source, &steps, &mapped)?;
+        let alive = steps(&page.rows, |row| page.is_alive(row));
+        let shared = self.preload(source, &alive, &mapped)?;
         let directory = &mut self.directory;
-        let alive: Vec<&Step<'_>> = steps
-            .iter()
-            .enumerate()
-            .filter(|(i, _)| page.is_alive(*i))
-            .map(|(_, s)| s)
-            .collect();
-        let images = last_images(&directory.rules, source, alive.iter().copied(), &mapped);
         if let Some(track) = self.sources.get(&source).filter(|_| is_scan)
             && let Some(raw) = &track.raw_changes
         {
@@ -419,7 +437,7 @@ impl Engine {
         {
             let mut scratch = std::mem::take(&mut directory.scratch);
             let mut resolver = directory.resolver(&mut self.writer, &mut pending.plan, now, run);
-            resolver.begin_batch(&images);
+            resolver.begin_batch(&shared);
             for step in &alive {
                 let (Some(key), Some(index)) = (&step.key, step.mapped) else {
                     resolver.unreadable_key();
@@ -462,11 +480,8 @@ impl Engine {
         self.count(source, is_scan, &position, pending);
         match page.purpose {
             Purpose::Scan { number } => {
-                let seen = steps
-                    .iter()
-                    .filter_map(|s| s.key.as_ref())
-                    .map(|k| seen_hash(k.as_bytes()))
-                    .collect();
+                let seen = page.rows.changes().filter_map(|change| keys(&change).0);
+                let seen = seen.map(|k| seen_hash(k.as_bytes())).collect();
                 self.scan_page(source, number, page.last, seen, pending);
             }
             Purpose::Absence => {
@@ -476,10 +491,8 @@ impl Engine {
             }
             // A record that was to be completed and is gone: the log says so itself.
             Purpose::Repair => {
-                let asked = steps
-                    .iter()
-                    .filter_map(|s| s.key.as_ref())
-                    .chain(&page.absent);
+                let read = page.rows.changes().filter_map(|change| keys(&change).0);
+                let asked = read.chain(page.absent.iter().cloned());
                 let asked = asked.map(|k| (source, KeyBytes::from_slice(k.as_bytes())));
                 pending.commit.repaired.extend(asked);
             }
@@ -650,35 +663,4 @@ fn is_newer(
     let stored: Option<TxId> = resolver.link_tx(source, key.as_bytes()).map_err(failed)?;
     let stored = stored.and_then(|tx| TxMark::of_history(tx, history));
     Ok(stored.is_some_and(|tx| page.window.may_be_newer(&tx)))
-}
-
-/// The match keys that each record will have when the batch has been applied.
-fn last_images<'s>(
-    rules: &Rules,
-    source: SourceId,
-    steps: impl IntoIterator<Item = &'s Step<'s>>,
-    mapped: &MappedRows,
-) -> Vec<(&'s [u8], MatchHash)> {
-    let steps = steps.into_iter();
-    let mut last: HashMap<&[u8], Option<usize>> = HashMap::with_capacity(steps.size_hint().0);
-    for step in steps {
-        if let Some(old) = &step.old_key {
-            last.insert(old.as_bytes(), None);
-        }
-        if let Some(key) = &step.key {
-            last.insert(key.as_bytes(), step.mapped);
-        }
-    }
-    let mut images = Vec::with_capacity(last.len());
-    let mut hashes: SmallVec<[MatchHash; 3]> = SmallVec::new();
-    for (key, index) in last {
-        let Some(index) = index else { continue };
-        let row: MappedRow<'_> = mapped.row(index);
-        if row.outcome() == Outcome::Mapped {
-            hashes.clear();
-            rules.match_hashes(source, &row, &mut hashes);
-            images.extend(hashes.iter().map(|h| (key, *h)));
-        }
-    }
-    images
 }

@@ -2,23 +2,28 @@
 //!
 //! Work is taken in order, gathered while more of the same source is waiting (so a flood is
 //! committed in large lots and a single change at once), and committed in one transaction
-//! with its cursor. Only behind the commit come the acknowledgement to the source, the
-//! hand-over to the sinks and the answers to whoever waits. If the store cannot commit, the
-//! engine ends and the daemon stops: nothing was acknowledged, so nothing is lost.
+//! with its cursor. The store writes a lot on a thread of its own while the next one is
+//! decided on here; a lot is closed when it is full, when nothing more waits, or when the
+//! store has nothing to do. Only behind the commit come the acknowledgement to the source,
+//! the hand-over to the sinks and the answers to whoever waits. If the store cannot commit,
+//! the engine ends and the daemon stops: nothing was acknowledged, so nothing is lost.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use hashbrown::HashMap;
-use rollcall_contract::Key;
+use rollcall_contract::{Acknowledge, Cursor, Key};
 use rollcall_core::id::SourceId;
-use rollcall_store::{Commit, Readers, StoreError, Writer};
+use rollcall_core::plan::Counters;
+use rollcall_core::state::KeyBytes;
+use rollcall_store::{Commit, Committed, Readers, StoreError, Writer};
 use tokio::sync::mpsc;
 
 use super::apply::Directory;
 use super::clock::now_us;
-use super::pending::Pending;
+use super::pending::{Answer, Pending};
+use super::shared::SourceLive;
 use super::track::{Ask, SourceTrack};
 use super::work::{ResumePoint, Work};
 use crate::delivery::hub::Hub;
@@ -53,6 +58,8 @@ pub struct Engine {
     sinks: HashMap<String, u64>,
     /// What an event took in the last large block, to make room for the next one.
     pub(super) event_bytes: usize,
+    /// The engine's own queue, to be told when the store has nothing to do.
+    queue: mpsc::WeakSender<Work>,
 }
 
 /// A block of fewer events grows as it likes.
@@ -68,6 +75,7 @@ impl Engine {
         hub: Arc<Hub>,
         retention: Retention,
         sinks: HashMap<String, u64>,
+        queue: mpsc::WeakSender<Work>,
     ) -> Engine {
         Engine {
             writer,
@@ -78,6 +86,7 @@ impl Engine {
             retention,
             sinks,
             event_bytes: 0,
+            queue,
         }
     }
 
@@ -105,21 +114,30 @@ impl Engine {
         first: Work,
         queue: &mut mpsc::Receiver<Work>,
     ) -> Result<Option<Work>, StoreError> {
-        let mut pending = Pending::default();
+        if matches!(first, Work::Written) {
+            self.writer.settle()?;
+            return Ok(None);
+        }
+        let mut pending = Pending::in_plan(self.writer.plan());
         let mut work = first;
         loop {
             let source = work.joins();
+            if matches!(work, Work::Written) {
+                // The store has nothing to do: it is given what there is.
+                break;
+            }
             if source.is_none() {
                 // Questions and changes of state stand alone, behind everything before them.
                 if !pending.is_empty() {
                     self.commit(&mut pending)?;
                 }
+                self.writer.settle()?;
                 self.handle(work, &mut pending)?;
                 self.commit(&mut pending)?;
                 return Ok(None);
             }
             if pending.source.is_some() && pending.source != source {
-                self.commit(&mut pending)?;
+                self.commit_lot(&mut pending)?;
                 return Ok(Some(work));
             }
             pending.source = source;
@@ -136,7 +154,7 @@ impl Engine {
                 Err(_) => break,
             }
         }
-        self.commit(&mut pending)?;
+        self.commit_lot(&mut pending)?;
         Ok(None)
     }
 
@@ -223,93 +241,65 @@ impl Engine {
                     let _ = reply.send(());
                 });
             }
-            Work::Stop => {}
+            Work::Written | Work::Stop => {}
         }
         Ok(())
     }
 
-    /// Commits what is pending, then tells everybody.
+    /// Commits what is pending, and waits for it.
     pub(super) fn commit(&mut self, pending: &mut Pending) -> Result<(), StoreError> {
-        let mut done = std::mem::take(pending);
-        if !done.has_effects() {
-            self.writer.release()?;
-            done.run_answers();
+        let Some((mut commit, after)) = self.prepare(pending)? else {
             return Ok(());
-        }
-        let began = Instant::now();
-        let now = now_us();
-        self.roll_runs(&mut done, now);
-        let rereads = std::mem::take(&mut done.plan.reread);
-        let events = &done.plan.events;
-        if events.len() >= LARGE_BLOCK {
-            self.event_bytes = events.as_bytes().len() / events.len() + 16;
-        }
-        let mut commit = Commit {
-            now_us: now,
-            ..std::mem::take(&mut done.commit)
         };
-        commit.plan = Some(&mut done.plan);
-        let progress = commit.progress.clone();
-        let committed = self.writer.commit(commit)?;
-        metrics::histogram!(names::STORE_COMMIT).record(began.elapsed().as_secs_f64());
-        if let Some(block) = committed.block {
-            self.hub.publish(block);
-        }
-        if let Some(progress) = progress
-            && let Some(track) = self.sources.get(&progress.source)
-        {
-            if let Some(acknowledge) = &track.acknowledge {
-                acknowledge.acknowledge(&progress.cursor);
-            }
-            track.live.set_position(progress.cursor.text());
-        }
-        for (id, gap) in committed.gaps.into_iter().zip(&done.gap_sources) {
+        let mut committed = self.writer.commit(&mut commit)?;
+        for (id, gap) in committed.gaps.drain(..).zip(&after.gap_sources) {
             if let Some(track) = self.sources.get_mut(gap) {
                 track.open_gaps.push(id);
             }
         }
-        self.tell(&done, now);
-        for (source, key) in rereads {
-            if let (Some(track), Some(key)) = (self.sources.get(&source), Key::from_bytes(&key)) {
-                // A driver that is gone finds the record in the store when it is back.
-                let _ = track.asks.send(Ask::Reread(vec![key]));
-            }
-        }
-        done.run_answers();
+        after.tell(committed);
         Ok(())
     }
 
-    fn tell(&self, done: &Pending, now: i64) {
-        let Some(track) = done.source.and_then(|s| self.sources.get(&s)) else {
-            return;
+    /// Commits a lot, and goes on meanwhile.
+    fn commit_lot(&mut self, pending: &mut Pending) -> Result<(), StoreError> {
+        let Some((commit, after)) = self.prepare(pending)? else {
+            return Ok(());
         };
-        let name = track.name.clone();
-        track
-            .live
-            .queued_bytes
-            .fetch_sub(done.queued_bytes, Ordering::Relaxed);
-        if let Some(oldest) = done.oldest_commit_us {
-            metrics::histogram!(names::COMMIT_TO_STORE, "source" => name.clone())
-                .record((now - oldest).max(0) as f64 / 1e6);
-        }
-        if let Some(newest) = done.newest_commit_us {
-            track.live.last_commit_us.store(newest, Ordering::Relaxed);
-        }
-        let c = &done.counted;
-        for (outcome, n) in [
-            ("created", c.created),
-            ("updated", c.updated),
-            ("deactivated", c.deactivated),
-            ("activated", c.activated),
-            ("unchanged", c.unchanged),
-            ("skipped", c.skipped),
-            ("errored", c.errored),
-        ] {
-            if n > 0 {
-                metrics::counter!(names::CHANGES, "source" => name.clone(), "outcome" => outcome)
-                    .increment(n);
+        let engine = self.queue.clone();
+        self.writer.commit_behind(commit, move |committed| {
+            if let Some(committed) = committed {
+                after.tell(committed);
             }
+            if let Some(engine) = engine.upgrade() {
+                // An engine that has other work looks by itself.
+                let _ = engine.try_send(Work::Written);
+            }
+        })
+    }
+
+    /// What is to be committed, and what comes behind it; nothing when there is nothing to
+    /// store.
+    fn prepare(&mut self, pending: &mut Pending) -> Result<Option<(Commit, After)>, StoreError> {
+        let mut done = std::mem::take(pending);
+        if !done.has_effects() {
+            self.writer.release()?;
+            done.run_answers();
+            return Ok(None);
         }
+        let now = now_us();
+        self.roll_runs(&mut done, now);
+        let events = &done.plan.events;
+        if events.len() >= LARGE_BLOCK {
+            self.event_bytes = events.as_bytes().len() / events.len() + 16;
+        }
+        let rereads = std::mem::take(&mut done.plan.reread);
+        let after = After::of(self, &mut done, &rereads, now);
+        let mut commit = done.commit;
+        commit.now_us = now;
+        commit.plan = done.plan;
+        commit.plan.reread = rereads;
+        Ok(Some((commit, after)))
     }
 
     fn delivered(
@@ -371,5 +361,125 @@ impl Engine {
         self.end_all_runs(&mut pending, now_us());
         self.commit(&mut pending)?;
         self.writer.close()
+    }
+}
+
+/// What comes behind a commit, wherever that is written: nothing of it may come before.
+struct After {
+    hub: Arc<Hub>,
+    /// The source whose log moved, to where.
+    progress: Option<(Option<Arc<dyn Acknowledge>>, Arc<SourceLive>, Cursor)>,
+    /// Sources of the gaps that are opened, in their order.
+    gap_sources: Vec<SourceId>,
+    told: Option<Told>,
+    rereads: Vec<(mpsc::UnboundedSender<Ask>, Vec<Key>)>,
+    answers: Vec<Answer>,
+    began: Instant,
+    now: i64,
+}
+
+/// What the metrics are told of a lot.
+struct Told {
+    source: String,
+    live: Arc<SourceLive>,
+    queued_bytes: u64,
+    oldest_commit_us: Option<i64>,
+    newest_commit_us: Option<i64>,
+    counted: Counters,
+}
+
+impl After {
+    fn of(
+        engine: &Engine,
+        done: &mut Pending,
+        rereads: &[(SourceId, KeyBytes)],
+        now: i64,
+    ) -> After {
+        let progress = done.commit.progress.as_ref().and_then(|p| {
+            let track = engine.sources.get(&p.source)?;
+            let live = Arc::clone(&track.live);
+            Some((track.acknowledge.clone(), live, p.cursor.clone()))
+        });
+        let told = done.source.and_then(|source| {
+            let track = engine.sources.get(&source)?;
+            Some(Told {
+                source: track.name.clone(),
+                live: Arc::clone(&track.live),
+                queued_bytes: done.queued_bytes,
+                oldest_commit_us: done.oldest_commit_us,
+                newest_commit_us: done.newest_commit_us,
+                counted: done.counted,
+            })
+        });
+        let mut asks: Vec<(mpsc::UnboundedSender<Ask>, Vec<Key>)> = Vec::new();
+        for same in rereads.chunk_by(|a, b| a.0 == b.0) {
+            if let Some(track) = same.first().and_then(|(s, _)| engine.sources.get(s)) {
+                let keys = same.iter().filter_map(|(_, key)| Key::from_bytes(key));
+                asks.push((track.asks.clone(), keys.collect()));
+            }
+        }
+        After {
+            hub: Arc::clone(&engine.hub),
+            progress,
+            gap_sources: std::mem::take(&mut done.gap_sources),
+            told,
+            rereads: asks,
+            answers: done.take_answers(),
+            began: Instant::now(),
+            now,
+        }
+    }
+
+    fn tell(self, committed: Committed) {
+        metrics::histogram!(names::STORE_COMMIT).record(self.began.elapsed().as_secs_f64());
+        if let Some(block) = committed.block {
+            self.hub.publish(block);
+        }
+        if let Some((acknowledge, live, cursor)) = self.progress {
+            if let Some(acknowledge) = acknowledge {
+                acknowledge.acknowledge(&cursor);
+            }
+            live.set_position(cursor.text());
+        }
+        if let Some(told) = self.told {
+            told.tell(self.now);
+        }
+        for (asks, keys) in self.rereads {
+            // A driver that is gone finds the records in the store when it is back.
+            let _ = asks.send(Ask::Reread(keys));
+        }
+        for answer in self.answers {
+            answer();
+        }
+    }
+}
+
+impl Told {
+    fn tell(self, now: i64) {
+        let live = &self.live;
+        live.queued_bytes
+            .fetch_sub(self.queued_bytes, Ordering::Relaxed);
+        if let Some(oldest) = self.oldest_commit_us {
+            metrics::histogram!(names::COMMIT_TO_STORE, "source" => self.source.clone())
+                .record((now - oldest).max(0) as f64 / 1e6);
+        }
+        if let Some(newest) = self.newest_commit_us {
+            live.last_commit_us.store(newest, Ordering::Relaxed);
+        }
+        let c = &self.counted;
+        for (outcome, n) in [
+            ("created", c.created),
+            ("updated", c.updated),
+            ("deactivated", c.deactivated),
+            ("activated", c.activated),
+            ("unchanged", c.unchanged),
+            ("skipped", c.skipped),
+            ("errored", c.errored),
+        ] {
+            if n > 0 {
+                metrics::counter!(names::CHANGES, "source" => self.source.clone(), "outcome" => outcome)
+                    .increment(n);
+            }
+        }
     }
 }

@@ -25,6 +25,7 @@ pub mod driver;
 pub mod engine;
 pub mod envelope;
 pub mod gaps;
+pub mod ids;
 pub mod mapper;
 pub mod pending;
 pub mod runs;

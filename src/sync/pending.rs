@@ -13,7 +13,7 @@ pub struct Pending {
     /// Effects on the directory.
     pub plan: Plan,
     /// Everything else that becomes true with it.
-    pub commit: Commit<'static>,
+    pub commit: Commit,
     /// Sources of the gaps that are opened, in their order.
     pub gap_sources: Vec<SourceId>,
     /// Changes in it.
@@ -28,10 +28,21 @@ pub struct Pending {
     pub newest_commit_us: Option<i64>,
     /// What its changes did.
     pub counted: Counters,
-    answers: Vec<Box<dyn FnOnce() + Send>>,
+    answers: Vec<Answer>,
 }
 
+/// Tells somebody who waits.
+pub type Answer = Box<dyn FnOnce() + Send>;
+
 impl Pending {
+    /// Nothing yet, in the memory of an empty plan.
+    pub fn in_plan(plan: Plan) -> Pending {
+        Pending {
+            plan,
+            ..Pending::default()
+        }
+    }
+
     /// Whether nothing was gathered.
     pub fn is_empty(&self) -> bool {
         !self.has_effects() && self.answers.is_empty()
@@ -40,16 +51,8 @@ impl Pending {
     /// Whether there is anything to store.
     pub fn has_effects(&self) -> bool {
         let c = &self.commit;
-        let p = &self.plan;
         c.progress.is_some()
-            || !(p.users.is_empty()
-                && p.links.is_empty()
-                && p.records.is_empty()
-                && p.events.is_empty())
-            || !(p.conflicts.is_empty()
-                && p.waiting.is_empty()
-                && p.match_keys.is_empty()
-                && p.reread.is_empty())
+            || !self.plan.is_empty()
             || !(c.states.is_empty() && c.gaps_opened.is_empty() && c.gaps_closed.is_empty())
             || !(c.runs.is_empty()
                 && c.scans.is_empty()
@@ -68,9 +71,14 @@ impl Pending {
 
     /// Tells everybody who waits.
     pub fn run_answers(&mut self) {
-        for answer in self.answers.drain(..) {
+        for answer in self.take_answers() {
             answer();
         }
+    }
+
+    /// Everybody who waits.
+    pub fn take_answers(&mut self) -> Vec<Answer> {
+        std::mem::take(&mut self.answers)
     }
 
     /// The log of a source is taken in up to here.

@@ -112,6 +112,8 @@ pub enum Work {
         /// What it has.
         position: u64,
     },
+    /// The commit that was under way has ended.
+    Written,
     /// Periodic upkeep of the outbox and the write-ahead log.
     Upkeep,
     /// An operator has looked: the next scan may apply so many leavers, whatever the guard

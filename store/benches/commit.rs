@@ -17,11 +17,11 @@ use std::time::{Duration, Instant};
 
 use criterion::Criterion;
 use rollcall_contract::{Cursor, Lineage};
-use rollcall_core::attribute::{EMAIL, USER_NAME};
+
 use rollcall_core::document::FORMAT;
 use rollcall_core::event::{Event, EventKind};
-use rollcall_core::id::{MatchHash, RunId, SourceId, UserId, UserRow};
-use rollcall_core::plan::{Plan, UserWrite};
+use rollcall_core::id::{RunId, SourceId, UserId, UserRow, ValueHash};
+use rollcall_core::plan::{Columns, Plan, UserWrite};
 use rollcall_core::state::{KeyBytes, LinkTarget, State};
 use rollcall_store::{Commit, OpenOptions, Position, Progress, Readers, Store, Writer};
 
@@ -102,30 +102,29 @@ fn event(plan: &mut Plan, kind: EventKind, n: u64, version: u64) {
     });
 }
 
+fn put(plan: &mut Plan, row: UserRow, n: u64, version: u64, is_new: bool) {
+    let write = UserWrite {
+        document: &document(n, version),
+        columns: Some(Columns {
+            user_name: Some(&format!("user{n}")),
+            display_name: Some(&format!("User Number {n}")),
+        }),
+        active: true,
+        updated_us: 1_700_000_000_000_000 + version as i64,
+        is_new,
+    };
+    plan.users.put(row, &write);
+}
+
 fn creation(writer: &mut Writer, from: u64, count: u64) -> Plan {
     let mut plan = Plan::default();
     for n in from..from + count {
         let row = writer.allocate_user();
-        plan.users.insert(
-            row,
-            UserWrite {
-                document: document(n, 1),
-                user_name: Some(format!("user{n}")),
-                display_name: Some(format!("User Number {n}")),
-                active: true,
-                updated_us: 1_700_000_000_000_000,
-                is_new: true,
-                columns_changed: true,
-            },
-        );
+        put(&mut plan, row, n, 1, true);
         plan.links
             .insert((SourceId(1), key(n)), Some(LinkTarget::User(row)));
-        for (attribute, text) in [
-            (USER_NAME, format!("user{n}")),
-            (EMAIL, format!("user{n}@example.org")),
-        ] {
-            plan.match_keys
-                .insert((MatchHash::of(attribute, text.as_bytes()), row), true);
+        for text in [format!("user{n}"), format!("user{n}@example.org")] {
+            plan.set_owner(ValueHash::of(text.as_bytes()), row, true);
         }
         event(&mut plan, EventKind::UserCreated, n, 1);
     }
@@ -143,18 +142,7 @@ fn victims(r: &mut Numbers, users: u64, count: u64) -> Vec<u64> {
 fn update(victims: &[u64], version: u64) -> Plan {
     let mut plan = Plan::default();
     for &n in victims {
-        plan.users.insert(
-            UserRow(n as i64 + 1),
-            UserWrite {
-                document: document(n, version),
-                user_name: Some(format!("user{n}")),
-                display_name: Some(format!("User Number {n}")),
-                active: true,
-                updated_us: 1_700_000_000_000_000 + version as i64,
-                is_new: false,
-                columns_changed: true,
-            },
-        );
+        put(&mut plan, UserRow(n as i64 + 1), n, version, false);
         event(&mut plan, EventKind::UserUpdated, n, version);
     }
     plan
@@ -162,9 +150,9 @@ fn update(victims: &[u64], version: u64) -> Plan {
 
 fn commit(writer: &mut Writer, plan: &mut Plan, n: u64) {
     writer
-        .commit(Commit {
+        .commit(&mut Commit {
             now_us: 1_700_000_000_000_000,
-            plan: Some(plan),
+            plan: std::mem::take(plan),
             progress: Some(Progress {
                 source: SourceId(1),
                 cursor: Cursor::new(&n.to_be_bytes(), "0/16B3748"),
@@ -265,11 +253,11 @@ fn growth() {
         if n == 60_000 || n == 200_000 || n == users {
             updates(&mut writer, n, 10);
             let mut asking = Spent::default();
-            let hashes: Vec<MatchHash> = (n..n + BATCH)
-                .map(|n| MatchHash::of(EMAIL, format!("user{n}@example.org").as_bytes()))
+            let hashes: Vec<ValueHash> = (n..n + BATCH)
+                .map(|n| ValueHash::of(format!("user{n}@example.org").as_bytes()))
                 .collect();
             asking.on(BATCH, || writer.preload_owners(hashes).unwrap());
-            asking.print(&format!("  match keys that nobody has at {n}"));
+            asking.print(&format!("  values that nobody has at {n}"));
         }
     }
     trimming.print("trimming the outbox");

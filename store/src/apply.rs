@@ -1,33 +1,25 @@
 //! From a [`Commit`] to statements.
 //!
-//! Runs inside of the writer's transaction and touches no memory that outlives it: what
-//! the caller must remember is returned in [`Applied`] and taken over only once the
-//! transaction is durable. Everything is written in the order of its key, so that
+//! Runs inside of a transaction and touches no memory that outlives it: what must be
+//! remembered is returned and taken over only once the transaction is durable. Everything is written in the order of its key, so that
 //! neighbours meet their page while it is in the cache and a spilled page is not needed
 //! again.
 
-use rollcall_core::id::{SourceId, UserRow};
-use rollcall_core::plan::{Plan, UserWrite};
+use std::sync::Arc;
+
+use rollcall_core::event::EventBlock;
+use rollcall_core::id::{MatchHash, SourceId, UserRow};
+use rollcall_core::plan::{Plan, UserWrite, Waiter};
 use rollcall_core::state::{KeyBytes, LinkTarget};
 use rusqlite::{Connection, OptionalExtension};
 
 use crate::commit::{Commit, GapId};
 use crate::counts::Counts;
 use crate::error::StoreError;
-use crate::match_delta::{Entry, MatchDelta, Step};
+use crate::match_delta::{Entry, Step};
 use crate::outbox;
 use crate::parties;
-use crate::preload::Preloaded;
 use crate::shape;
-
-/// What the writer takes over once the transaction is durable.
-#[derive(Debug)]
-pub(crate) struct Applied {
-    pub(crate) counts: Counts,
-    pub(crate) match_changes: Vec<(Entry, bool)>,
-    pub(crate) match_step: Step,
-    pub(crate) gaps: Vec<GapId>,
-}
 
 /// Rows that one statement writes.
 const RUN: usize = 32;
@@ -38,46 +30,74 @@ pub(crate) fn insert_sql(prefix: &str, columns: usize, rows: usize) -> String {
     format!("{prefix} {}", vec![row; rows].join(","))
 }
 
-/// Writes everything. `stored` is what the counts are in the store.
+/// The values that a plan's users gain and lose.
+pub(crate) fn match_changes(plan: &Plan) -> Vec<(Entry, bool)> {
+    let each = plan.owners.iter().flat_map(|(hash, users)| {
+        let hash = hash.0 as i64;
+        users
+            .iter()
+            .map(move |&(user, gained)| ((hash, user.0), gained))
+    });
+    each.collect()
+}
+
+/// A commit, taken apart for the thread that writes it.
+pub(crate) struct Writing {
+    /// All but the plan.
+    pub(crate) commit: Commit,
+    /// The plan without its events; shared with who reads for the next commit.
+    pub(crate) plan: Arc<Plan>,
+    pub(crate) events: EventBlock,
+    pub(crate) values: Arc<Step>,
+}
+
+impl Writing {
+    /// The commit as it was.
+    pub(crate) fn into_commit(self) -> Commit {
+        let plan = Arc::into_inner(self.plan).unwrap_or_default();
+        Commit {
+            plan: Plan {
+                events: self.events,
+                ..plan
+            },
+            ..self.commit
+        }
+    }
+}
+
+/// Writes everything. `counts` are what they are in the store, and what they become. Gives
+/// the names of the gaps that were opened.
 pub(crate) fn apply(
     connection: &Connection,
-    commit: &Commit<'_>,
+    Writing {
+        commit,
+        plan,
+        events,
+        values,
+    }: &Writing,
     stored: &Counts,
-    mut counts: Counts,
-    delta: &MatchDelta,
-    preloaded: &Preloaded,
-) -> Result<Applied, StoreError> {
-    let mut match_changes = Vec::new();
-    if let Some(plan) = commit.plan.as_deref() {
-        users(connection, plan, &mut counts, preloaded, &mut match_changes)?;
-        links(connection, plan)?;
-        records(connection, plan, &mut counts)?;
-        counts.waiting = counts
-            .waiting
-            .saturating_add_signed(waiting(connection, plan)?);
-        conflicts(connection, plan)?;
-        match_changes.extend(
-            plan.match_keys
-                .iter()
-                .map(|(&(hash, user), &present)| ((hash.0 as i64, user.0), present)),
-        );
-        match_changes.sort_unstable();
-    }
-    let match_step = delta.write(connection, &match_changes)?;
-    if let Some(plan) = commit.plan.as_deref()
-        && !plan.events.is_empty()
-    {
+    counts: &mut Counts,
+) -> Result<Vec<GapId>, StoreError> {
+    users(connection, plan, counts)?;
+    links(connection, plan)?;
+    records(connection, plan, counts)?;
+    counts.waiting = counts
+        .waiting
+        .saturating_add_signed(waiting(connection, plan)?);
+    conflicts(connection, plan)?;
+    values.write(connection)?;
+    if !events.is_empty() {
         let bytes = outbox::insert(
             connection,
             counts.next_position,
             counts.next_sequence,
             commit.now_us,
-            &plan.events,
+            events,
         )?;
-        counts.next_position = counts.next_position.plus(plan.events.len() as u64);
+        counts.next_position = counts.next_position.plus(events.len() as u64);
         counts.next_sequence = counts
             .next_sequence
-            .plus(u64::from(plan.events.sequenced()));
+            .plus(u64::from(events.sequenced()));
         counts.outbox_blocks += 1;
         counts.outbox_bytes += bytes;
     }
@@ -85,7 +105,7 @@ pub(crate) fn apply(
     let gaps = gaps(connection, commit)?;
     runs(connection, commit)?;
     scans(connection, commit)?;
-    repairs(connection, commit)?;
+    repairs(connection, commit, plan)?;
     sinks(connection, commit)?;
     for s in &commit.schemas {
         connection
@@ -95,22 +115,11 @@ pub(crate) fn apply(
             .execute((s.source.0, s.version, &s.columns))?;
     }
     counts.save(connection, stored)?;
-    Ok(Applied {
-        counts,
-        match_changes,
-        match_step,
-        gaps,
-    })
+    Ok(gaps)
 }
 
-fn users(
-    connection: &Connection,
-    plan: &Plan,
-    counts: &mut Counts,
-    preloaded: &Preloaded,
-    match_changes: &mut Vec<(Entry, bool)>,
-) -> Result<(), StoreError> {
-    let mut sorted: Vec<(UserRow, &UserWrite)> = plan.users.iter().map(|(r, w)| (*r, w)).collect();
+fn users(connection: &Connection, plan: &Plan, counts: &mut Counts) -> Result<(), StoreError> {
+    let mut sorted: Vec<(UserRow, UserWrite<'_>)> = plan.users.iter().collect();
     sorted.sort_unstable_by_key(|(row, _)| *row);
     let mut set_document =
         connection.prepare_cached("UPDATE user SET document = ?2 WHERE id = ?1")?;
@@ -119,24 +128,12 @@ fn users(
          document = ?6 WHERE id = ?1",
     )?;
     let mut was_active = connection.prepare_cached("SELECT active FROM user WHERE id = ?1")?;
-    let mut new: Vec<(UserRow, &UserWrite)> = Vec::new();
-    for (row, write) in sorted {
-        if write.is_new {
-            counts.users += 1;
-            counts.active += u64::from(write.active);
-            if let Some(id) = shape::user_id(&write.document) {
-                match_changes.push(((shape::id_hash(id), row.0), true));
-            }
-            new.push((row, write));
-            continue;
-        }
-        let changed = if write.columns_changed {
-            let before = match preloaded.active(row) {
-                Some(active) => Some(active),
-                None => was_active
-                    .query_row([row.0], |r| r.get::<_, bool>(0))
-                    .optional()?,
-            };
+    let (old, new): (Vec<_>, Vec<_>) = sorted.into_iter().partition(|(_, write)| !write.is_new);
+    for (row, write) in old {
+        let changed = if let Some(columns) = write.columns {
+            let before = was_active
+                .query_row([row.0], |r| r.get::<_, bool>(0))
+                .optional()?;
             match (before, write.active) {
                 (Some(true), false) => counts.active = counts.active.saturating_sub(1),
                 (Some(false), true) => counts.active += 1,
@@ -145,13 +142,13 @@ fn users(
             set_all.raw_bind_parameter(1, row.0)?;
             set_all.raw_bind_parameter(2, write.active)?;
             set_all.raw_bind_parameter(3, write.updated_us)?;
-            set_all.raw_bind_parameter(4, &write.user_name)?;
-            set_all.raw_bind_parameter(5, &write.display_name)?;
-            set_all.raw_bind_parameter(6, &write.document)?;
+            set_all.raw_bind_parameter(4, columns.user_name)?;
+            set_all.raw_bind_parameter(5, columns.display_name)?;
+            set_all.raw_bind_parameter(6, write.document)?;
             set_all.raw_execute()?
         } else {
             set_document.raw_bind_parameter(1, row.0)?;
-            set_document.raw_bind_parameter(2, &write.document)?;
+            set_document.raw_bind_parameter(2, write.document)?;
             set_document.raw_execute()?
         };
         if changed != 1 {
@@ -161,23 +158,29 @@ fn users(
             )));
         }
     }
+    counts.users += new.len() as u64;
+    counts.active += new.iter().filter(|(_, write)| write.active).count() as u64;
     insert_users(connection, &new)
 }
 
-fn insert_users(connection: &Connection, new: &[(UserRow, &UserWrite)]) -> Result<(), StoreError> {
+fn insert_users(
+    connection: &Connection,
+    new: &[(UserRow, UserWrite<'_>)],
+) -> Result<(), StoreError> {
     const INTO: &str =
         "INSERT INTO user(id, active, updated_us, user_name, display_name, document) VALUES";
     fn bind(
         statement: &mut rusqlite::Statement<'_>,
         at: usize,
-        (row, write): &(UserRow, &UserWrite),
+        (row, write): &(UserRow, UserWrite<'_>),
     ) -> rusqlite::Result<()> {
+        let columns = write.columns.unwrap_or_default();
         statement.raw_bind_parameter(at + 1, row.0)?;
         statement.raw_bind_parameter(at + 2, write.active)?;
         statement.raw_bind_parameter(at + 3, write.updated_us)?;
-        statement.raw_bind_parameter(at + 4, &write.user_name)?;
-        statement.raw_bind_parameter(at + 5, &write.display_name)?;
-        statement.raw_bind_parameter(at + 6, &write.document)
+        statement.raw_bind_parameter(at + 4, columns.user_name)?;
+        statement.raw_bind_parameter(at + 5, columns.display_name)?;
+        statement.raw_bind_parameter(at + 6, write.document)
     }
     runs_of(connection, INTO, 6, new, bind)
 }
@@ -273,14 +276,17 @@ fn records(connection: &Connection, plan: &Plan, counts: &mut Counts) -> Result<
 
 /// Gives by how many the entries became more (or, negative, fewer).
 fn waiting(connection: &Connection, plan: &Plan) -> Result<i64, StoreError> {
-    let mut sorted: Vec<_> = plan.waiting.iter().collect();
-    sorted.sort_unstable_by_key(|(place, _)| *place);
+    let mut sorted: Vec<(MatchHash, &Waiter)> = Vec::new();
+    for (hash, waiters) in &plan.waiting {
+        sorted.extend(waiters.iter().map(|w| (*hash, w)));
+    }
+    sorted.sort_unstable();
     let mut begin = connection
         .prepare_cached("INSERT OR IGNORE INTO waiting(hash, source, key) VALUES(?1, ?2, ?3)")?;
     let mut cease = connection
         .prepare_cached("DELETE FROM waiting WHERE hash = ?1 AND source = ?2 AND key = ?3")?;
     let mut more = 0;
-    for ((hash, source, key), waits) in sorted {
+    for (hash, Waiter { source, key, waits }) in sorted {
         let (statement, sign) = if *waits {
             (&mut begin, 1)
         } else {
@@ -314,7 +320,7 @@ fn conflicts(connection: &Connection, plan: &Plan) -> Result<(), StoreError> {
     Ok(())
 }
 
-fn sources(connection: &Connection, commit: &Commit<'_>) -> Result<(), StoreError> {
+fn sources(connection: &Connection, commit: &Commit) -> Result<(), StoreError> {
     let unknown = |source: SourceId| {
         StoreError::Refused(format!(
             "source number {} is not known to the store; nothing of the batch was stored",
@@ -351,7 +357,7 @@ fn sources(connection: &Connection, commit: &Commit<'_>) -> Result<(), StoreErro
     Ok(())
 }
 
-fn gaps(connection: &Connection, commit: &Commit<'_>) -> Result<Vec<GapId>, StoreError> {
+fn gaps(connection: &Connection, commit: &Commit) -> Result<Vec<GapId>, StoreError> {
     let mut ids = Vec::new();
     for g in &commit.gaps_opened {
         let body = serde_json::to_string(&g.gap)
@@ -373,7 +379,7 @@ fn gaps(connection: &Connection, commit: &Commit<'_>) -> Result<Vec<GapId>, Stor
     Ok(ids)
 }
 
-fn runs(connection: &Connection, commit: &Commit<'_>) -> Result<(), StoreError> {
+fn runs(connection: &Connection, commit: &Commit) -> Result<(), StoreError> {
     for r in &commit.runs {
         let counters = serde_json::to_string(&r.counters)
             .map_err(|e| StoreError::Refused(format!("counters cannot be encoded: {e}")))?;
@@ -400,7 +406,7 @@ fn runs(connection: &Connection, commit: &Commit<'_>) -> Result<(), StoreError> 
     Ok(())
 }
 
-fn scans(connection: &Connection, commit: &Commit<'_>) -> Result<(), StoreError> {
+fn scans(connection: &Connection, commit: &Commit) -> Result<(), StoreError> {
     for s in &commit.scans {
         connection
             .prepare_cached(
@@ -440,13 +446,13 @@ fn scans(connection: &Connection, commit: &Commit<'_>) -> Result<(), StoreError>
     Ok(())
 }
 
-fn repairs(connection: &Connection, commit: &Commit<'_>) -> Result<(), StoreError> {
+fn repairs(connection: &Connection, commit: &Commit, plan: &Plan) -> Result<(), StoreError> {
     for (source, key) in &commit.repaired {
         connection
             .prepare_cached("DELETE FROM repair WHERE source = ?1 AND key = ?2")?
             .execute((source.0, key.as_slice()))?;
     }
-    for (source, key) in commit.plan.iter().flat_map(|plan| &plan.reread) {
+    for (source, key) in &plan.reread {
         connection
             .prepare_cached("INSERT OR IGNORE INTO repair(source, key) VALUES(?1, ?2)")?
             .execute((source.0, key.as_slice()))?;
@@ -454,7 +460,7 @@ fn repairs(connection: &Connection, commit: &Commit<'_>) -> Result<(), StoreErro
     Ok(())
 }
 
-fn sinks(connection: &Connection, commit: &Commit<'_>) -> Result<(), StoreError> {
+fn sinks(connection: &Connection, commit: &Commit) -> Result<(), StoreError> {
     for s in &commit.sinks {
         connection
             .prepare_cached(

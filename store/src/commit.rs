@@ -17,12 +17,11 @@ use crate::position::{Position, Sequence};
 
 /// What is to be stored, in one transaction.
 #[derive(Debug, Default)]
-pub struct Commit<'a> {
+pub struct Commit {
     /// The time of the commit, microseconds since the Unix epoch.
     pub now_us: i64,
-    /// Effects on the directory, and events. When the commit succeeds its events are moved
-    /// into [`Committed::block`]; when it fails the plan is as it was.
-    pub plan: Option<&'a mut Plan>,
+    /// Effects on the directory, and events: these end in [`Committed::block`].
+    pub plan: Plan,
     /// How far a source's log is taken in with this.
     pub progress: Option<Progress>,
     /// Sources that changed their state.

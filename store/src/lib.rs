@@ -7,13 +7,16 @@
 //! promises about crashes rests on this one transaction and on `synchronous = FULL`.
 //!
 //! The writer answers the directory's questions ([`rollcall_core::state::State`]) from its
-//! last commit; it is owned by one thread, so nothing changes between a question and the
-//! commit of what was decided on the answer.
+//! last commit. A commit may be under way on a thread of its own meanwhile
+//! ([`Writer::commit_behind`]); it is laid over what is read, so an answer is that of a store
+//! in which it has ended. The writer is owned by one thread, so nothing changes between a
+//! question and the commit of what was decided on the answer.
 
 mod apply;
 mod commit;
 mod counts;
 mod error;
+mod filter;
 mod lock;
 mod match_delta;
 mod open;
@@ -24,6 +27,7 @@ mod preload;
 mod query;
 mod readers;
 mod schema;
+mod scribe;
 mod shape;
 mod writer;
 

@@ -1,4 +1,5 @@
-//! Changes of match keys that wait in memory until they can be written in sorted runs.
+//! Changes of who has which value, waiting in memory until they can be written in sorted
+//! runs.
 //!
 //! Hashes are spread evenly, so each entry written alone dirties a page of its own. The
 //! newest changes are therefore kept here, made durable as one row of a journal in the
@@ -11,18 +12,19 @@
 //! that time, so it was either swept or overruled by a later row that is still in the
 //! journal. Reading a swept entry from the journal again, after a crash in between,
 //! changes nothing: entries are states, not differences. Memory is changed only after the
-//! transaction was committed.
+//! transaction was committed: [`MatchDelta::plan`] says what a commit writes, [`Step::write`]
+//! writes it, wherever that may be, and [`MatchDelta::settle`] follows.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
-use rollcall_core::id::{MatchHash, UserRow};
+use rollcall_core::id::{UserRow, ValueHash};
 use rusqlite::Connection;
 use smallvec::SmallVec;
 
 use crate::error::StoreError;
 
-/// One match key of one user: the hash as the table orders it (signed), and the user's row.
+/// One value of one user: the hash as the table orders it (signed), and the user's row.
 pub(crate) type Entry = (i64, i64);
 
 const ENTRY_BYTES: usize = 17;
@@ -31,7 +33,7 @@ const SWEEP_MIN: usize = 400;
 /// …and so many for each new one, so that it ends before the next is due.
 const SWEEP_PER_NEW: usize = 4;
 
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 struct Sweep {
     /// Everything up to here is swept.
     after: Option<Entry>,
@@ -50,9 +52,49 @@ pub(crate) struct MatchDelta {
 /// What one commit writes, to be [`MatchDelta::settle`]d once it is durable.
 #[derive(Debug, Default)]
 pub(crate) struct Step {
+    /// The changes of the commit, sorted.
+    changes: Vec<(Entry, bool)>,
+    /// The journal row that takes them.
     journal: Option<i64>,
-    swept: Vec<Entry>,
+    /// Older changes that go into the table, sorted.
+    swept: Vec<(Entry, bool)>,
+    /// The sweep ends with these: journal rows up to here are done.
+    done_until: Option<i64>,
     sweep: Option<Sweep>,
+}
+
+impl Step {
+    /// Writes the changes of the commit to the journal, and older ones to the table.
+    pub(crate) fn write(&self, connection: &Connection) -> Result<(), StoreError> {
+        if let Some(id) = self.journal {
+            connection
+                .prepare_cached("INSERT INTO match_journal(id, entries) VALUES(?1, ?2)")?
+                .execute((id, encode(&self.changes)))?;
+        }
+        let mut gained: Vec<Entry> = Vec::with_capacity(self.swept.len());
+        let mut remove =
+            connection.prepare_cached("DELETE FROM match_key WHERE hash = ?1 AND user = ?2")?;
+        for &(entry, present) in &self.swept {
+            if present {
+                gained.push(entry);
+            } else {
+                remove.execute((entry.0, entry.1))?;
+            }
+        }
+        insert_runs(connection, &gained)?;
+        if let Some(until) = self.done_until {
+            connection
+                .prepare_cached("DELETE FROM match_journal WHERE id <= ?1")?
+                .execute([until])?;
+        }
+        Ok(())
+    }
+
+    /// The values that somebody has with this commit.
+    pub(crate) fn gained(&self) -> impl Iterator<Item = ValueHash> {
+        let present = self.changes.iter().filter(|(_, present)| *present);
+        present.map(|((hash, _), _)| ValueHash(*hash as u64))
+    }
 }
 
 impl MatchDelta {
@@ -75,8 +117,13 @@ impl MatchDelta {
         Ok(delta)
     }
 
+    /// The hashes of all changes that wait.
+    pub(crate) fn hashes(&self) -> impl Iterator<Item = i64> {
+        self.entries.keys().map(|entry| entry.0)
+    }
+
     /// Lays the waiting changes of a hash over the users that the table names.
-    pub(crate) fn overlay(&self, hash: MatchHash, users: &mut SmallVec<[UserRow; 4]>) {
+    pub(crate) fn overlay(&self, hash: ValueHash, users: &mut SmallVec<[UserRow; 4]>) {
         let hash = hash.0 as i64;
         for (&(_, user), &present) in self.entries.range((hash, i64::MIN)..=(hash, i64::MAX)) {
             let at = users.iter().position(|u| u.0 == user);
@@ -90,68 +137,44 @@ impl MatchDelta {
         }
     }
 
-    /// Writes the changes of a commit to the journal, and a run of older ones to the table.
-    /// `changes` are sorted.
-    pub(crate) fn write(
-        &self,
-        connection: &Connection,
-        changes: &[(Entry, bool)],
-    ) -> Result<Step, StoreError> {
-        let mut step = Step::default();
-        if !changes.is_empty() {
-            let id = self.last_journal + 1;
-            connection
-                .prepare_cached("INSERT INTO match_journal(id, entries) VALUES(?1, ?2)")?
-                .execute((id, encode(changes)))?;
-            step.journal = Some(id);
-        }
-        let (mut after, journal_until) = match &self.sweep {
+    /// What a commit with these changes writes: the changes to the journal, and a run of
+    /// older ones to the table.
+    pub(crate) fn plan(&self, mut changes: Vec<(Entry, bool)>) -> Step {
+        changes.sort_unstable();
+        let mut step = Step {
+            journal: (!changes.is_empty()).then_some(self.last_journal + 1),
+            ..Step::default()
+        };
+        let (after, journal_until) = match &self.sweep {
             Some(sweep) => (sweep.after, sweep.journal_until),
             None if self.entries.len() >= self.limit.max(1) => (None, self.last_journal),
-            None => return Ok(step),
+            None => {
+                step.changes = changes;
+                return step;
+            }
         };
         let limit = (changes.len() * SWEEP_PER_NEW).max(SWEEP_MIN);
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
-        let mut gained: Vec<Entry> = Vec::new();
-        {
-            let mut remove =
-                connection.prepare_cached("DELETE FROM match_key WHERE hash = ?1 AND user = ?2")?;
-            for (&entry, &present) in self.entries.range((from, Bound::Unbounded)).take(limit) {
-                if present {
-                    gained.push(entry);
-                } else {
-                    remove.execute((entry.0, entry.1))?;
-                }
-                step.swept.push(entry);
-            }
-        }
-        insert_runs(connection, &gained)?;
+        let due = self.entries.range((from, Bound::Unbounded)).take(limit);
+        step.swept.extend(due.map(|(&entry, &present)| (entry, present)));
         if step.swept.len() < limit {
-            connection
-                .prepare_cached("DELETE FROM match_journal WHERE id <= ?1")?
-                .execute([journal_until])?;
+            step.done_until = Some(journal_until);
         } else {
-            after = step.swept.last().copied();
             step.sweep = Some(Sweep {
-                after,
+                after: step.swept.last().map(|(entry, _)| *entry),
                 journal_until,
             });
         }
-        Ok(step)
+        step.changes = changes;
+        step
     }
 
     /// Follows what was committed.
-    pub(crate) fn settle(&mut self, step: Step, changes: &[(Entry, bool)]) {
-        for entry in &step.swept {
+    pub(crate) fn settle(&mut self, step: &Step) {
+        for (entry, _) in &step.swept {
             self.entries.remove(entry);
         }
-        if self.entries.is_empty() {
-            self.entries.extend(changes.iter().copied());
-        } else {
-            for &(entry, present) in changes {
-                self.entries.insert(entry, present);
-            }
-        }
+        self.entries.extend(step.changes.iter().copied());
         self.sweep = step.sweep;
         if let Some(id) = step.journal {
             self.last_journal = id;
@@ -198,7 +221,7 @@ fn encode(changes: &[(Entry, bool)]) -> Vec<u8> {
 pub(crate) fn decode(bytes: &[u8]) -> Result<impl Iterator<Item = (Entry, bool)> + '_, StoreError> {
     if !bytes.len().is_multiple_of(ENTRY_BYTES) {
         return Err(StoreError::Damaged {
-            detail: "a row of the match-key journal has an impossible length".to_owned(),
+            detail: "a row of the journal of values has an impossible length".to_owned(),
         });
     }
     Ok(bytes.chunks_exact(ENTRY_BYTES).map(|e| {
@@ -255,7 +278,6 @@ mod tests {
                 changes.push(((n.wrapping_mul(0x9e37_79b9_7f4a_7c15_u64 as i64), n), true));
             }
             changes.extend(model.iter().step_by(37).map(|&e| (e, false)));
-            changes.sort_unstable();
             for &(entry, present) in &changes {
                 if present {
                     model.insert(entry);
@@ -264,8 +286,9 @@ mod tests {
                 }
             }
             let was_sweeping = delta.sweep.is_some();
-            let step = delta.write(&connection, &changes).unwrap();
-            delta.settle(step, &changes);
+            let step = delta.plan(changes);
+            step.write(&connection).unwrap();
+            delta.settle(&step);
             sliced += usize::from(was_sweeping && delta.sweep.is_some());
             sweeps += usize::from(was_sweeping && delta.sweep.is_none());
             assert_eq!(all(&connection, &delta), model, "round {round}");

@@ -28,7 +28,8 @@ use crate::writer::Writer;
 pub(crate) const DATABASE_FILE: &str = "rollcall.db";
 
 const PAGE_BYTES: u32 = 4096;
-const WRITER_CACHE_KIB: i64 = 32 * 1024;
+const WRITER_CACHE_KIB: i64 = 16 * 1024;
+const STATE_CACHE_KIB: i64 = 12 * 1024;
 const READER_CACHE_KIB: i64 = 2 * 1024;
 /// How long a statement waits for a lock that another process holds (a backup tool, say).
 const BUSY_TIMEOUT_MS: u64 = 10_000;
@@ -53,7 +54,7 @@ impl OpenOptions {
     pub fn new(organization: impl Into<String>) -> OpenOptions {
         OpenOptions {
             organization: organization.into(),
-            checkpoint_bytes: 48 << 20,
+            checkpoint_bytes: 128 << 20,
             match_delta_entries: 200_000,
             max_bytes: 0,
         }
@@ -103,7 +104,7 @@ impl Store {
         }
         prepare_writer(&connection, &options)?;
         schema::migrate(&mut connection, schema::MIGRATIONS)?;
-        let writer = Writer::start(connection, lock, directory.to_owned(), options)?;
+        let mut writer = Writer::start(connection, lock, directory.to_owned(), &options)?;
         // The first start leaves everything in the main file, so that its header says from
         // now on what it is.
         if fresh {
@@ -320,6 +321,15 @@ fn prepare_writer(connection: &Connection, options: &OpenOptions) -> Result<(), 
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     connection.set_prepared_statement_cache_capacity(128);
     Ok(())
+}
+
+/// The connection on which the writer's own half reads.
+pub(crate) fn connect_state(directory: &Path) -> Result<Connection, StoreError> {
+    let connection = connect_reader(&directory.join(DATABASE_FILE))?;
+    connection.pragma_update(None, "cache_size", -STATE_CACHE_KIB)?;
+    // As for the connection that writes.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
+    Ok(connection)
 }
 
 /// A connection that can read and nothing else; closing it never touches the log.

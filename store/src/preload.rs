@@ -1,12 +1,13 @@
 //! What a batch is going to ask, read beforehand in the order of the keys.
 //!
-//! Answers are copies of what is committed, "there is none" included. They are thrown away
-//! with every commit (and every attempt at one), so they can never be older than the
-//! store; whatever is not here is asked of the database. Being preloaded changes how fast
-//! an answer comes and nothing else.
+//! Answers are copies of what was committed when they were read, "there is none" included.
+//! They are thrown away when a commit is given to the thread that writes, so what may have
+//! changed since is the one commit that is under way, and that is laid over them. Whatever
+//! is not here is asked of the database. Being preloaded changes how fast an answer comes
+//! and nothing else.
 
 use hashbrown::HashMap;
-use rollcall_core::id::{MatchHash, SourceId, UserRow};
+use rollcall_core::id::{SourceId, UserRow, ValueHash};
 use rollcall_core::state::{KeyBytes, LinkTarget};
 use rusqlite::{Connection, Statement};
 use smallvec::SmallVec;
@@ -18,7 +19,6 @@ use crate::match_delta::MatchDelta;
 struct Loaded {
     start: usize,
     len: usize,
-    active: bool,
 }
 
 #[derive(Debug, Default)]
@@ -26,12 +26,12 @@ pub(crate) struct Preloaded {
     source: Option<SourceId>,
     links: HashMap<KeyBytes, Option<LinkTarget>>,
     users: HashMap<UserRow, Loaded>,
-    owners: HashMap<MatchHash, SmallVec<[UserRow; 4]>>,
+    owners: HashMap<ValueHash, SmallVec<[UserRow; 4]>>,
     documents: Vec<u8>,
 }
 
 /// The memory kept from one batch to the next.
-const KEPT_BYTES: usize = 16 << 20;
+const KEPT_BYTES: usize = 4 << 20;
 /// Keys that one statement asks for.
 const RUN: usize = 32;
 
@@ -65,11 +65,7 @@ impl Preloaded {
         self.documents.get(at.start..at.start + at.len)
     }
 
-    pub(crate) fn active(&self, row: UserRow) -> Option<bool> {
-        self.users.get(&row).map(|u| u.active)
-    }
-
-    pub(crate) fn owners(&self, hash: MatchHash) -> Option<&[UserRow]> {
+    pub(crate) fn owners(&self, hash: ValueHash) -> Option<&[UserRow]> {
         self.owners.get(&hash).map(SmallVec::as_slice)
     }
 
@@ -111,7 +107,7 @@ impl Preloaded {
         let (whole, rest) = rows.split_at(rows.len() / RUN * RUN);
         if !whole.is_empty() {
             let mut many = connection.prepare_cached(&format!(
-                "SELECT id, active, document FROM user WHERE id IN ({})",
+                "SELECT id, document FROM user WHERE id IN ({})",
                 vec!["?"; RUN].join(",")
             ))?;
             for run in whole.chunks(RUN) {
@@ -119,7 +115,7 @@ impl Preloaded {
             }
         }
         let mut one =
-            connection.prepare_cached("SELECT id, active, document FROM user WHERE id = ?1")?;
+            connection.prepare_cached("SELECT id, document FROM user WHERE id = ?1")?;
         for row in rest {
             self.take_users(&mut one, std::slice::from_ref(row))?;
         }
@@ -136,7 +132,7 @@ impl Preloaded {
         }
         let mut found = statement.raw_query();
         while let Some(row) = found.next()? {
-            let document = row.get_ref(2)?.as_blob().map_err(rusqlite::Error::from)?;
+            let document = row.get_ref(1)?.as_blob().map_err(rusqlite::Error::from)?;
             let start = self.documents.len();
             self.documents.extend_from_slice(document);
             self.users.insert(
@@ -144,19 +140,18 @@ impl Preloaded {
                 Loaded {
                     start,
                     len: document.len(),
-                    active: row.get(1)?,
                 },
             );
         }
         Ok(())
     }
 
-    /// Reads the owners of match keys, in the order of their hashes.
+    /// Reads who has which value, in the order of the hashes.
     pub(crate) fn load_owners(
         &mut self,
         connection: &Connection,
         delta: &MatchDelta,
-        mut hashes: Vec<MatchHash>,
+        mut hashes: Vec<ValueHash>,
     ) -> Result<(), StoreError> {
         hashes.sort_unstable_by_key(|h| h.0 as i64);
         hashes.dedup();
@@ -189,11 +184,11 @@ pub(crate) fn link_target(
     })
 }
 
-/// The users of a match key: those in the table with the waiting changes laid over them.
+/// The users that may have a value: those in the table with the waiting changes laid over them.
 pub(crate) fn owners(
     connection: &Connection,
     delta: &MatchDelta,
-    hash: MatchHash,
+    hash: ValueHash,
     into: &mut SmallVec<[UserRow; 4]>,
 ) -> Result<(), StoreError> {
     let mut statement = connection.prepare_cached("SELECT user FROM match_key WHERE hash = ?1")?;

@@ -61,6 +61,7 @@ CREATE TABLE record(
   PRIMARY KEY(source, key)
 ) WITHOUT ROWID;
 
+-- Who has which value; hash of the folded value.
 CREATE TABLE match_key(
   hash INTEGER NOT NULL,
   user INTEGER NOT NULL,

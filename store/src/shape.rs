@@ -1,7 +1,7 @@
 //! The little that the store reads in documents.
 //!
 //! Documents belong to the directory; the store keeps them whole. Two facts in them are
-//! wanted for counts and for finding users. They are taken from the fixed head without
+//! wanted for counts and for finding users by their id. They are taken from the fixed head without
 //! decoding the rest, here and nowhere else; a test holds this together with the codec.
 
 use rollcall_core::document::FORMAT;
@@ -21,14 +21,6 @@ pub(crate) fn user_id(document: &[u8]) -> Option<UserId> {
     let (&format, rest) = document.split_first()?;
     let id = rest.first_chunk::<16>()?;
     (format == FORMAT).then_some(UserId(*id))
-}
-
-/// Under what hash a user is found by its id: the first half of the id, which for ids of
-/// version 7 begins with the time, so that new entries lie side by side.
-pub(crate) fn id_hash(id: UserId) -> i64 {
-    let mut half = [0; 8];
-    half.copy_from_slice(&id.0[..8]);
-    i64::from_be_bytes(half)
 }
 
 #[cfg(test)]

@@ -1,10 +1,21 @@
 //! The one writer.
 //!
-//! It owns the only connection that writes, the instance lock, and the small state that
-//! mirrors the database (counts, the waiting match keys). That state is replaced after a
-//! transaction was committed and at no other time, so after any failure it is what the
-//! database holds. After a failure that leaves the disk in doubt nothing is written any
-//! more: see [`crate::StoreError`].
+//! It has two halves. A thread ([`crate::scribe`]) owns the connection that writes; this one
+//! owns a connection that reads, and the small state that mirrors the database (counts, the
+//! values that wait to be sorted in, the filter of values). A commit may be given to the
+//! thread and left to it ([`Writer::commit_behind`]) while the next batch is decided on
+//! here. Why that is the same as doing one after the other:
+//!
+//! * At most one commit is under way. Its plan is laid over whatever is read meanwhile, and a
+//!   plan holds final states, so it makes no difference whether a reading sees the database
+//!   before or behind that commit.
+//! * The mirrored state follows a commit only when no reading is open that began before it
+//!   ended ([`Writer::settle`]): a value that a commit has moved from the journal to the
+//!   table is found in at least one of them by every reading.
+//! * When a commit fails, the next call says so, and nothing decided on top of it is stored.
+//!
+//! After a failure that leaves the disk in doubt nothing is written any more: see
+//! [`crate::StoreError`].
 //!
 //! What dies with the process at any moment: before the log's flush, the whole
 //! transaction; after it, nothing. Numbers handed out for users and runs of a transaction
@@ -12,48 +23,66 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use rollcall_contract::Key;
 use rollcall_core::attribute::{AttrId, AttrType, FIRST_CUSTOM};
 use rollcall_core::conflict::{ConflictRow, Fingerprint};
-use rollcall_core::id::{MatchHash, RunId, SourceId, UserRow};
+use rollcall_core::id::{MatchHash, RunId, SourceId, UserId, UserRow, ValueHash};
+use rollcall_core::plan::Plan;
 use rollcall_core::state::{KeyBytes, LinkTarget, State, StateError};
-use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior};
+use rusqlite::{Connection, OptionalExtension, TransactionBehavior};
 use smallvec::SmallVec;
 use uuid::Uuid;
 
-use crate::apply;
+use crate::apply::{self, Writing};
 use crate::commit::{Commit, Committed};
 use crate::counts::Counts;
 use crate::error::StoreError;
+use crate::filter::ValueFilter;
 use crate::lock::InstanceLock;
-use crate::match_delta::MatchDelta;
-use crate::open::OpenOptions;
+use crate::match_delta::{MatchDelta, Step};
+use crate::open::{OpenOptions, connect_state};
 use crate::outbox::{self, OutboxBlock, Trimmed};
 use crate::position::Position;
 use crate::preload::{self, Preloaded};
 use crate::query;
-
-/// Bytes of a log frame: a page and its header.
-const FRAME_BYTES: u64 = 4096 + 24;
+use crate::scribe::{Answer, Core, Scribe};
 
 /// The store, for its one writer. Owned by one thread.
 pub struct Writer {
+    scribe: Scribe,
+    /// Reads only.
     connection: Connection,
     directory: PathBuf,
-    options: OpenOptions,
     identity: Identity,
+    /// As of the last commit that was settled.
     counts: Counts,
     next_user: i64,
     next_run: u64,
     delta: MatchDelta,
+    filter: ValueFilter,
     preloaded: Preloaded,
-    log_frames: Arc<AtomicU64>,
+    under_way: Option<UnderWay>,
+    /// The plan that may not be in what was read: of the commit under way, or of one that
+    /// ended since the reading began.
+    overlay: Option<Arc<Plan>>,
+    spare: Option<Plan>,
     poisoned: Option<String>,
     /// Released last.
     _lock: InstanceLock,
+}
+
+/// A commit that the thread was given.
+struct UnderWay {
+    answer: Answer<Result<Written, StoreError>>,
+    values: Arc<Step>,
+}
+
+/// What a commit leaves.
+struct Written {
+    counts: Counts,
+    is_log_long: bool,
 }
 
 /// Which store this is, and how often it was opened: a sink that has seen a higher
@@ -83,7 +112,7 @@ impl Writer {
         mut connection: Connection,
         lock: InstanceLock,
         directory: PathBuf,
-        options: OpenOptions,
+        options: &OpenOptions,
     ) -> Result<Writer, StoreError> {
         let identity = begin_generation(&mut connection, &options.organization)?;
         let mut counts = Counts::load(&connection)?;
@@ -91,23 +120,23 @@ impl Writer {
             connection.query_row("SELECT COUNT(*) FROM waiting", [], |row| row.get(0))?;
         counts.waiting = waiting.unsigned_abs();
         let delta = MatchDelta::load(&connection, options.match_delta_entries)?;
-        let log_frames = Arc::new(AtomicU64::new(0));
-        let seen = Arc::clone(&log_frames);
-        connection.wal_hook(Some(move |_: &mut rusqlite::hooks::Wal, frames| {
-            seen.store(u64::try_from(frames).unwrap_or(0), Ordering::Relaxed);
-            Ok(())
-        }))?;
+        let filter = ValueFilter::load(&connection, delta.hashes())?;
+        let reading = connect_state(&directory)?;
+        let core = Core::new(connection, counts.clone(), options.checkpoint_bytes)?;
         Ok(Writer {
-            connection,
+            scribe: Scribe::start(core)?,
+            connection: reading,
             directory,
-            options,
             identity,
             next_user: counts.next_user,
             next_run: counts.next_run,
             counts,
             delta,
+            filter,
             preloaded: Preloaded::default(),
-            log_frames,
+            under_way: None,
+            overlay: None,
+            spare: None,
             poisoned: None,
             _lock: lock,
         })
@@ -123,7 +152,7 @@ impl Writer {
         &self.directory
     }
 
-    /// What is counted, as of the last commit.
+    /// What is counted, as of the last commit that this half knows to have ended.
     pub fn counts(&self) -> &Counts {
         &self.counts
     }
@@ -133,6 +162,22 @@ impl Writer {
         let id = self.next_run;
         self.next_run += 1;
         RunId(id)
+    }
+
+    /// The id of the user that was made last, if there is any: each id is greater than all
+    /// before it.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn last_user_id(&mut self) -> Result<Option<UserId>, StoreError> {
+        self.settle()?;
+        let outcome = query::last_user_id(&self.connection);
+        self.guard(outcome)
+    }
+
+    /// An empty plan, with the memory of one that was stored.
+    pub fn plan(&mut self) -> Plan {
+        self.spare.take().unwrap_or_default()
     }
 
     /// Reads what a batch of changes is going to ask about these records: their links and
@@ -148,83 +193,182 @@ impl Writer {
         self.guard(outcome)
     }
 
-    /// Reads what a batch is going to ask about these match keys.
+    /// Reads what a batch is going to ask about these values.
     pub fn preload_owners(
         &mut self,
-        hashes: impl IntoIterator<Item = MatchHash>,
+        hashes: impl IntoIterator<Item = ValueHash>,
     ) -> Result<(), StoreError> {
-        let hashes = hashes.into_iter().collect();
+        self.read_as_one()?;
+        let known = hashes.into_iter().filter(|h| self.filter.may_have(*h));
+        let known = known.collect();
         let outcome = self
             .preloaded
-            .load_owners(&self.connection, &self.delta, hashes);
+            .load_owners(&self.connection, &self.delta, known);
         self.guard(outcome)
     }
 
-    /// Stores everything or nothing.
+    /// Stores everything or nothing, and waits for it. Takes what was stored out of
+    /// `commit`; after a failure it is as it was.
     ///
     /// # Errors
     /// After [`StoreError::DiskFull`] the store is as it was and the same commit may be
     /// tried again. After [`StoreError::Damaged`] and [`StoreError::Poisoned`] nothing is
     /// written any more.
-    pub fn commit(&mut self, mut commit: Commit<'_>) -> Result<Committed, StoreError> {
+    pub fn commit(&mut self, commit: &mut Commit) -> Result<Committed, StoreError> {
         self.refuse_if_poisoned()?;
-        let outcome = self.commit_durably(&mut commit);
-        self.preloaded.clear();
-        let committed = self.guard(outcome)?;
-        // What was committed stays committed, whatever becomes of this.
-        if self.log_frames.load(Ordering::Relaxed) * FRAME_BYTES >= self.options.checkpoint_bytes
-            && let Err(e) = self.checkpoint("PASSIVE")
-        {
-            tracing::warn!(
-                code = e.code(),
-                "the store's log could not be taken in: {e}"
-            );
-        }
-        Ok(committed)
-    }
-
-    fn commit_durably(&mut self, commit: &mut Commit<'_>) -> Result<Committed, StoreError> {
-        let mut counts = self.counts.clone();
-        counts.next_user = self.next_user;
-        counts.next_run = self.next_run;
-        let (position, sequence) = (counts.next_position, counts.next_sequence);
-        // What was read beforehand was read in a transaction, which goes on as the writing one:
-        // nobody else writes, so it cannot be too old for that.
-        if self.connection.is_autocommit() {
-            self.connection.execute_batch("BEGIN IMMEDIATE")?;
-        }
-        let applied = apply::apply(
-            &self.connection,
-            commit,
-            &self.counts,
-            counts,
-            &self.delta,
-            &self.preloaded,
-        )?;
-        self.connection.execute_batch("COMMIT")?;
-
-        self.counts = applied.counts;
-        self.delta
-            .settle(applied.match_step, &applied.match_changes);
-        let events = commit
-            .plan
-            .as_deref_mut()
-            .map(|plan| std::mem::take(&mut plan.events))
-            .unwrap_or_default();
-        let block = (!events.is_empty()).then(|| {
-            Arc::new(OutboxBlock {
-                first_position: position,
-                first_sequence: sequence,
-                count: events.len() as u64,
-                sequenced: u64::from(events.sequenced()),
-                created_us: commit.now_us,
-                bytes: Bytes::from(events.into_bytes()),
+        self.settle()?;
+        let (next_user, next_run) = (self.next_user, self.next_run);
+        let (writing, values) = self.take_apart(std::mem::take(commit));
+        let answer = self.scribe.give(move |core| {
+            Ok(match write(core, writing, next_user, next_run) {
+                Ok((committed, written, plan)) => Ok((committed, written, plan)),
+                Err((e, commit)) => Err((core.clean_up(e), commit)),
             })
         });
-        Ok(Committed {
-            block,
-            gaps: applied.gaps,
+        let outcome = answer.wait().flatten();
+        match self.guard(outcome)? {
+            Ok((committed, written, plan)) => {
+                self.follow(&values, written)?;
+                self.keep(plan);
+                Ok(committed)
+            }
+            Err((e, back)) => {
+                *commit = back;
+                self.guard(Err(e))
+            }
+        }
+    }
+
+    /// As [`Writer::commit`], but goes on while the thread writes. `then` is called there,
+    /// as soon as everything is durable, or with nothing when the commit has failed. Waits
+    /// for the commit before it, if that is still under way.
+    ///
+    /// # Errors
+    /// The failure of the commit before. That of this one is the next call's.
+    pub fn commit_behind(
+        &mut self,
+        commit: Commit,
+        then: impl FnOnce(Option<Committed>) + Send + 'static,
+    ) -> Result<(), StoreError> {
+        self.refuse_if_poisoned()?;
+        self.settle()?;
+        let (next_user, next_run) = (self.next_user, self.next_run);
+        let (writing, values) = self.take_apart(commit);
+        self.overlay = Some(Arc::clone(&writing.plan));
+        let answer = self.scribe.give(move |core| {
+            match write(core, writing, next_user, next_run) {
+                Ok((committed, written, _)) => {
+                    then(Some(committed));
+                    Ok(written)
+                }
+                Err((e, _)) => {
+                    then(None);
+                    Err(e)
+                }
+            }
+        });
+        self.under_way = Some(UnderWay { answer, values });
+        Ok(())
+    }
+
+    /// Waits for the commit that is under way, and forgets what was read before it ended.
+    ///
+    /// # Errors
+    /// Its failure.
+    pub fn settle(&mut self) -> Result<(), StoreError> {
+        self.release()?;
+        if let Some(UnderWay { answer, values }) = self.under_way.take() {
+            let written = self.guard(answer.wait().flatten())?;
+            self.follow(&values, written)?;
+        }
+        if let Some(plan) = self.overlay.take().and_then(Arc::into_inner) {
+            self.keep(plan);
+        }
+        Ok(())
+    }
+
+    /// Follows what was committed. No reading is open.
+    fn follow(&mut self, values: &Step, written: Written) -> Result<(), StoreError> {
+        self.counts = written.counts;
+        for hash in values.gained() {
+            self.filter.add(hash);
+        }
+        self.delta.settle(values);
+        if self.filter.is_crowded() {
+            let outcome = ValueFilter::load(&self.connection, self.delta.hashes());
+            self.filter = self.guard(outcome)?;
+        }
+        if written.is_log_long {
+            // Nothing is read here meanwhile, so the log can be begun anew behind it.
+            // What was committed stays committed, whatever becomes of this.
+            if let Err(e) = self.call(|core| core.checkpoint("PASSIVE")) {
+                tracing::warn!(
+                    code = e.code(),
+                    "the store's log could not be taken in: {e}"
+                );
+            }
+        }
+        Ok(())
+    }
+
+    fn keep(&mut self, mut plan: Plan) {
+        plan.clear();
+        self.spare = Some(plan);
+    }
+
+    fn take_apart(&mut self, mut commit: Commit) -> (Writing, Arc<Step>) {
+        let mut plan = std::mem::take(&mut commit.plan);
+        let events = std::mem::take(&mut plan.events);
+        let values = Arc::new(self.delta.plan(apply::match_changes(&plan)));
+        let writing = Writing {
+            commit,
+            plan: Arc::new(plan),
+            events,
+            values: Arc::clone(&values),
+        };
+        (writing, values)
+    }
+
+    /// Lets the thread do something and waits for it. Nothing else is under way then.
+    fn call<T: Send + 'static>(
+        &mut self,
+        job: impl FnOnce(&mut Core) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        self.refuse_if_poisoned()?;
+        self.settle()?;
+        let outcome = self.scribe.give(job).wait().flatten();
+        self.guard(outcome)
+    }
+
+    /// As [`Writer::call`], in a transaction of its own.
+    fn transact<T: Send + 'static>(
+        &mut self,
+        change: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        self.call(|core| {
+            core.connection.execute_batch("BEGIN IMMEDIATE")?;
+            let outcome = change(&core.connection)?;
+            core.connection.execute_batch("COMMIT")?;
+            Ok(outcome)
         })
+    }
+
+    /// Changes the counts in a transaction of its own.
+    fn recount<T: Send + 'static>(
+        &mut self,
+        change: impl FnOnce(&Connection, &mut Counts) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let (outcome, counts) = self.call(|core| {
+            let mut counts = core.counts.clone();
+            core.connection.execute_batch("BEGIN IMMEDIATE")?;
+            let outcome = change(&core.connection, &mut counts)?;
+            counts.save(&core.connection, &core.counts)?;
+            core.connection.execute_batch("COMMIT")?;
+            core.counts = counts.clone();
+            Ok((outcome, counts))
+        })?;
+        self.counts = counts;
+        Ok(outcome)
     }
 
     /// Removes outbox blocks that every sink has passed (`delivered`) and that are older
@@ -236,37 +380,27 @@ impl Writer {
         keep_newer_than_us: i64,
         max_bytes: u64,
     ) -> Result<Trimmed, StoreError> {
-        self.refuse_if_poisoned()?;
-        let outcome = self.trim(delivered, keep_newer_than_us, max_bytes);
-        self.guard(outcome)
-    }
-
-    fn trim(
-        &mut self,
-        delivered: Position,
-        keep_newer_than_us: i64,
-        max_bytes: u64,
-    ) -> Result<Trimmed, StoreError> {
-        let Some((last, trimmed)) = outbox::trimmable(
-            &self.connection,
-            delivered,
-            keep_newer_than_us,
-            max_bytes,
-            self.counts.outbox_bytes,
-        )?
-        else {
+        let stored_bytes = self.counts.outbox_bytes;
+        let due = self.call(move |core| {
+            outbox::trimmable(
+                &core.connection,
+                delivered,
+                keep_newer_than_us,
+                max_bytes,
+                stored_bytes,
+            )
+        })?;
+        let Some((last, trimmed)) = due else {
             return Ok(Trimmed::default());
         };
-        let mut counts = self.counts.clone();
-        counts.outbox_blocks = counts.outbox_blocks.saturating_sub(trimmed.blocks);
-        counts.outbox_bytes = counts.outbox_bytes.saturating_sub(trimmed.bytes);
-        let tx = begin(&mut self.connection)?;
-        tx.prepare_cached("DELETE FROM outbox WHERE position <= ?1")?
-            .execute([last.to_sql()])?;
-        counts.save(&tx, &self.counts)?;
-        tx.commit()?;
-        self.counts = counts;
-        Ok(trimmed)
+        self.recount(move |connection, counts| {
+            counts.outbox_blocks = counts.outbox_blocks.saturating_sub(trimmed.blocks);
+            counts.outbox_bytes = counts.outbox_bytes.saturating_sub(trimmed.bytes);
+            connection
+                .prepare_cached("DELETE FROM outbox WHERE position <= ?1")?
+                .execute([last.to_sql()])?;
+            Ok(trimmed)
+        })
     }
 
     /// Goes on behind a position that somebody has already seen, with positions and
@@ -274,32 +408,24 @@ impl Writer {
     /// out from here on is never taken for what it gave out before.
     pub fn skip_to(&mut self, seen: Position) -> Result<(), StoreError> {
         self.refuse_if_poisoned()?;
+        self.settle()?;
         let next = seen.next();
         if next <= self.counts.next_position {
             return Ok(());
         }
-        let mut counts = self.counts.clone();
-        let skipped = next.0 - counts.next_position.0;
-        counts.next_position = next;
-        counts.next_sequence = counts.next_sequence.plus(skipped);
-        let outcome = (|| {
-            let tx = begin(&mut self.connection)?;
-            counts.save(&tx, &self.counts)?;
-            tx.commit()?;
+        self.recount(move |_, counts| {
+            let skipped = next.0 - counts.next_position.0;
+            counts.next_position = next;
+            counts.next_sequence = counts.next_sequence.plus(skipped);
             Ok(())
-        })();
-        self.guard(outcome)?;
-        self.counts = counts;
-        Ok(())
+        })
     }
 
     /// Forgets runs that ended, and gaps and conflicts that were closed, before a time. At
     /// most a thousand of each in one call; gives how many. Gaps behind which a source had
     /// another history stay: their number tells which history a stored record belongs to.
     pub fn forget_history(&mut self, before_us: i64) -> Result<u64, StoreError> {
-        self.refuse_if_poisoned()?;
-        let outcome = (|| {
-            let tx = begin(&mut self.connection)?;
+        self.transact(move |c| {
             let mut forgotten = 0;
             for sql in [
                 "DELETE FROM run WHERE id IN (SELECT id FROM run WHERE ended_us < ?1 LIMIT 1000)",
@@ -309,46 +435,37 @@ impl Writer {
                 "DELETE FROM conflict WHERE fingerprint IN (SELECT fingerprint FROM conflict \
                  WHERE closed_us < ?1 LIMIT 1000)",
             ] {
-                forgotten += tx.execute(sql, [before_us])? as u64;
+                forgotten += c.execute(sql, [before_us])? as u64;
             }
-            tx.commit()?;
             Ok(forgotten)
-        })();
-        self.guard(outcome)
+        })
     }
 
     /// The number of a source, making it known if it is new. A name keeps its number for
     /// ever.
     pub fn source(&mut self, name: &str, now_us: i64) -> Result<SourceId, StoreError> {
-        self.refuse_if_poisoned()?;
-        let outcome = (|| {
-            let tx = begin(&mut self.connection)?;
-            let find = |c: &Connection| -> Result<Option<u16>, StoreError> {
-                Ok(
-                    c.query_row("SELECT id FROM source WHERE name = ?1", [name], |r| {
-                        r.get(0)
-                    })
-                    .optional()?,
-                )
-            };
-            if let Some(id) = find(&tx)? {
+        let name = name.to_owned();
+        self.transact(move |c| {
+            let known: Option<u16> = c
+                .query_row("SELECT id FROM source WHERE name = ?1", [&name], |r| {
+                    r.get(0)
+                })
+                .optional()?;
+            if let Some(id) = known {
                 return Ok(SourceId(id));
             }
-            let next: i64 =
-                tx.query_row("SELECT COALESCE(MAX(id), 0) + 1 FROM source", [], |r| {
-                    r.get(0)
-                })?;
+            let next: i64 = c.query_row("SELECT COALESCE(MAX(id), 0) + 1 FROM source", [], |r| {
+                r.get(0)
+            })?;
             let id = u16::try_from(next).map_err(|_| {
                 StoreError::Refused("a store holds at most 65,535 sources".to_owned())
             })?;
-            tx.execute(
+            c.execute(
                 "INSERT INTO source(id, name, state, state_us) VALUES(?1, ?2, 'new', ?3)",
-                (id, name, now_us),
+                (id, &name, now_us),
             )?;
-            tx.commit()?;
             Ok(SourceId(id))
-        })();
-        self.guard(outcome)
+        })
     }
 
     /// The numbers of custom attributes (names without the prefix `custom.`), making known
@@ -358,87 +475,57 @@ impl Writer {
         &mut self,
         wanted: &[(String, AttrType)],
     ) -> Result<Vec<(AttrId, String, AttrType)>, StoreError> {
-        self.refuse_if_poisoned()?;
-        let outcome = (|| {
-            let tx = begin(&mut self.connection)?;
-            let mut all = Vec::with_capacity(wanted.len());
-            for (name, kind) in wanted {
-                let text = query::attribute_kind_name(*kind)?;
-                let known: Option<(u16, String)> = tx
-                    .query_row(
-                        "SELECT id, kind FROM attribute WHERE name = ?1",
-                        [name],
-                        |r| Ok((r.get(0)?, r.get(1)?)),
-                    )
-                    .optional()?;
-                let id = match known {
-                    Some((id, stored)) if stored == text => id,
-                    Some((_, stored)) => {
-                        return Err(StoreError::Refused(format!(
-                            "custom.{name} is stored as {stored} and is now declared as {text}; give the new one another name"
-                        )));
-                    }
-                    None => {
-                        let next: i64 = tx.query_row(
-                            "SELECT COALESCE(MAX(id) + 1, ?1) FROM attribute",
-                            [FIRST_CUSTOM],
-                            |r| r.get(0),
-                        )?;
-                        let id = u16::try_from(next).map_err(|_| {
-                            StoreError::Refused("too many custom attributes".to_owned())
-                        })?;
-                        tx.execute(
-                            "INSERT INTO attribute(id, name, kind) VALUES(?1, ?2, ?3)",
-                            (id, name, &text),
-                        )?;
-                        id
-                    }
-                };
-                all.push((AttrId(id), name.clone(), *kind));
-            }
-            tx.commit()?;
-            Ok(all)
-        })();
-        self.guard(outcome)
+        let wanted = wanted.to_vec();
+        self.transact(move |c| {
+            wanted
+                .into_iter()
+                .map(|(name, kind)| Ok((custom_attribute(c, &name, kind)?, name, kind)))
+                .collect()
+        })
     }
 
     /// Streams the links of a source in the order of their keys, from behind a key on, at
     /// most `limit` of them. As of the last commit.
     pub fn links_after(
-        &self,
+        &mut self,
         source: SourceId,
         after: Option<&Key>,
         limit: usize,
     ) -> Result<Vec<(KeyBytes, LinkTarget)>, StoreError> {
+        self.settle()?;
         query::links_after(&self.connection, source, after, limit)
     }
 
     /// For quiet times (some seconds without a commit): takes the log into the database as
     /// far as readers allow, and gives back the memory that the last batches needed.
     pub fn rest(&mut self) -> Result<(), StoreError> {
-        self.refuse_if_poisoned()?;
+        self.settle()?;
         self.preloaded = Preloaded::default();
+        self.spare = None;
         let outcome = self
             .connection
             .execute_batch("PRAGMA shrink_memory")
             .map_err(StoreError::from);
         self.guard(outcome)?;
-        if self.log_frames.load(Ordering::Relaxed) == 0 {
-            return Ok(());
-        }
-        self.checkpoint("PASSIVE")
+        self.call(|core| {
+            core.connection.execute_batch("PRAGMA shrink_memory")?;
+            core.checkpoint("PASSIVE")
+        })
     }
 
     /// Reads what follows as one committed state, which saves a lock for each question.
     fn read_as_one(&mut self) -> Result<(), StoreError> {
         if self.connection.is_autocommit() {
+            if self.under_way.as_ref().is_some_and(|u| u.answer.has_come()) {
+                self.settle()?;
+            }
             self.connection.execute_batch("BEGIN")?;
         }
         Ok(())
     }
 
-    /// Ends what [`Writer::preload`] began, when nothing came of it: an open reading keeps the
-    /// log from being taken in.
+    /// Ends what [`Writer::preload`] began: an open reading keeps the log from being taken
+    /// in.
     ///
     /// # Errors
     /// When SQLite cannot end it.
@@ -450,24 +537,15 @@ impl Writer {
         Ok(())
     }
 
-    fn checkpoint(&mut self, mode: &str) -> Result<(), StoreError> {
-        self.release()?;
-        let outcome = checkpoint(&self.connection, mode);
-        if let Ok(true) = outcome {
-            self.log_frames.store(0, Ordering::Relaxed);
-        }
-        self.guard(outcome).map(|_| ())
-    }
-
-    pub(crate) fn checkpoint_whole(&self) -> Result<(), StoreError> {
-        checkpoint(&self.connection, "TRUNCATE").map(|_| ())
-    }
-
     /// Ends in order: the log is taken in whole and emptied, then the lock is released.
     /// Dropping the writer instead loses nothing, the next start only takes longer.
     pub fn close(mut self) -> Result<(), StoreError> {
-        self.refuse_if_poisoned()?;
-        self.checkpoint("TRUNCATE")
+        self.call(|core| core.checkpoint("TRUNCATE"))
+    }
+
+    /// As [`Writer::close`] takes the log in, but goes on.
+    pub(crate) fn checkpoint_whole(&mut self) -> Result<(), StoreError> {
+        self.call(|core| core.checkpoint("TRUNCATE"))
     }
 
     /// Why nothing is written any more, if that is so.
@@ -486,32 +564,85 @@ impl Writer {
 
     /// Looks at an outcome for what must stop all writing.
     fn guard<T>(&mut self, outcome: Result<T, StoreError>) -> Result<T, StoreError> {
-        if let Err(e) = &outcome {
-            let in_doubt = !self.connection.is_autocommit()
-                && self.connection.execute_batch("ROLLBACK").is_err();
-            if e.poisons() || in_doubt {
-                self.poisoned = Some(e.to_string());
-            }
+        if let Err(e) = &outcome
+            && e.poisons()
+            && self.poisoned.is_none()
+        {
+            self.poisoned = Some(e.to_string());
         }
         outcome
     }
 }
 
-/// Begins a transaction of its own, ending a reading that is open.
-fn begin(connection: &mut Connection) -> Result<Transaction<'_>, StoreError> {
-    if !connection.is_autocommit() {
-        connection.execute_batch("ROLLBACK")?;
-    }
-    Ok(connection.transaction_with_behavior(TransactionBehavior::Immediate)?)
+/// What a commit became, or why it did not and the commit as it was.
+type Outcome = Result<(Committed, Written, Plan), (StoreError, Commit)>;
+
+/// Writes a commit in one transaction.
+fn write(core: &mut Core, writing: Writing, next_user: i64, next_run: u64) -> Outcome {
+    let mut counts = core.counts.clone();
+    counts.next_user = next_user;
+    counts.next_run = next_run;
+    let (position, sequence) = (counts.next_position, counts.next_sequence);
+    let mut transaction = || {
+        core.connection.execute_batch("BEGIN IMMEDIATE")?;
+        let gaps = apply::apply(&core.connection, &writing, &core.counts, &mut counts)?;
+        core.connection.execute_batch("COMMIT")?;
+        Ok(gaps)
+    };
+    let gaps = match transaction() {
+        Ok(gaps) => gaps,
+        Err(e) => return Err((e, writing.into_commit())),
+    };
+    core.counts = counts.clone();
+    let created_us = writing.commit.now_us;
+    let events = writing.events;
+    let block = (!events.is_empty()).then(|| {
+        Arc::new(OutboxBlock {
+            first_position: position,
+            first_sequence: sequence,
+            count: events.len() as u64,
+            sequenced: u64::from(events.sequenced()),
+            created_us,
+            bytes: Bytes::from(events.into_bytes()),
+        })
+    });
+    let written = Written {
+        counts,
+        is_log_long: core.is_log_long(),
+    };
+    let plan = Arc::into_inner(writing.plan).unwrap_or_default();
+    Ok((Committed { block, gaps }, written, plan))
 }
 
-/// Whether the whole log was taken in.
-fn checkpoint(connection: &Connection, mode: &str) -> Result<bool, StoreError> {
-    let (busy, log, done): (i64, i64, i64) =
-        connection.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |r| {
-            Ok((r.get(0)?, r.get(1)?, r.get(2)?))
-        })?;
-    Ok(busy == 0 && log == done)
+fn custom_attribute(c: &Connection, name: &str, kind: AttrType) -> Result<AttrId, StoreError> {
+    let text = query::attribute_kind_name(kind)?;
+    let known: Option<(u16, String)> = c
+        .query_row(
+            "SELECT id, kind FROM attribute WHERE name = ?1",
+            [name],
+            |r| Ok((r.get(0)?, r.get(1)?)),
+        )
+        .optional()?;
+    match known {
+        Some((id, stored)) if stored == text => Ok(AttrId(id)),
+        Some((_, stored)) => Err(StoreError::Refused(format!(
+            "custom.{name} is stored as {stored} and is now declared as {text}; give the new one another name"
+        ))),
+        None => {
+            let next: i64 = c.query_row(
+                "SELECT COALESCE(MAX(id) + 1, ?1) FROM attribute",
+                [FIRST_CUSTOM],
+                |r| r.get(0),
+            )?;
+            let id = u16::try_from(next)
+                .map_err(|_| StoreError::Refused("too many custom attributes".to_owned()))?;
+            c.execute(
+                "INSERT INTO attribute(id, name, kind) VALUES(?1, ?2, ?3)",
+                (id, name, &text),
+            )?;
+            Ok(AttrId(id))
+        }
+    }
 }
 
 fn begin_generation(
@@ -542,6 +673,12 @@ fn begin_generation(
 
 impl State for Writer {
     fn link(&mut self, source: SourceId, key: &[u8]) -> Result<Option<LinkTarget>, StateError> {
+        if let Some(plan) = &self.overlay
+            && !plan.links.is_empty()
+            && let Some(target) = plan.links.get(&(source, KeyBytes::from_slice(key)))
+        {
+            return Ok(*target);
+        }
         if let Some(answer) = self.preloaded.link(source, key) {
             return Ok(answer);
         }
@@ -554,6 +691,10 @@ impl State for Writer {
     }
 
     fn user(&mut self, row: UserRow, into: &mut Vec<u8>) -> Result<bool, StateError> {
+        if let Some(write) = self.overlay.as_ref().and_then(|plan| plan.users.get(row)) {
+            into.extend_from_slice(write.document);
+            return Ok(true);
+        }
         if let Some(document) = self.preloaded.user(row) {
             into.extend_from_slice(document);
             return Ok(true);
@@ -573,6 +714,13 @@ impl State for Writer {
         key: &[u8],
         into: &mut Vec<u8>,
     ) -> Result<bool, StateError> {
+        if let Some(plan) = &self.overlay
+            && !plan.records.is_empty()
+            && let Some(record) = plan.records.get(&(source, KeyBytes::from_slice(key)))
+        {
+            into.extend_from_slice(record.as_deref().unwrap_or_default());
+            return Ok(record.is_some());
+        }
         let outcome = query::append_blob(
             &self.connection,
             "SELECT document FROM record WHERE source = ?1 AND key = ?2",
@@ -584,19 +732,26 @@ impl State for Writer {
 
     fn owners(
         &mut self,
-        hash: MatchHash,
+        hash: ValueHash,
         into: &mut SmallVec<[UserRow; 4]>,
     ) -> Result<(), StateError> {
-        if let Some(owners) = self.preloaded.owners(hash) {
-            into.extend_from_slice(owners);
-            return Ok(());
+        if self.filter.may_have(hash) {
+            if let Some(owners) = self.preloaded.owners(hash) {
+                into.extend_from_slice(owners);
+            } else {
+                let outcome = preload::owners(&self.connection, &self.delta, hash, into);
+                self.guard(outcome)?;
+            }
         }
-        let outcome = preload::owners(&self.connection, &self.delta, hash, into);
-        Ok(self.guard(outcome)?)
+        if let Some(plan) = &self.overlay {
+            plan.overlay_owners(hash, into);
+        }
+        Ok(())
     }
 
     fn anything_waits(&mut self) -> bool {
-        self.counts.waiting > 0
+        let begins = |plan: &Arc<Plan>| !plan.waiting.is_empty();
+        self.counts.waiting > 0 || self.overlay.as_ref().is_some_and(begins)
     }
 
     fn waiting(
@@ -605,10 +760,18 @@ impl State for Writer {
         into: &mut Vec<(SourceId, KeyBytes)>,
     ) -> Result<(), StateError> {
         let outcome = query::waiting(&self.connection, hash, into);
-        Ok(self.guard(outcome)?)
+        self.guard(outcome)?;
+        if let Some(plan) = &self.overlay {
+            plan.overlay_waiting(hash, into);
+        }
+        Ok(())
     }
 
     fn conflict(&mut self, fingerprint: Fingerprint) -> Result<Option<ConflictRow>, StateError> {
+        let laid_over = self.overlay.as_ref().and_then(|p| p.conflicts.get(&fingerprint));
+        if let Some(conflict) = laid_over {
+            return Ok(Some(conflict.clone()).filter(|c| c.closed_us.is_none()));
+        }
         let outcome = query::open_conflict(&self.connection, fingerprint);
         Ok(self.guard(outcome)?)
     }

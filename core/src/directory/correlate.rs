@@ -14,7 +14,7 @@ use super::{Cause, Resolver};
 use crate::attribute::{AttrId, EMAIL, USER_NAME};
 use crate::conflict::{ConflictKind, Fingerprint};
 use crate::document::{Document, Hold, LinkState};
-use crate::id::{MatchHash, UserId, UserRow};
+use crate::id::{MatchHash, UserId, UserRow, ValueHash};
 use crate::mapped::{Assigned, MappedRow, Strength};
 use crate::mapping::fold;
 use crate::reason::SkipReason;
@@ -25,7 +25,7 @@ use crate::state::{KeyBytes, StateError};
 pub(super) struct Key {
     pub(super) attribute: AttrId,
     pub(super) folded: SmallVec<[u8; 48]>,
-    pub(super) hash: MatchHash,
+    pub(super) value: ValueHash,
 }
 
 impl Key {
@@ -35,9 +35,14 @@ impl Key {
         fold(value, &mut folded);
         (!folded.is_empty()).then(|| Key {
             attribute,
-            hash: MatchHash::of(attribute, &folded),
+            value: ValueHash::of(&folded),
             folded,
         })
+    }
+
+    /// Under what decisions about this attribute are found.
+    pub(super) fn hash(&self) -> MatchHash {
+        self.value.under(self.attribute)
     }
 
     /// What stands for a user itself: see [`ITSELF`].
@@ -45,7 +50,7 @@ impl Key {
         let id = document.id.0;
         Key {
             attribute: ITSELF,
-            hash: MatchHash::of(ITSELF, &id),
+            value: ValueHash::of(&id),
             folded: SmallVec::from_slice(&id),
         }
     }
@@ -161,8 +166,8 @@ impl Resolver<'_> {
             }
             let others = self.records_with(cause, key)?;
             if others.is_empty() {
-                held |= self.ws.announced.contains(&key.hash)
-                    || self.rules.known_duplicates.contains(&key.hash);
+                held |= self.ws.announced.contains(&key.hash())
+                    || self.rules.known_duplicates.contains(&key.hash());
                 continue;
             }
             for (other, user, heals) in others {
@@ -186,7 +191,7 @@ impl Resolver<'_> {
     fn records_with(&mut self, cause: &Cause<'_>, key: &Key) -> Result<Vec<Other>, StateError> {
         let mut found: Vec<Other> = Vec::new();
         let mut bytes = self.ws.buffer();
-        for row in self.owners(key.hash)? {
+        for row in self.owners(key.value)? {
             self.load_user(row, &mut bytes)?;
             let document = self.decode(&bytes)?;
             for c in document.group(key.attribute) {
@@ -208,7 +213,7 @@ impl Resolver<'_> {
             }
             self.ws.keep(document);
         }
-        for (source, other) in self.waiting(key.hash)? {
+        for (source, other) in self.waiting(key.hash())? {
             if source != cause.source
                 || other[..] == *cause.key
                 || found.iter().any(|(k, ..)| *k == other)
@@ -233,7 +238,7 @@ impl Resolver<'_> {
         key: &Key,
     ) -> Result<SmallVec<[Owner; 2]>, StateError> {
         let mut found = SmallVec::new();
-        let rows = self.owners(key.hash)?;
+        let rows = self.owners(key.value)?;
         if rows.is_empty() {
             return Ok(found);
         }

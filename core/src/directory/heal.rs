@@ -60,7 +60,7 @@ impl Resolver<'_> {
 
     /// Whether no record waits for anything, so that nobody has to be woken.
     fn nothing_waits(&mut self) -> bool {
-        self.ws.waiting.is_empty() && !self.state.anything_waits()
+        self.plan.waiting.is_empty() && !self.state.anything_waits()
     }
 
     /// Wakes who waits for a user that was (none: is new) and is, unless nothing changed on
@@ -96,10 +96,10 @@ impl Resolver<'_> {
         if self.nothing_waits() {
             return;
         }
-        self.ws.touched.push(Key::of_user(user).hash);
+        self.ws.touched.push(Key::of_user(user).hash());
         for &attribute in self.rules.key_attributes() {
             let keys = user.group(attribute).iter();
-            let hashes = keys.filter_map(|c| Some(Key::of(attribute, c.value)?.hash));
+            let hashes = keys.filter_map(|c| Some(Key::of(attribute, c.value)?.hash()));
             self.ws.touched.extend(hashes);
         }
         for link in &user.links {

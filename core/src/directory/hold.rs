@@ -127,7 +127,7 @@ impl Resolver<'_> {
                     let link = *link;
                     if link != old {
                         self.release(cause, cause.key, old.hold, hold)?;
-                        self.write_values_kept(user, &document);
+                        self.write_unseen(user, &document);
                     }
                     if link.state != old.state {
                         self.wake_user(&document);
@@ -325,7 +325,7 @@ impl Resolver<'_> {
         let link = &mut after.links[at];
         link.hold = &new;
         link.state = LinkState::Held(reason);
-        self.write_values_kept(user, &after);
+        self.write_unseen(user, &after);
         self.wake(cause.source, old.key);
         self.wake_user(&after);
         self.ws.keep(after);
@@ -371,18 +371,14 @@ impl Resolver<'_> {
             .filter(|o| !new.waits_for().any(|n| n == *o))
         {
             let hash = MatchHash::of(pending.0, pending.1);
-            let entry = (hash, cause.source, KeyBytes::from_slice(key));
-            self.plan.waiting.insert(entry, false);
+            self.plan.set_waiting(hash, cause.source, key, false);
         }
         for pending in new
             .waits_for()
             .filter(|n| !old.waits_for().any(|o| o == *n))
         {
             let hash = MatchHash::of(pending.0, pending.1);
-            let key = KeyBytes::from_slice(key);
-            let gained = self.ws.waiting.entry(hash).or_default();
-            gained.push((cause.source, key.clone()));
-            self.plan.waiting.insert((hash, cause.source, key), true);
+            self.plan.set_waiting(hash, cause.source, key, true);
         }
         let gained = new.pending.iter().filter(|n| !old.pending.contains(n));
         for &(attribute, folded) in old.pending.iter().chain(gained) {

@@ -82,7 +82,7 @@ impl Resolver<'_> {
             if cause.counts() {
                 self.plan.counters.unchanged += 1;
             }
-            self.write_values_kept(user, after);
+            self.write_unseen(user, after);
             return Ok(());
         }
         self.release(cause, cause.key, old.hold, &[])?;
@@ -265,7 +265,7 @@ impl Resolver<'_> {
         let hold = std::mem::take(&mut link.hold);
         link.key = cause.key;
         self.release(cause, old_key, hold, &[])?;
-        self.write_values_kept(user, &document);
+        self.write_unseen(user, &document);
         self.ws.keep(document);
         self.point(cause.source, old_key, None);
         self.point(cause.source, cause.key, Some(LinkTarget::User(user)));

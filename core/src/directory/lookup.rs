@@ -4,7 +4,7 @@ use smallvec::SmallVec;
 
 use super::Resolver;
 use crate::document::{Document, LinkState, Record};
-use crate::id::{MatchHash, SourceId, UserRow};
+use crate::id::{MatchHash, SourceId, UserRow, ValueHash};
 use crate::reason::SkipReason;
 use crate::state::{KeyBytes, LinkTarget, StateError};
 
@@ -52,8 +52,8 @@ impl Resolver<'_> {
     /// Replaces `into` by a user's document.
     pub(super) fn load_user(&mut self, row: UserRow, into: &mut Vec<u8>) -> Result<(), StateError> {
         into.clear();
-        if let Some(write) = self.plan.users.get(&row) {
-            into.extend_from_slice(&write.document);
+        if let Some(write) = self.plan.users.get(row) {
+            into.extend_from_slice(write.document);
             return Ok(());
         }
         if self.state.user(row, into)? {
@@ -135,14 +135,11 @@ impl Resolver<'_> {
         }
     }
 
-    /// The users that may own a match key.
-    pub(super) fn owners(&mut self, hash: MatchHash) -> Result<SmallVec<[UserRow; 4]>, StateError> {
+    /// The users that may have a value.
+    pub(super) fn owners(&mut self, hash: ValueHash) -> Result<SmallVec<[UserRow; 4]>, StateError> {
         let mut rows = SmallVec::new();
         self.state.owners(hash, &mut rows)?;
-        if let Some(gained) = self.ws.owners.get(&hash) {
-            rows.extend(gained.iter().copied());
-        }
-        rows.retain(|row| self.plan.match_keys.get(&(hash, *row)) != Some(&false));
+        self.plan.overlay_owners(hash, &mut rows);
         rows.sort_unstable();
         rows.dedup();
         Ok(rows)
@@ -157,12 +154,7 @@ impl Resolver<'_> {
         if self.state.anything_waits() {
             self.state.waiting(hash, &mut records)?;
         }
-        if let Some(gained) = self.ws.waiting.get(&hash) {
-            records.extend(gained.iter().cloned());
-        }
-        records.retain(|(source, key)| {
-            self.plan.waiting.get(&(hash, *source, key.clone())) != Some(&false)
-        });
+        self.plan.overlay_waiting(hash, &mut records);
         records.sort_unstable();
         records.dedup();
         Ok(records)

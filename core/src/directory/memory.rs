@@ -4,7 +4,7 @@ use hashbrown::{HashMap, HashSet};
 use smallvec::SmallVec;
 
 use crate::conflict::{ConflictRow, Fingerprint};
-use crate::id::{MatchHash, SourceId, UserRow};
+use crate::id::{MatchHash, SourceId, UserRow, ValueHash};
 use crate::plan::Plan;
 use crate::state::{KeyBytes, LinkTarget, State, StateError};
 
@@ -17,8 +17,8 @@ pub struct MemoryState {
     pub links: HashMap<(SourceId, KeyBytes), LinkTarget>,
     /// Documents of records without a user.
     pub records: HashMap<(SourceId, KeyBytes), Vec<u8>>,
-    /// Which users have a match key.
-    pub match_keys: HashMap<MatchHash, HashSet<UserRow>>,
+    /// Which users have a value.
+    pub owners: HashMap<ValueHash, HashSet<UserRow>>,
     /// Which records wait for a match key.
     pub waiting: HashMap<MatchHash, HashSet<(SourceId, KeyBytes)>>,
     /// Conflicts, open and closed.
@@ -29,8 +29,8 @@ pub struct MemoryState {
 impl MemoryState {
     /// Takes a plan in.
     pub fn apply(&mut self, plan: &Plan) {
-        for (row, write) in &plan.users {
-            self.users.insert(*row, write.document.clone());
+        for (row, write) in plan.users.iter() {
+            self.users.insert(row, write.document.to_vec());
         }
         for (key, target) in &plan.links {
             match target {
@@ -44,27 +44,31 @@ impl MemoryState {
                 None => self.records.remove(key),
             };
         }
-        for (&(hash, user), &gained) in &plan.match_keys {
-            let owners = self.match_keys.entry(hash).or_default();
-            if gained {
-                owners.insert(user);
-            } else {
-                owners.remove(&user);
+        for (&hash, changes) in &plan.owners {
+            let owners = self.owners.entry(hash).or_default();
+            for &(user, gained) in changes {
+                if gained {
+                    owners.insert(user);
+                } else {
+                    owners.remove(&user);
+                }
             }
             if owners.is_empty() {
-                self.match_keys.remove(&hash);
+                self.owners.remove(&hash);
             }
         }
-        for ((hash, source, key), &waits) in &plan.waiting {
-            let records = self.waiting.entry(*hash).or_default();
-            let record = (*source, key.clone());
-            if waits {
-                records.insert(record);
-            } else {
-                records.remove(&record);
+        for (&hash, changes) in &plan.waiting {
+            let records = self.waiting.entry(hash).or_default();
+            for waiter in changes {
+                let record = (waiter.source, waiter.key.clone());
+                if waiter.waits {
+                    records.insert(record);
+                } else {
+                    records.remove(&record);
+                }
             }
             if records.is_empty() {
-                self.waiting.remove(hash);
+                self.waiting.remove(&hash);
             }
         }
         for (fingerprint, row) in &plan.conflicts {
@@ -112,10 +116,10 @@ impl State for MemoryState {
 
     fn owners(
         &mut self,
-        hash: MatchHash,
+        hash: ValueHash,
         into: &mut SmallVec<[UserRow; 4]>,
     ) -> Result<(), StateError> {
-        if let Some(owners) = self.match_keys.get(&hash) {
+        if let Some(owners) = self.owners.get(&hash) {
             into.extend(owners.iter().copied());
         }
         Ok(())

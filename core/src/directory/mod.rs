@@ -39,7 +39,7 @@ mod workspace;
 mod tests;
 
 pub use memory::MemoryState;
-pub use rules::{LeaverAction, Remap, Rules, SourceRules};
+pub use rules::{LeaverAction, Remap, RowKeys, Rules, SourceRules};
 pub use workspace::Workspace;
 
 use smallvec::SmallVec;
@@ -173,7 +173,7 @@ impl<'r> Resolver<'r> {
         now_us: i64,
         run: RunId,
     ) -> Self {
-        workspace.start(plan);
+        workspace.start();
         Resolver {
             rules,
             state,
@@ -185,11 +185,10 @@ impl<'r> Resolver<'r> {
         }
     }
 
-    /// Tells beforehand which match keys the records of a source will have when the batch
-    /// has been applied: one entry for each key's last image and each of its hashes
-    /// ([`Rules::match_hashes`]). Duplicates among them are held from the start.
-    pub fn begin_batch(&mut self, last_images: &[(&[u8], MatchHash)]) {
-        self.ws.announce(last_images);
+    /// Tells beforehand which match keys several records of a source will have when the batch
+    /// has been applied ([`Rules::keys_of`] their last images). They are held from the start.
+    pub fn begin_batch(&mut self, duplicates: &[MatchHash]) {
+        self.ws.announced.extend(duplicates);
     }
 
     /// Applies one row that exists: read, inserted or updated.
@@ -373,7 +372,7 @@ impl<'r> Resolver<'r> {
             cause.stamp(link);
             link.hash = cause.hash;
             link.shadow = row.shadow();
-            self.write_values_kept(user, &after);
+            self.write_unseen(user, &after);
             self.ws.keep(after);
             return Ok(());
         }

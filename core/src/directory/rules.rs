@@ -4,7 +4,7 @@ use hashbrown::{HashMap, HashSet};
 use smallvec::SmallVec;
 
 use crate::attribute::{ACTIVE, AttrId, AttrType, Attributes, EMAIL, USER_NAME};
-use crate::id::{MatchHash, SourceId};
+use crate::id::{MatchHash, SourceId, ValueHash};
 use crate::mapped::{Assigned, MappedRow, MappedRows, Strength};
 use crate::mapping::fold;
 
@@ -54,6 +54,15 @@ pub trait Remap {
     /// enough (a redacted column is mapped), the row is [`crate::mapped::Outcome::Deferred`]
     /// and the record is read again. Appends nothing when the source is not known.
     fn remap(&self, source: SourceId, shadow: &[u8], out: &mut MappedRows);
+}
+
+/// What a mapped row is found by.
+#[derive(Clone, Debug, Default)]
+pub struct RowKeys {
+    /// Its userName, email and match keys, under which users are found that have them.
+    pub values: SmallVec<[ValueHash; 3]>,
+    /// Its match keys, in the order of attributes: for finding duplicates in its source.
+    pub matches: SmallVec<[MatchHash; 3]>,
 }
 
 /// All rules of an organization.
@@ -140,27 +149,39 @@ impl Rules {
         &self.decisive
     }
 
-    /// The hashes of a mapped row's own match keys, for [`super::Resolver::begin_batch`] and
-    /// for finding duplicates in a whole table.
-    pub fn match_hashes(
-        &self,
-        source: SourceId,
-        row: &MappedRow<'_>,
-        out: &mut SmallVec<[MatchHash; 3]>,
-    ) {
+    /// What a mapped row is found by, in place of what `out` held. Each value is folded once,
+    /// since mostly userName and email are the same.
+    pub fn keys_of(&self, source: SourceId, row: &MappedRow<'_>, out: &mut RowKeys) {
+        out.values.clear();
+        out.matches.clear();
         let Some(rules) = self.source(source) else {
             return;
         };
         let mut folded: SmallVec<[u8; 64]> = SmallVec::new();
+        let mut last: Option<(&[u8], ValueHash)> = None;
         for field in row.fields() {
-            if let Assigned::Value(value) = field.assigned
-                && rules.match_attributes.contains(&field.attribute)
-            {
-                folded.clear();
-                fold(value, &mut folded);
-                if !folded.is_empty() {
-                    out.push(MatchHash::of(field.attribute, &folded));
+            let Assigned::Value(value) = field.assigned else {
+                continue;
+            };
+            if !self.keys.contains(&field.attribute) {
+                continue;
+            }
+            let hash = match last {
+                Some((before, hash)) if before == value => hash,
+                _ => {
+                    folded.clear();
+                    fold(value, &mut folded);
+                    if folded.is_empty() {
+                        continue;
+                    }
+                    let hash = ValueHash::of(&folded);
+                    out.values.push(hash);
+                    hash
                 }
+            };
+            last = Some((value, hash));
+            if rules.match_attributes.contains(&field.attribute) {
+                out.matches.push(hash.under(field.attribute));
             }
         }
     }

@@ -6,8 +6,8 @@ use super::correlate::Key;
 use super::{Cause, Resolver, fold};
 use crate::attribute::{AttrId, DISPLAY_NAME, USER_NAME};
 use crate::document::{Document, UserState};
-use crate::id::{MatchHash, UserRow};
-use crate::plan::UserWrite;
+use crate::id::{UserRow, ValueHash};
+use crate::plan::{Columns, UserWrite};
 use crate::state::StateError;
 
 impl Resolver<'_> {
@@ -66,83 +66,73 @@ impl Resolver<'_> {
         Ok(())
     }
 
-    /// Brings the index of match keys along. All contributions are in it, not only winners:
-    /// a duplicate is looked for among what the source said, whoever won.
+    /// Brings the index of values along. All contributions are in it, not only winners: a
+    /// duplicate is looked for among what the source said, whoever won.
     fn gain_keys(&mut self, user: UserRow, before: Option<&Document<'_>>, after: &Document<'_>) {
-        let values = |document: &Document<'_>, attribute: AttrId| -> SmallVec<[MatchHash; 2]> {
-            document
-                .group(attribute)
-                .iter()
-                .filter_map(|c| Key::of(attribute, c.value))
-                .map(|k| k.hash)
-                .collect()
+        let unchanged = |before: &Document<'_>| {
+            self.rules.key_attributes().iter().all(|&attribute| {
+                let (old, new) = (before.group(attribute), after.group(attribute));
+                old.len() == new.len() && old.iter().zip(new).all(|(a, b)| a.value == b.value)
+            })
         };
-        let mut gained: SmallVec<[MatchHash; 4]> = SmallVec::new();
-        let mut lost: SmallVec<[MatchHash; 4]> = SmallVec::new();
-        for &attribute in self.rules.key_attributes() {
-            let (old, new) = (
-                before.map(|b| b.group(attribute)).unwrap_or_default(),
-                after.group(attribute),
-            );
-            let unchanged =
-                old.len() == new.len() && old.iter().zip(new).all(|(a, b)| a.value == b.value);
-            if unchanged {
-                continue;
-            }
-            let old = before.map(|b| values(b, attribute)).unwrap_or_default();
-            let new = values(after, attribute);
-            gained.extend(new.iter().copied().filter(|h| !old.contains(h)));
-            lost.extend(old.iter().copied().filter(|h| !new.contains(h)));
+        if before.is_some_and(unchanged) {
+            return;
         }
-        for hash in lost {
-            self.plan.match_keys.insert((hash, user), false);
+        let old = before.map(|b| self.values(b)).unwrap_or_default();
+        let new = self.values(after);
+        for hash in old.iter().filter(|h| !new.contains(h)) {
+            self.plan.set_owner(*hash, user, false);
         }
-        for hash in gained {
-            self.plan.match_keys.insert((hash, user), true);
-            self.ws.owners.entry(hash).or_default().push(user);
+        for hash in new.iter().filter(|h| !old.contains(h)) {
+            self.plan.set_owner(*hash, user, true);
         }
     }
 
-    /// Puts a document whose evidence and contributions are as they were decoded into the
-    /// plan.
-    pub(super) fn write_values_kept(&mut self, user: UserRow, document: &Document<'_>) {
-        let mut bytes = self.ws.buffer();
-        document.encode_keeping_values(&mut bytes);
-        self.put(user, document, bytes, false, false);
+    /// Everything under which a user is found, each once.
+    fn values(&self, document: &Document<'_>) -> SmallVec<[ValueHash; 4]> {
+        let mut values: SmallVec<[ValueHash; 4]> = SmallVec::new();
+        let mut last: Option<&[u8]> = None;
+        for &attribute in self.rules.key_attributes() {
+            for c in document.group(attribute) {
+                // Mostly userName and email are the same.
+                if last == Some(c.value) {
+                    continue;
+                }
+                last = Some(c.value);
+                if let Some(key) = Key::of(attribute, c.value)
+                    && !values.contains(&key.value)
+                {
+                    values.push(key.value);
+                }
+            }
+        }
+        values
+    }
+
+    /// Puts a document into the plan of which nothing changed that others can see.
+    pub(super) fn write_unseen(&mut self, user: UserRow, document: &Document<'_>) {
+        self.write(user, document, false, false);
     }
 
     fn write(&mut self, user: UserRow, document: &Document<'_>, is_new: bool, columns: bool) {
         let mut bytes = self.ws.buffer();
         document.encode(&mut bytes);
-        self.put(user, document, bytes, is_new, columns);
-    }
-
-    fn put(
-        &mut self,
-        user: UserRow,
-        document: &Document<'_>,
-        bytes: Vec<u8>,
-        is_new: bool,
-        columns: bool,
-    ) {
-        let write = self.plan.users.entry(user).or_insert_with(|| UserWrite {
-            is_new,
-            ..UserWrite::default()
+        let text = |attribute: AttrId| {
+            let value = document.value(attribute)?;
+            std::str::from_utf8(value).ok()
+        };
+        let columns = columns.then(|| Columns {
+            user_name: text(USER_NAME),
+            display_name: text(DISPLAY_NAME),
         });
-        write.document.clear();
-        write.document.extend_from_slice(&bytes);
-        write.active = document.is_active();
-        write.updated_us = document.updated_us;
-        if columns {
-            let text = |attribute| {
-                document
-                    .value(attribute)
-                    .map(|v| String::from_utf8_lossy(v).into_owned())
-            };
-            write.user_name = text(USER_NAME);
-            write.display_name = text(DISPLAY_NAME);
-            write.columns_changed = true;
-        }
+        let write = UserWrite {
+            document: &bytes,
+            columns,
+            active: document.is_active(),
+            updated_us: document.updated_us,
+            is_new,
+        };
+        self.plan.users.put(user, &write);
         self.ws.give_back(bytes);
     }
 

@@ -1,17 +1,11 @@
 //! Memory that is kept from batch to batch, and what a batch must remember beside its plan.
-//!
-//! The plan's maps are keyed for the store, by (hash, user) and (hash, record). To find by
-//! hash alone what this batch has added, the same entries are kept here by hash; whether
-//! they still hold is always asked of the plan and of the documents.
 
-use hashbrown::{HashMap, HashSet};
-use smallvec::SmallVec;
+use hashbrown::HashSet;
 
 use crate::conflict::Fingerprint;
 use crate::document::{Document, Spare};
-use crate::id::{MatchHash, SourceId, UserId, UserRow};
+use crate::id::{MatchHash, SourceId, UserId};
 use crate::mapped::MappedRows;
-use crate::plan::Plan;
 use crate::state::KeyBytes;
 
 /// What changed a conflict last, for its event.
@@ -32,10 +26,6 @@ pub struct Workspace {
     spares: Vec<Spare>,
     rows: Vec<MappedRows>,
     pub(super) body: Vec<u8>,
-    /// Users that gained a match key in this plan.
-    pub(super) owners: HashMap<MatchHash, SmallVec<[UserRow; 2]>>,
-    /// Records that began to wait in this plan.
-    pub(super) waiting: HashMap<MatchHash, SmallVec<[(SourceId, KeyBytes); 1]>>,
     /// Match keys that several records of this batch will have.
     pub(super) announced: HashSet<MatchHash>,
     /// What records wait for, and is not as it was.
@@ -47,33 +37,11 @@ pub struct Workspace {
 }
 
 impl Workspace {
-    pub(super) fn start(&mut self, plan: &Plan) {
-        self.owners.clear();
-        self.waiting.clear();
+    pub(super) fn start(&mut self) {
         self.announced.clear();
         self.touched.clear();
         self.woken.clear();
         self.conflicts.clear();
-        for (&(hash, user), &gained) in &plan.match_keys {
-            if gained {
-                self.owners.entry(hash).or_default().push(user);
-            }
-        }
-        for ((hash, source, key), &waits) in &plan.waiting {
-            if waits {
-                let entry = self.waiting.entry(*hash).or_default();
-                entry.push((*source, key.clone()));
-            }
-        }
-    }
-
-    pub(super) fn announce(&mut self, last_images: &[(&[u8], MatchHash)]) {
-        let mut seen: HashMap<MatchHash, &[u8]> = HashMap::with_capacity(last_images.len());
-        for &(key, hash) in last_images {
-            if *seen.entry(hash).or_insert(key) != key {
-                self.announced.insert(hash);
-            }
-        }
     }
 
     /// An empty buffer.

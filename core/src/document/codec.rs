@@ -7,6 +7,7 @@ use super::{Contribution, Document, Evidence, FORMAT, Link, LinkState, Spare, Us
 use crate::attribute::AttrId;
 use crate::id::{RunId, SourceId, UserId};
 use crate::mapped::Strength;
+use crate::mapping::{ShadowValues, shadow_values};
 use crate::reason::{LeaverReason, SkipReason};
 
 pub(super) struct Reader<'a>(pub(super) &'a [u8]);
@@ -101,33 +102,67 @@ pub(super) fn put_index(out: &mut Vec<u8>, index: Option<u16>) {
     put_int(out, index.map_or(0, |i| u64::from(i) + 1));
 }
 
-fn user_state(kind: u8, reason: u8) -> Option<UserState> {
-    Some(match kind {
+fn put_reason(out: &mut Vec<u8>, kind: u8, reason: Option<u8>) {
+    out.push(kind);
+    out.extend(reason);
+}
+
+fn user_state(r: &mut Reader<'_>) -> Option<UserState> {
+    Some(match r.u8()? {
         1 => UserState::Active,
-        2 => UserState::Deactivated(LeaverReason::from_u8(reason)?),
+        2 => UserState::Deactivated(LeaverReason::from_u8(r.u8()?)?),
         3 => UserState::Suspended,
         4 => UserState::Tombstone,
         _ => return None,
     })
 }
 
-fn link_state(kind: u8, reason: u8) -> Option<LinkState> {
-    Some(match kind {
+fn put_user_state(out: &mut Vec<u8>, state: UserState) {
+    match state {
+        UserState::Active => put_reason(out, 1, None),
+        UserState::Deactivated(reason) => put_reason(out, 2, Some(reason as u8)),
+        UserState::Suspended => put_reason(out, 3, None),
+        UserState::Tombstone => put_reason(out, 4, None),
+    }
+}
+
+fn link_state(r: &mut Reader<'_>) -> Option<LinkState> {
+    Some(match r.u8()? {
         1 => LinkState::Live,
-        2 => LinkState::Held(SkipReason::from_u8(reason)?),
-        3 => LinkState::Gone(LeaverReason::from_u8(reason)?),
+        2 => LinkState::Held(SkipReason::from_u8(r.u8()?)?),
+        3 => LinkState::Gone(LeaverReason::from_u8(r.u8()?)?),
         _ => return None,
     })
 }
 
-fn strength(n: u8) -> Option<Strength> {
-    match n {
-        0 => Some(Strength::Always),
-        1 => Some(Strength::OnCreate),
-        2 => Some(Strength::IfEmpty),
-        _ => None,
+fn put_link_state(out: &mut Vec<u8>, state: LinkState) {
+    match state {
+        LinkState::Live => put_reason(out, 1, None),
+        LinkState::Held(reason) => put_reason(out, 2, Some(reason as u8)),
+        LinkState::Gone(reason) => put_reason(out, 3, Some(reason as u8)),
     }
 }
+
+fn strength(n: u8) -> Strength {
+    match n {
+        1 => Strength::OnCreate,
+        2 => Strength::IfEmpty,
+        _ => Strength::Always,
+    }
+}
+
+/// Evidence that is its link's last change.
+const OF_LINK: u8 = 1;
+/// Evidence with a position and a time of its own.
+const OWN: u8 = 0;
+
+// The first byte of a contribution: strength, and what is as usual.
+const STRENGTH: u8 = 0b0000_0011;
+/// The value is the cell of its link's shadow whose number follows.
+const IN_SHADOW: u8 = 0b0000_0100;
+/// Link and evidence are those of the contribution before (of the first: 0 and 0).
+const AS_BEFORE: u8 = 0b0000_1000;
+const KNOWN: u8 = STRENGTH | IN_SHADOW | AS_BEFORE;
 
 pub(super) fn decode<'a>(bytes: &'a [u8], spare: Spare) -> Option<Document<'a>> {
     let mut links: Vec<Link<'a>> = recycle(spare.links);
@@ -139,15 +174,15 @@ pub(super) fn decode<'a>(bytes: &'a [u8], spare: Spare) -> Option<Document<'a>> 
     }
     let id = UserId(r.array()?);
     let version = r.int()?;
-    let state = user_state(r.u8()?, r.u8()?)?;
+    let state = user_state(&mut r)?;
     let created_us = r.i64()?;
-    let updated_us = r.i64()?;
+    let updated_us = created_us.wrapping_add(r.int()? as i64);
     let n = r.int()?;
     for _ in 0..n {
         links.push(Link {
             source: SourceId(r.u16()?),
             key: r.bytes()?,
-            state: link_state(r.u8()?, r.u8()?)?,
+            state: link_state(&mut r)?,
             incarnation: u32::try_from(r.int()?).ok()?,
             tx: r.bytes()?,
             position: r.text()?,
@@ -157,35 +192,67 @@ pub(super) fn decode<'a>(bytes: &'a [u8], spare: Spare) -> Option<Document<'a>> 
             shadow: r.bytes()?,
         });
     }
-    let tail = r.0;
-    let has_link = |link: Option<u16>| link.is_none_or(|l| usize::from(l) < links.len());
     let n = r.int()?;
     for _ in 0..n {
+        let kind = r.u8()?;
         let link = r.index()?;
-        if !has_link(link) {
-            return None;
-        }
-        evidence.push(Evidence {
-            link,
-            position: r.text()?,
-            commit_us: r.i64()?,
-            run: RunId(r.int()?),
+        let run = RunId(r.int()?);
+        let of_link = match link {
+            Some(l) => Some(links.get(usize::from(l))?),
+            None => None,
+        };
+        evidence.push(match (kind, of_link) {
+            (OF_LINK, Some(l)) => Evidence {
+                link,
+                position: l.position,
+                commit_us: l.commit_us,
+                run,
+            },
+            (OWN, _) => Evidence {
+                link,
+                position: r.text()?,
+                commit_us: r.i64()?,
+                run,
+            },
+            _ => return None,
         });
     }
     let n = r.int()?;
+    let (mut attribute, mut link, mut at) = (0u16, Some(0u16), 0u16);
+    let mut cells: Option<(u16, ShadowValues<'a>)> = None;
     for _ in 0..n {
-        let c = Contribution {
-            attribute: AttrId(r.u16()?),
-            link: r.index()?,
-            rule: r.u16()?,
-            strength: strength(r.u8()?)?,
-            evidence: r.u16()?,
-            value: r.bytes()?,
-        };
-        if !has_link(c.link) || usize::from(c.evidence) >= evidence.len() {
+        let shape = r.u8()?;
+        if shape & !KNOWN != 0 || shape & STRENGTH == STRENGTH {
             return None;
         }
-        contributions.push(c);
+        attribute = attribute.wrapping_add(r.u16()?);
+        let rule = r.u16()?;
+        if shape & AS_BEFORE == 0 {
+            link = r.index()?;
+            at = r.u16()?;
+        }
+        if usize::from(at) >= evidence.len() || link.is_some_and(|l| usize::from(l) >= links.len())
+        {
+            return None;
+        }
+        let value = if shape & IN_SHADOW == 0 {
+            r.bytes()?
+        } else {
+            let of = link?;
+            if cells.as_ref().is_none_or(|(l, _)| *l != of) {
+                cells = Some((of, shadow_values(links[usize::from(of)].shadow)));
+            }
+            let number = usize::try_from(r.int()?).ok()?;
+            cells.as_ref()?.1.get(number).copied()?
+        };
+        contributions.push(Contribution {
+            attribute: AttrId(attribute),
+            link,
+            rule,
+            strength: strength(shape & STRENGTH),
+            evidence: at,
+            value,
+        });
     }
     r.0.is_empty().then_some(Document {
         id,
@@ -196,33 +263,21 @@ pub(super) fn decode<'a>(bytes: &'a [u8], spare: Spare) -> Option<Document<'a>> 
         links,
         evidence,
         contributions,
-        tail,
     })
 }
 
-pub(super) fn encode_head(d: &Document<'_>, out: &mut Vec<u8>) {
+pub(super) fn encode(d: &Document<'_>, out: &mut Vec<u8>) {
     out.push(FORMAT);
     out.extend_from_slice(&d.id.0);
     put_int(out, d.version);
-    let (kind, reason) = match d.state {
-        UserState::Active => (1, 0),
-        UserState::Deactivated(reason) => (2, reason as u8),
-        UserState::Suspended => (3, 0),
-        UserState::Tombstone => (4, 0),
-    };
-    out.extend_from_slice(&[kind, reason]);
+    put_user_state(out, d.state);
     out.extend_from_slice(&d.created_us.to_le_bytes());
-    out.extend_from_slice(&d.updated_us.to_le_bytes());
+    put_int(out, d.updated_us.wrapping_sub(d.created_us) as u64);
     put_int(out, d.links.len() as u64);
     for l in &d.links {
         put_int(out, u64::from(l.source.0));
         put_bytes(out, l.key);
-        let (kind, reason) = match l.state {
-            LinkState::Live => (1, 0),
-            LinkState::Held(reason) => (2, reason as u8),
-            LinkState::Gone(reason) => (3, reason as u8),
-        };
-        out.extend_from_slice(&[kind, reason]);
+        put_link_state(out, l.state);
         put_int(out, u64::from(l.incarnation));
         put_bytes(out, l.tx);
         put_bytes(out, l.position.as_bytes());
@@ -231,9 +286,48 @@ pub(super) fn encode_head(d: &Document<'_>, out: &mut Vec<u8>) {
         put_bytes(out, l.hold);
         put_bytes(out, l.shadow);
     }
+    let place = encode_evidence(d, out);
+    put_int(out, d.contributions.len() as u64);
+    let (mut attribute, mut before) = (0, (Some(0u16), 0u16));
+    let mut cells: Option<(u16, ShadowValues<'_>)> = None;
+    for c in &d.contributions {
+        let at = place[usize::from(c.evidence)];
+        let mut shape = c.strength as u8;
+        if (c.link, at) == before {
+            shape |= AS_BEFORE;
+        }
+        let mut cell = None;
+        if let Some(of) = c.link {
+            if cells.as_ref().is_none_or(|(l, _)| *l != of) {
+                cells = Some((of, shadow_values(d.links[usize::from(of)].shadow)));
+            }
+            // Nothing is shorter than the number of a cell but an empty value.
+            cell = cells
+                .as_ref()
+                .filter(|_| !c.value.is_empty())
+                .and_then(|(_, cells)| cells.iter().position(|v| *v == c.value));
+        }
+        if cell.is_some() {
+            shape |= IN_SHADOW;
+        }
+        out.push(shape);
+        put_int(out, u64::from(c.attribute.0.wrapping_sub(attribute)));
+        attribute = c.attribute.0;
+        put_int(out, u64::from(c.rule));
+        if shape & AS_BEFORE == 0 {
+            put_index(out, c.link);
+            put_int(out, u64::from(at));
+            before = (c.link, at);
+        }
+        match cell {
+            Some(number) => put_int(out, number as u64),
+            None => put_bytes(out, c.value),
+        }
+    }
 }
 
-pub(super) fn encode_tail(d: &Document<'_>, out: &mut Vec<u8>) {
+/// Writes the evidence that contributions refer to; gives the new place of each.
+fn encode_evidence(d: &Document<'_>, out: &mut Vec<u8>) -> smallvec::SmallVec<[u16; 16]> {
     const UNUSED: u16 = u16::MAX;
     let mut place: smallvec::SmallVec<[u16; 16]> = smallvec::smallvec![UNUSED; d.evidence.len()];
     for c in &d.contributions {
@@ -246,18 +340,17 @@ pub(super) fn encode_tail(d: &Document<'_>, out: &mut Vec<u8>) {
     }
     put_int(out, u64::from(kept));
     for (e, _) in d.evidence.iter().zip(&place).filter(|(_, p)| **p != UNUSED) {
+        let is_last = e.link.is_some_and(|l| {
+            let link = &d.links[usize::from(l)];
+            link.position == e.position && link.commit_us == e.commit_us
+        });
+        out.push(if is_last { OF_LINK } else { OWN });
         put_index(out, e.link);
-        put_bytes(out, e.position.as_bytes());
-        out.extend_from_slice(&e.commit_us.to_le_bytes());
         put_int(out, e.run.0);
+        if !is_last {
+            put_bytes(out, e.position.as_bytes());
+            out.extend_from_slice(&e.commit_us.to_le_bytes());
+        }
     }
-    put_int(out, d.contributions.len() as u64);
-    for c in &d.contributions {
-        put_int(out, u64::from(c.attribute.0));
-        put_index(out, c.link);
-        put_int(out, u64::from(c.rule));
-        out.push(c.strength as u8);
-        put_int(out, u64::from(place[usize::from(c.evidence)]));
-        put_bytes(out, c.value);
-    }
+    place
 }

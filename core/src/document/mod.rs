@@ -8,8 +8,11 @@
 //! # Layout
 //! A version byte, the fixed head, the links, then the evidence and the contributions.
 //! Integers are LEB128 unless a width is given, texts and bytes are preceded by their
-//! length. Evidence (position, commit time, run) stands in a table of its own, so that the
-//! provenance of a field costs a byte or two.
+//! length. A document is rewritten whole with every change, and pages of documents are most
+//! of what the store reads and writes, so nothing is said twice: evidence (position, commit
+//! time, run) stands in a table of its own and refers to its link's last change where it is
+//! that one, and a value that a column holds as it is refers to the column in its link's
+//! shadow.
 //!
 //! Decoding borrows: the views point into the document, and the three vectors that hold
 //! them can be reused ([`Spare`]). Everything is bounds-checked; bytes that are not a
@@ -31,7 +34,7 @@ use crate::mapped::Strength;
 use crate::reason::{LeaverReason, SkipReason};
 
 /// The first byte of every document of this form.
-pub const FORMAT: u8 = 1;
+pub const FORMAT: u8 = 2;
 
 /// Stored bytes are not a document.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -144,8 +147,6 @@ pub struct Document<'a> {
     pub evidence: Vec<Evidence<'a>>,
     /// Contributions by attribute, and within one attribute the winner first.
     pub contributions: Vec<Contribution<'a>>,
-    /// The encoded evidence and contributions, as they were decoded.
-    tail: &'a [u8],
 }
 
 /// Vectors of a document that is no longer needed.
@@ -175,7 +176,6 @@ impl<'a> Document<'a> {
             links: Vec::new(),
             evidence: Vec::new(),
             contributions: Vec::new(),
-            tail: &[],
         }
     }
 
@@ -216,15 +216,7 @@ impl<'a> Document<'a> {
 
     /// Appends the encoded document. Evidence that nothing refers to is dropped.
     pub fn encode(&self, out: &mut Vec<u8>) {
-        codec::encode_head(self, out);
-        codec::encode_tail(self, out);
-    }
-
-    /// Appends the encoded document, taking evidence and contributions as they were
-    /// decoded: for a change that touched the head and the links only.
-    pub fn encode_keeping_values(&self, out: &mut Vec<u8>) {
-        codec::encode_head(self, out);
-        out.extend_from_slice(self.tail);
+        codec::encode(self, out);
     }
 
     /// Whether the user may work.

@@ -31,6 +31,7 @@ pub use error::{MappingError, Place};
 pub use expression::MAX_EXPRESSION_BYTES;
 pub use mapper::Mapper;
 pub use shadow::{Shadow, ShadowError};
+pub(crate) use shadow::{ShadowValues, shadow_values};
 pub use spec::{ConstValue, DEFAULT_MAX_VALUE_BYTES, MappingSpec, OnNull, RuleKind, RuleSpec};
 pub use text::{fold, push_nfc};
 

@@ -91,6 +91,36 @@ impl<'a> Shadow<'a> {
     }
 }
 
+/// The values of a shadow's first cells; of a wide table no more.
+pub(crate) type ShadowValues<'a> = SmallVec<[&'a [u8]; SHADOW_VALUES]>;
+
+const SHADOW_VALUES: usize = 32;
+
+/// The values of the first cells, an empty one for a cell without a value. Bytes that are no
+/// shadow have no cells, and the same bytes have the same cells always.
+pub(crate) fn shadow_values(bytes: &[u8]) -> ShadowValues<'_> {
+    let mut values = ShadowValues::new();
+    let mut rest = bytes;
+    let (Some(_version), Some(count)) = (read_number(&mut rest), read_number(&mut rest)) else {
+        return values;
+    };
+    for _ in 0..count.min(SHADOW_VALUES) {
+        let value = match read_number(&mut rest) {
+            None => return values,
+            Some(NULL | MISSING) => &[][..],
+            Some(head) => match rest.split_at_checked(head - VALUE) {
+                None => return values,
+                Some((value, tail)) => {
+                    rest = tail;
+                    value
+                }
+            },
+        };
+        values.push(value);
+    }
+    values
+}
+
 /// Appends the stored form of a row; columns for which `redacted` holds are left out.
 pub(crate) fn encode(
     version: u32,

@@ -9,6 +9,7 @@ mod users;
 
 pub use history::{ConflictFilter, GapRow};
 pub use sources::SourceRow;
+pub(crate) use users::last_user_id;
 pub use users::{HeldRecord, UserFilter, UserRowView};
 
 use rollcall_contract::Key;

@@ -1,13 +1,15 @@
 //! Finding users.
 //!
-//! Lists page along row ids (the order in which users were made). A question by id, by
-//! userName or by email goes through match keys and is then verified against the document.
+//! Lists page along row ids (the order in which users were made). Ids of users ascend in the
+//! same order ([`rollcall_core::id::NewIds`]), so a user is found by its id by halving the
+//! rows. A question by userName or by email goes through the values that users have, and is
+//! then verified against the document.
 //! A search by part of a name reads the narrow columns of every user: no index could serve
 //! it, and one kept only for sorting would cost each change more than all searches
 //! together. It ends as soon as a page is full.
 
 use rollcall_core::document::Document;
-use rollcall_core::id::{MatchHash, SourceId, UserId, UserRow};
+use rollcall_core::id::{SourceId, UserId, UserRow, ValueHash};
 use rusqlite::{Connection, OptionalExtension, Row};
 use smallvec::SmallVec;
 
@@ -103,21 +105,15 @@ impl Readers {
 
     /// A user by its id.
     pub fn user_by_id(&self, id: UserId) -> Result<Option<UserRowView>, StoreError> {
-        self.with(|c| {
-            for row in candidates(c, shape::id_hash(id))? {
-                if let Some(user) = user(c, row)?
-                    && shape::user_id(&user.document) == Some(id)
-                {
-                    return Ok(Some(user));
-                }
-            }
-            Ok(None)
+        self.with(|c| match row_of(c, id)? {
+            Some(row) => user(c, row),
+            None => Ok(None),
         })
     }
 
-    /// The users that may have a match key ([`MatchHash::of`] a folded userName or email).
+    /// The users that may have a value ([`ValueHash::of`] a folded userName or email).
     /// Hashes can collide: verify against the document.
-    pub fn users_by_match(&self, hash: MatchHash) -> Result<Vec<UserRowView>, StoreError> {
+    pub fn users_by_value(&self, hash: ValueHash) -> Result<Vec<UserRowView>, StoreError> {
         self.with(|c| {
             let mut users = Vec::new();
             for row in candidates(c, hash.0 as i64)? {
@@ -191,6 +187,50 @@ fn user(connection: &Connection, row: UserRow) -> Result<Option<UserRowView>, St
         .prepare_cached(&format!("SELECT {COLUMNS} FROM user WHERE id = ?1"))?
         .query_row([row.0], view)
         .optional()?)
+}
+
+/// The row of a user with this id.
+fn row_of(connection: &Connection, id: UserId) -> Result<Option<UserRow>, StoreError> {
+    let (mut low, mut high): (i64, i64) = connection.query_row(
+        "SELECT COALESCE(MIN(id), 1), COALESCE(MAX(id), 0) FROM user",
+        [],
+        |r| Ok((r.get(0)?, r.get(1)?)),
+    )?;
+    let mut at = connection.prepare_cached(
+        "SELECT id, substr(document, 1, 17) FROM user WHERE id >= ?1 ORDER BY id LIMIT 1",
+    )?;
+    while low <= high {
+        let middle = low + (high - low) / 2;
+        let found: Option<(i64, Vec<u8>)> = at
+            .query_row([middle], |r| Ok((r.get(0)?, r.get(1)?)))
+            .optional()?;
+        // Rows of users that were purged are missing.
+        let Some((row, head)) = found.filter(|(row, _)| *row <= high) else {
+            high = middle - 1;
+            continue;
+        };
+        let here = shape::user_id(&head).ok_or_else(|| StoreError::Damaged {
+            detail: format!("the document of user row {row} has no id"),
+        })?;
+        match here.cmp(&id) {
+            std::cmp::Ordering::Equal => return Ok(Some(UserRow(row))),
+            std::cmp::Ordering::Less => low = row + 1,
+            std::cmp::Ordering::Greater => high = middle - 1,
+        }
+    }
+    Ok(None)
+}
+
+/// The id of the user that was made last.
+pub(crate) fn last_user_id(connection: &Connection) -> Result<Option<UserId>, StoreError> {
+    let head: Option<Vec<u8>> = connection
+        .query_row(
+            "SELECT substr(document, 1, 17) FROM user ORDER BY id DESC LIMIT 1",
+            [],
+            |r| r.get(0),
+        )
+        .optional()?;
+    Ok(head.and_then(|head| shape::user_id(&head)))
 }
 
 /// The users under a hash: those of the table with the journal laid over them.

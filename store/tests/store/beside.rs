@@ -193,18 +193,16 @@ fn users_are_found_by_id_record_match_key_and_text() {
         commit(&mut writer, &mut plan, n + 1).unwrap();
     }
     let mut plan = Plan::default();
-    let mut left = write(7, false);
-    left.active = false;
-    plan.users.insert(UserRow(8), left);
+    put(&mut plan, UserRow(8), 7, false, false);
     commit(&mut writer, &mut plan, 6).unwrap();
     assert_eq!(writer.counts().active, 149);
 
     for n in 0..150 {
         let user = readers.user_by_id(id(n)).unwrap().unwrap();
         assert_eq!(user.row, UserRow(n as i64 + 1));
-        let by_match = readers.users_by_match(email(n)).unwrap();
-        assert_eq!(by_match.first(), Some(&user));
-        assert_eq!(by_match.len(), 1);
+        let by_value = readers.users_by_value(email(n)).unwrap();
+        assert_eq!(by_value.first(), Some(&user));
+        assert_eq!(by_value.len(), 1);
         let by_record = readers.user_by_record(SOURCE, &key(n)).unwrap();
         assert_eq!(by_record, Some(Some(user)));
     }

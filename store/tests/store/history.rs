@@ -72,7 +72,7 @@ fn everything_of_a_commit_is_read_back_after_a_restart() {
         columns: "[]".to_owned(),
     };
     let committed = writer
-        .commit(Commit {
+        .commit(&mut Commit {
             now_us: 9,
             progress: Some(progress(5)),
             states: vec![StateChange {
@@ -145,7 +145,7 @@ fn everything_of_a_commit_is_read_back_after_a_restart() {
         ..run
     };
     writer
-        .commit(Commit {
+        .commit(&mut Commit {
             now_us: 20,
             gaps_closed: vec![GapClosed {
                 gap: gaps[0].id,
@@ -178,7 +178,7 @@ fn progress_of_an_unknown_source_is_refused() {
     let mut unknown = progress(1);
     unknown.source = rollcall_core::id::SourceId(9);
     let e = writer
-        .commit(Commit {
+        .commit(&mut Commit {
             progress: Some(unknown),
             ..Commit::default()
         })

@@ -1,11 +1,10 @@
 //! Plans about made-up people, shared by the tests of this crate.
 
 use rollcall_contract::{Cursor, Lineage};
-use rollcall_core::attribute::EMAIL;
 use rollcall_core::document::Document;
 use rollcall_core::event::{Event, EventKind};
-use rollcall_core::id::{MatchHash, RunId, SourceId, UserId, UserRow};
-use rollcall_core::plan::{Plan, UserWrite};
+use rollcall_core::id::{RunId, SourceId, UserId, UserRow, ValueHash};
+use rollcall_core::plan::{Columns, Plan, UserWrite};
 use rollcall_core::state::{KeyBytes, LinkTarget, State};
 use rollcall_store::{
     Commit, Committed, OpenOptions, Progress, Readers, Store, StoreError, Writer,
@@ -41,8 +40,8 @@ pub(crate) fn key(n: u64) -> KeyBytes {
     key
 }
 
-pub(crate) fn email(n: u64) -> MatchHash {
-    MatchHash::of(EMAIL, format!("user{n}@example.org").as_bytes())
+pub(crate) fn email(n: u64) -> ValueHash {
+    ValueHash::of(format!("user{n}@example.org").as_bytes())
 }
 
 pub(crate) fn document(n: u64) -> Vec<u8> {
@@ -51,16 +50,19 @@ pub(crate) fn document(n: u64) -> Vec<u8> {
     bytes
 }
 
-pub(crate) fn write(n: u64, is_new: bool) -> UserWrite {
-    UserWrite {
-        document: document(n),
-        user_name: Some(format!("user{n}")),
-        display_name: Some(format!("Person {n}")),
-        active: true,
+/// Writes the n-th user whole.
+pub(crate) fn put(plan: &mut Plan, row: UserRow, n: u64, is_new: bool, active: bool) {
+    let write = UserWrite {
+        document: &document(n),
+        columns: Some(Columns {
+            user_name: Some(&format!("user{n}")),
+            display_name: Some(&format!("Person {n}")),
+        }),
+        active,
         updated_us: 1,
         is_new,
-        columns_changed: true,
-    }
+    };
+    plan.users.put(row, &write);
 }
 
 pub(crate) fn push_event(plan: &mut Plan, kind: EventKind, n: u64) {
@@ -82,10 +84,10 @@ pub(crate) fn creation(writer: &mut Writer, from: u64, count: u64) -> Plan {
     let mut plan = Plan::default();
     for n in from..from + count {
         let row: UserRow = writer.allocate_user();
-        plan.users.insert(row, write(n, true));
+        put(&mut plan, row, n, true, true);
         plan.links
             .insert((SOURCE, key(n)), Some(LinkTarget::User(row)));
-        plan.match_keys.insert((email(n), row), true);
+        plan.set_owner(email(n), row, true);
         push_event(&mut plan, EventKind::UserCreated, n);
     }
     plan
@@ -99,17 +101,28 @@ pub(crate) fn progress(n: u64) -> Progress {
     }
 }
 
+/// The n-th commit, of a plan.
+pub(crate) fn of_plan(plan: Plan, n: u64) -> Commit {
+    Commit {
+        now_us: n as i64,
+        plan,
+        progress: Some(progress(n)),
+        ..Commit::default()
+    }
+}
+
+/// Stores a plan; one that was refused is as it was.
 pub(crate) fn commit(
     writer: &mut Writer,
     plan: &mut Plan,
     n: u64,
 ) -> Result<Committed, StoreError> {
-    writer.commit(Commit {
-        now_us: n as i64,
-        plan: Some(plan),
-        progress: Some(progress(n)),
-        ..Commit::default()
-    })
+    let mut whole = of_plan(std::mem::take(plan), n);
+    let outcome = writer.commit(&mut whole);
+    if outcome.is_err() {
+        *plan = whole.plan;
+    }
+    outcome
 }
 
 pub(crate) fn cursor(readers: &Readers) -> u64 {

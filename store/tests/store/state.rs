@@ -1,11 +1,12 @@
 //! A property: after any commits, the writer answers as a model in memory does, whether
-//! preloaded or not, before and after a restart, at any size of the waiting match keys.
+//! preloaded or not, whether the last commit has ended or is under way, before and after a
+//! restart, at any size of the values that wait.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
-use rollcall_core::id::{MatchHash, SourceId, UserRow};
-use rollcall_core::plan::{Plan, UserWrite};
+use rollcall_core::id::{MatchHash, SourceId, UserRow, ValueHash};
+use rollcall_core::plan::{Columns, Plan, UserWrite};
 use rollcall_core::state::{KeyBytes, LinkTarget, State};
 use rollcall_store::{OpenOptions, UserFilter, Writer};
 use smallvec::SmallVec;
@@ -17,18 +18,18 @@ struct Model {
     users: BTreeMap<UserRow, (Vec<u8>, bool)>,
     links: BTreeMap<(SourceId, KeyBytes), LinkTarget>,
     records: BTreeMap<(SourceId, KeyBytes), Vec<u8>>,
-    match_keys: BTreeSet<(MatchHash, UserRow)>,
+    owners: BTreeSet<(ValueHash, UserRow)>,
     waiting: BTreeSet<(MatchHash, SourceId, KeyBytes)>,
 }
 
 impl Model {
     fn apply(&mut self, plan: &Plan) {
-        for (&row, w) in &plan.users {
+        for (row, w) in plan.users.iter() {
             let active = match self.users.get(&row) {
-                Some((_, before)) if !w.columns_changed => *before,
+                Some((_, before)) if w.columns.is_none() => *before,
                 _ => w.active,
             };
-            self.users.insert(row, (w.document.clone(), active));
+            self.users.insert(row, (w.document.to_vec(), active));
         }
         for (place, target) in &plan.links {
             match target {
@@ -42,17 +43,22 @@ impl Model {
                 None => self.records.remove(place),
             };
         }
-        for (&entry, &present) in &plan.match_keys {
-            match present {
-                true => self.match_keys.insert(entry),
-                false => self.match_keys.remove(&entry),
-            };
+        for (&hash, users) in &plan.owners {
+            for &(user, gained) in users {
+                match gained {
+                    true => self.owners.insert((hash, user)),
+                    false => self.owners.remove(&(hash, user)),
+                };
+            }
         }
-        for (entry, &waits) in &plan.waiting {
-            match waits {
-                true => self.waiting.insert(entry.clone()),
-                false => self.waiting.remove(entry),
-            };
+        for (&hash, waiters) in &plan.waiting {
+            for w in waiters {
+                let entry = (hash, w.source, w.key.clone());
+                match w.waits {
+                    true => self.waiting.insert(entry),
+                    false => self.waiting.remove(&entry),
+                };
+            }
         }
     }
 }
@@ -120,6 +126,7 @@ fn step() -> impl Strategy<Value = Step> {
 struct Round {
     steps: Vec<Step>,
     preload: bool,
+    behind: bool,
     reopen: bool,
 }
 
@@ -127,18 +134,28 @@ fn round() -> impl Strategy<Value = Round> {
     (
         prop::collection::vec(step(), 0..14),
         any::<bool>(),
+        any::<bool>(),
         prop::bool::weighted(0.2),
     )
-        .prop_map(|(steps, preload, reopen)| Round {
+        .prop_map(|(steps, preload, behind, reopen)| Round {
             steps,
             preload,
+            behind,
             reopen,
         })
 }
 
+/// Both halves of the signed order.
+fn number(n: u8) -> u64 {
+    u64::from(n).wrapping_mul(0x4000_0000_0000_0001) + 0x0100_0000
+}
+
+fn value(n: u8) -> ValueHash {
+    ValueHash(number(n))
+}
+
 fn hash(n: u8) -> MatchHash {
-    // Both halves of the signed order, and none that a user's id would have.
-    MatchHash(u64::from(n).wrapping_mul(0x4000_0000_0000_0001) + 0x0100_0000)
+    MatchHash(number(n))
 }
 
 fn plan_of(writer: &mut Writer, model: &Model, steps: &[Step]) -> Plan {
@@ -149,9 +166,7 @@ fn plan_of(writer: &mut Writer, model: &Model, steps: &[Step]) -> Plan {
         match *step {
             Step::NewUser { active } => {
                 let row = writer.allocate_user();
-                let mut new = write(row.0 as u64, true);
-                new.active = active;
-                plan.users.insert(row, new);
+                put(&mut plan, row, row.0 as u64, true, active);
                 rows.push(row);
             }
             Step::User {
@@ -162,19 +177,15 @@ fn plan_of(writer: &mut Writer, model: &Model, steps: &[Step]) -> Plan {
                 let Some(row) = pick(which) else { continue };
                 let mut document = document(row.0 as u64);
                 document.extend(std::iter::repeat_n(fill, usize::from(fill) * 20));
-                if let Some(w) = plan.users.get_mut(&row) {
-                    w.document = document;
-                } else {
-                    plan.users.insert(
-                        row,
-                        UserWrite {
-                            document,
-                            active: columns.unwrap_or_default(),
-                            columns_changed: columns.is_some(),
-                            ..UserWrite::default()
-                        },
-                    );
-                }
+                let before = plan.users.get(row).map(|w| w.active);
+                let write = UserWrite {
+                    document: &document,
+                    active: before.or(columns).unwrap_or_default(),
+                    columns: columns.map(|_| Columns::default()),
+                    updated_us: 1,
+                    is_new: false,
+                };
+                plan.users.put(row, &write);
             }
             Step::Link { key: k, target } => {
                 let target = target.map(|t| match pick(t) {
@@ -195,7 +206,7 @@ fn plan_of(writer: &mut Writer, model: &Model, steps: &[Step]) -> Plan {
                 present,
             } => {
                 if let Some(row) = pick(user) {
-                    plan.match_keys.insert((hash(h), row), present);
+                    plan.set_owner(value(h), row, present);
                 }
             }
             Step::Wait {
@@ -203,8 +214,7 @@ fn plan_of(writer: &mut Writer, model: &Model, steps: &[Step]) -> Plan {
                 key: k,
                 waits,
             } => {
-                plan.waiting
-                    .insert((hash(h), SOURCE, key(u64::from(k))), waits);
+                plan.set_waiting(hash(h), SOURCE, &key(u64::from(k)), waits);
             }
         }
     }
@@ -229,12 +239,12 @@ fn compare(writer: &mut Writer, model: &Model) -> Result<(), TestCaseError> {
     }
     for h in 0..HASHES {
         let mut owners: SmallVec<[UserRow; 4]> = SmallVec::new();
-        writer.owners(hash(h), &mut owners).unwrap();
+        writer.owners(value(h), &mut owners).unwrap();
         owners.sort_unstable();
         let expected: Vec<UserRow> = model
-            .match_keys
+            .owners
             .iter()
-            .filter(|(m, _)| *m == hash(h))
+            .filter(|(m, _)| *m == value(h))
             .map(|(_, row)| *row)
             .collect();
         prop_assert_eq!(owners.to_vec(), expected);
@@ -246,8 +256,16 @@ fn compare(writer: &mut Writer, model: &Model) -> Result<(), TestCaseError> {
             .filter(|(m, _, _)| *m == hash(h))
             .map(|(_, source, key)| (*source, key.clone()))
             .collect();
+        waiting.sort_unstable();
         prop_assert_eq!(waiting, expected);
     }
+    // In doubt something waits.
+    prop_assert!(writer.anything_waits() || model.waiting.is_empty());
+    Ok(())
+}
+
+fn compare_counts(writer: &mut Writer, model: &Model) -> Result<(), TestCaseError> {
+    writer.settle().unwrap();
     prop_assert_eq!(writer.anything_waits(), !model.waiting.is_empty());
     prop_assert_eq!(writer.counts().users, model.users.len() as u64);
     let active = model.users.values().filter(|(_, active)| *active).count();
@@ -260,7 +278,7 @@ fn preload(writer: &mut Writer) {
     writer
         .preload(SOURCE, keys.iter().map(|k| k.as_slice()))
         .unwrap();
-    writer.preload_owners((0..HASHES).rev().map(hash)).unwrap();
+    writer.preload_owners((0..HASHES).rev().map(value)).unwrap();
 }
 
 proptest! {
@@ -282,12 +300,27 @@ proptest! {
             }
             let mut plan = plan_of(&mut writer, &model, &round.steps);
             model.apply(&plan);
-            commit(&mut writer, &mut plan, n as u64 + 1).unwrap();
+            if round.behind {
+                let (give, told) = std::sync::mpsc::channel();
+                let next = of_plan(plan, n as u64 + 1);
+                writer.commit_behind(next, move |c| give.send(c.unwrap()).unwrap()).unwrap();
+                if round.preload {
+                    preload(&mut writer);
+                }
+                compare(&mut writer, &model)?;
+                // What was read before it ended is still right behind it.
+                told.recv().unwrap();
+                compare(&mut writer, &model)?;
+            } else {
+                commit(&mut writer, &mut plan, n as u64 + 1).unwrap();
+            }
+            compare_counts(&mut writer, &model)?;
             if round.reopen {
                 drop((writer, readers));
                 (writer, readers) = open_with(dir.path(), options.clone()).unwrap();
             }
             compare(&mut writer, &model)?;
+            compare_counts(&mut writer, &model)?;
         }
         let listed = readers.users(&UserFilter::default(), None, usize::MAX).unwrap();
         prop_assert_eq!(listed.len(), model.users.len());

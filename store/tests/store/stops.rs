@@ -254,13 +254,13 @@ fn a_plan_about_a_user_that_does_not_exist_is_refused_whole() {
     let dir = tempfile::tempdir().unwrap();
     let (mut writer, readers) = open(dir.path());
     let mut plan = creation(&mut writer, 0, 3);
-    plan.users
-        .insert(rollcall_core::id::UserRow(77), write(77, false));
+    let nobody = rollcall_core::id::UserRow(77);
+    put(&mut plan, nobody, 77, false, true);
     let e = commit(&mut writer, &mut plan, 1).unwrap_err();
     assert_eq!(e.code(), "store_refused");
     assert_eq!(readers.counts().unwrap().users, 0);
     assert_eq!(writer.link(SOURCE, &key(0)).unwrap(), None);
-    plan.users.remove(&rollcall_core::id::UserRow(77));
+    plan.users.remove(nobody);
     commit(&mut writer, &mut plan, 1).unwrap();
     assert_eq!(readers.counts().unwrap().users, 3);
 }

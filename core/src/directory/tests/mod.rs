@@ -22,7 +22,7 @@ use crate::attribute::{AttrType, Attributes, EMAIL, USER_NAME};
 use crate::conflict::ConflictRow;
 use crate::document::Document;
 use crate::event::{EventBlock, EventKind};
-use crate::id::UserId;
+use crate::id::{UserId, ValueHash};
 use crate::mapped::{ListValue, MappedRows, Strength};
 use crate::plan::Counters;
 
@@ -205,9 +205,9 @@ impl World {
                 Step::Put(s, key, row) | Step::Scan(s, key, row) | Step::Rename(s, _, key, row) => {
                     let mut rows = MappedRows::default();
                     map(row, &mut rows);
-                    let mut hashes = SmallVec::new();
-                    self.rules.match_hashes(*s, &rows.row(0), &mut hashes);
-                    last.insert((*s, *key), hashes.to_vec());
+                    let mut keys = RowKeys::default();
+                    self.rules.keys_of(*s, &rows.row(0), &mut keys);
+                    last.insert((*s, *key), keys.matches.to_vec());
                     if let Step::Rename(s, old, ..) = step {
                         last.remove(&(*s, *old));
                     }
@@ -218,14 +218,13 @@ impl World {
             }
         }
         self.with(|r| {
-            for source in [A, B] {
-                let images: Vec<(&[u8], MatchHash)> = last
-                    .iter()
-                    .filter(|((s, _), _)| *s == source)
-                    .flat_map(|((_, k), hs)| hs.iter().map(move |h| (k.as_bytes(), *h)))
-                    .collect();
-                r.begin_batch(&images);
+            let mut seen: HashSet<(SourceId, MatchHash)> = HashSet::new();
+            let mut duplicates = Vec::new();
+            for ((source, _), hashes) in &last {
+                let again = hashes.iter().filter(|h| !seen.insert((*source, **h)));
+                duplicates.extend(again.copied());
             }
+            r.begin_batch(&duplicates);
             for (i, step) in steps.iter().enumerate() {
                 let position = format!("0/{:X}", clock + i as i64);
                 take(r, step, &position, clock + i as i64);
@@ -295,7 +294,7 @@ impl World {
     pub(super) fn check(&self) {
         assert_eq!(self.folded(), self.users(), "events tell the directory");
         let mut links = HashSet::new();
-        let mut match_keys: HashMap<MatchHash, HashSet<UserRow>> = HashMap::new();
+        let mut owners: HashMap<ValueHash, HashSet<UserRow>> = HashMap::new();
         let mut waiting: HashMap<MatchHash, HashSet<(SourceId, KeyBytes)>> = HashMap::new();
         let mut named: HashSet<(crate::conflict::Fingerprint, KeyBytes)> = HashSet::new();
         let mut wait = |source: SourceId, key: &[u8], hold: &[u8]| {
@@ -325,8 +324,8 @@ impl World {
                 if self.rules.key_attributes().contains(&c.attribute) {
                     let mut folded = Vec::new();
                     mapping::fold(c.value, &mut folded);
-                    let hash = MatchHash::of(c.attribute, &folded);
-                    match_keys.entry(hash).or_default().insert(*row);
+                    let hash = ValueHash::of(&folded);
+                    owners.entry(hash).or_default().insert(*row);
                 }
             }
             for attribute in [EMAIL, USER_NAME] {
@@ -348,7 +347,7 @@ impl World {
                 assert!(self.state.records.contains_key(key), "a record has its row");
             }
         }
-        assert_eq!(match_keys, self.state.match_keys, "match keys");
+        assert_eq!(owners, self.state.owners, "values");
         assert_eq!(waiting, self.state.waiting, "waiting records");
         let open: HashSet<_> = self
             .open()

@@ -187,11 +187,11 @@ fn duplicates_are_written_neither_and_heal() {
         let steps = [put(A, "1", "3=Ada;16=a@x"), put(A, "2", "3=Bob;16= A@X ")];
         if split {
             // A scan of the whole table found it before.
-            let mut hashes = SmallVec::new();
+            let mut keys = RowKeys::default();
             let mut rows = MappedRows::default();
             map("16=a@x", &mut rows);
-            w.rules.match_hashes(A, &rows.row(0), &mut hashes);
-            w.rules.known_duplicates.extend(hashes);
+            w.rules.keys_of(A, &rows.row(0), &mut keys);
+            w.rules.known_duplicates.extend(keys.matches);
             assert!(w.one(steps[0].clone()).is_empty());
             assert_eq!(kinds(&w.one(steps[1].clone())), [ConflictOpened]);
             w.rules.known_duplicates.clear();
@@ -241,12 +241,12 @@ fn a_duplicate_leaves_the_user_of_the_first_as_it_is() {
 #[test]
 fn an_announced_duplicate_that_never_comes_is_applied_at_the_end() {
     let mut w = world();
-    let mut hashes = SmallVec::new();
+    let mut keys = RowKeys::default();
     let mut rows = MappedRows::default();
     map("16=a@x", &mut rows);
-    w.rules.match_hashes(A, &rows.row(0), &mut hashes);
+    w.rules.keys_of(A, &rows.row(0), &mut keys);
     let told = w.with(|r| {
-        r.begin_batch(&[(b"1", hashes[0]), (b"2", hashes[0])]);
+        r.begin_batch(&keys.matches);
         take(r, &put(A, "1", "16=a@x"), "0/1", 1);
     });
     assert_eq!(kinds(&told), [UserCreated]);

@@ -1,0 +1,165 @@
+//! The thread that writes.
+//!
+//! It owns the only connection that writes, and does one job after the other. A job that
+//! fails leaves no transaction open. While it writes one commit its owner, the
+//! [`crate::Writer`], reads for the next one on a connection of its own; the two never
+//! touch the same memory.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+
+use rusqlite::Connection;
+
+use crate::counts::Counts;
+use crate::error::StoreError;
+
+/// Bytes of a log frame: a page and its header.
+const FRAME_BYTES: u64 = 4096 + 24;
+
+/// What the thread owns.
+pub(crate) struct Core {
+    pub(crate) connection: Connection,
+    /// As in the database.
+    pub(crate) counts: Counts,
+    log_frames: Arc<AtomicU64>,
+    checkpoint_bytes: u64,
+}
+
+impl Core {
+    pub(crate) fn new(
+        mut connection: Connection,
+        counts: Counts,
+        checkpoint_bytes: u64,
+    ) -> Result<Core, StoreError> {
+        let log_frames = Arc::new(AtomicU64::new(0));
+        let seen = Arc::clone(&log_frames);
+        connection.wal_hook(Some(move |_: &mut rusqlite::hooks::Wal, frames| {
+            seen.store(u64::try_from(frames).unwrap_or(0), Ordering::Relaxed);
+            Ok(())
+        }))?;
+        Ok(Core {
+            connection,
+            counts,
+            log_frames,
+            checkpoint_bytes,
+        })
+    }
+
+    /// Whether the log is as long as it may become.
+    pub(crate) fn is_log_long(&self) -> bool {
+        self.log_frames.load(Ordering::Relaxed) * FRAME_BYTES >= self.checkpoint_bytes
+    }
+
+    /// Takes the log into the database as far as readers allow.
+    pub(crate) fn checkpoint(&self, mode: &str) -> Result<(), StoreError> {
+        if self.log_frames.load(Ordering::Relaxed) == 0 && mode == "PASSIVE" {
+            return Ok(());
+        }
+        if checkpoint(&self.connection, mode)? {
+            self.log_frames.store(0, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    /// Leaves no transaction behind a failure; one that cannot be ended leaves the state of
+    /// the disk in doubt.
+    pub(crate) fn clean_up(&self, e: StoreError) -> StoreError {
+        let stuck =
+            !self.connection.is_autocommit() && self.connection.execute_batch("ROLLBACK").is_err();
+        if stuck && !e.poisons() {
+            StoreError::Poisoned {
+                reason: e.to_string(),
+            }
+        } else {
+            e
+        }
+    }
+}
+
+/// Whether the whole log was taken in.
+fn checkpoint(connection: &Connection, mode: &str) -> Result<bool, StoreError> {
+    let (busy, log, done): (i64, i64, i64) =
+        connection.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |r| {
+            Ok((r.get(0)?, r.get(1)?, r.get(2)?))
+        })?;
+    Ok(busy == 0 && log == done)
+}
+
+type Job = Box<dyn FnOnce(&mut Core) + Send>;
+
+/// The answer of a job that was given to the thread.
+pub(crate) struct Answer<T> {
+    answer: mpsc::Receiver<T>,
+    come: Arc<AtomicBool>,
+}
+
+impl<T> Answer<T> {
+    /// Waits for it.
+    pub(crate) fn wait(self) -> Result<T, StoreError> {
+        self.answer.recv().map_err(|_| StoreError::Poisoned {
+            reason: "the thread that writes has ended".to_owned(),
+        })
+    }
+
+    /// Whether waiting for it would take no time.
+    pub(crate) fn has_come(&self) -> bool {
+        self.come.load(Ordering::Acquire)
+    }
+}
+
+/// The thread, seen by its owner. It ends, and closes its connection, with its owner.
+pub(crate) struct Scribe {
+    jobs: Option<mpsc::Sender<Job>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Scribe {
+    pub(crate) fn start(mut core: Core) -> Result<Scribe, StoreError> {
+        let (jobs, work) = mpsc::channel::<Job>();
+        let thread = std::thread::Builder::new()
+            .name("store".to_owned())
+            .spawn(move || {
+                while let Ok(job) = work.recv() {
+                    job(&mut core);
+                }
+            })
+            .map_err(|e| StoreError::Refused(format!("no thread could be started: {e}")))?;
+        Ok(Scribe {
+            jobs: Some(jobs),
+            thread: Some(thread),
+        })
+    }
+
+    /// Gives the thread a job, behind all that it has.
+    pub(crate) fn give<T: Send + 'static>(
+        &self,
+        job: impl FnOnce(&mut Core) -> Result<T, StoreError> + Send + 'static,
+    ) -> Answer<Result<T, StoreError>> {
+        let (give, answer) = mpsc::sync_channel(1);
+        let come = Arc::new(AtomicBool::new(false));
+        let told = Arc::clone(&come);
+        let job = move |core: &mut Core| {
+            let outcome = job(core);
+            // Nobody waits when the owner is gone.
+            let _ = give.send(outcome.map_err(|e| core.clean_up(e)));
+            told.store(true, Ordering::Release);
+        };
+        if let Some(jobs) = &self.jobs {
+            // Without the thread the answer's own end is gone, and says so.
+            let _ = jobs.send(Box::new(job));
+        }
+        Answer { answer, come }
+    }
+}
+
+impl Drop for Scribe {
+    fn drop(&mut self) {
+        self.jobs = None;
+        if let Some(thread) = self.thread.take() {
+            // A thread that panicked has told its waiters so.
+            let _ = thread.join();
+        }
+    }
+}
