@@ -21,8 +21,16 @@ use crate::observe::names;
 use crate::sync::backoff::{self, Backoff};
 use crate::sync::work::Work;
 
-/// At most so many events go into one delivery (one Kafka transaction).
+/// At most so many events go into one delivery (one Kafka transaction) …
 const EVENTS_PER_DELIVERY: usize = 5_000;
+
+/// … and about so many bytes, which is one batch of a Kafka producer: while a batch of a
+/// partition is under way librdkafka sends no second one, and asks its socket without a
+/// pause until then.
+const BYTES_PER_DELIVERY: usize = 960_000;
+
+/// What the headers of a record take, about.
+const HEADER_BYTES: usize = 500;
 
 /// At most so many bytes of blocks are read from the store at once.
 const READ_BYTES: usize = 4 << 20;
@@ -261,6 +269,7 @@ impl Lane {
             refused: Vec::new(),
         };
         let mut placed: Vec<Placed<'_>> = Vec::new();
+        let mut bytes = 0;
         for block in blocks {
             let at_most = EVENTS_PER_DELIVERY - placed.len();
             placed.reserve(at_most.min(block.count as usize));
@@ -273,6 +282,7 @@ impl Lane {
                     )
                 })?;
                 if event.position.0 > position {
+                    bytes += event.event.data.len() + HEADER_BYTES;
                     placed.push(Placed {
                         position: event.position.0,
                         sequence: event.sequence.map(|s| s.0),
@@ -280,9 +290,10 @@ impl Lane {
                         block: &block.bytes,
                     });
                 }
-                if placed.len() == EVENTS_PER_DELIVERY {
+                if placed.len() == EVENTS_PER_DELIVERY || bytes >= BYTES_PER_DELIVERY {
                     self.deliver_chunk(&placed, &mut sent).await?;
                     placed.clear();
+                    bytes = 0;
                 }
             }
         }

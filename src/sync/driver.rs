@@ -12,8 +12,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use rollcall_contract::{
-    Acknowledge, Batch, ConnectorError, Cursor, Gap, GapReason, Key, Op, Page, PageRequest, Source,
-    StreamItem, TableSchema,
+    Acknowledge, Batch, ConnectorError, Cursor, Gap, GapReason, Key, Op, Page, PageRequest, Pool,
+    Pooled, Source, StreamItem, TableSchema,
 };
 use rollcall_core::attribute::{AttrId, Attributes};
 use rollcall_core::id::{MatchHash, SourceId};
@@ -22,6 +22,7 @@ use rollcall_core::mapping::{Mapper, MappingSpec, fold};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::backoff::Backoff;
 use super::scan::{Next, Scan};
@@ -195,6 +196,7 @@ impl Driver {
             read: None,
             mappers: Vec::new(),
             scan_due: false,
+            mapped: Pool::default(),
         };
         let ended = session.run(&mut *stream, scan_due).await;
         if let Some(read) = session.read.take() {
@@ -252,6 +254,8 @@ struct Session<'a> {
     mappers: Vec<(Arc<TableSchema>, Arc<Mapper>)>,
     /// A scan is to begin.
     scan_due: bool,
+    /// Memory of mapped rows that are no longer needed.
+    mapped: Pool<MappedRows>,
 }
 
 impl Session<'_> {
@@ -521,13 +525,17 @@ impl Session<'_> {
     }
 
     /// Maps every new row of a batch.
-    async fn map(&mut self, batch: &Batch) -> Result<(MappedRows, Vec<Arc<Mapper>>), Ended> {
+    async fn map(
+        &mut self,
+        batch: &Batch,
+    ) -> Result<(Pooled<MappedRows>, Vec<Arc<Mapper>>), Ended> {
         let mut mappers = Vec::with_capacity(batch.tables().len());
         for schema in batch.tables() {
             mappers.push(self.mapper(schema).await?);
         }
         let run = || {
-            let mut mapped = MappedRows::default();
+            let mut mapped = self.mapped.take();
+            mapped.clear();
             for change in batch.changes() {
                 if let Some(row) = change.after() {
                     mappers[change.table_index()].map(&row, None, &mut mapped);
@@ -590,35 +598,33 @@ impl Session<'_> {
         let mapper = self.mapper(&schema).await?;
         let attributes = self.driver.match_attributes.clone();
         let only = mapper.columns_of(&attributes);
-        let (mut hashes, mut mapped, mut folded) = (Vec::new(), MappedRows::default(), Vec::new());
-        let mut after = None;
-        loop {
-            let request = PageRequest {
-                after: after.take(),
-                limit_rows: DUPLICATES_ROWS,
-                limit_bytes: self.driver.page_bytes,
-                only: Some(only.clone()),
-            };
+        let (source, limit_bytes) = (Arc::clone(&self.driver.source), self.driver.page_bytes);
+        // The next page is read while this one is looked at.
+        let read = move |after: Option<Key>| {
+            let (source, only) = (Arc::clone(&source), Some(only.clone()));
+            tokio::spawn(async move {
+                let request = PageRequest {
+                    after,
+                    limit_rows: DUPLICATES_ROWS,
+                    limit_bytes,
+                    only,
+                };
+                source.page(request).await
+            })
+        };
+        let mut hashes = Vec::new();
+        let mut next = Some(AbortOnDropHandle::new(read(None)));
+        while let Some(reading) = next.take() {
             let page = tokio::select! {
                 () = self.driver.cancel.cancelled() => return Err(Ended::Cancelled),
-                page = self.driver.source.page(request) => page?,
+                page = reading => page.map_err(|_| read_aborted())??,
             };
-            for change in page.rows.changes() {
-                let Some(row) = change.after() else { continue };
-                mapped.clear();
-                mapper.map(&row, Some(&[]), &mut mapped);
-                let row = mapped.row(0);
-                if row.outcome() != Outcome::Mapped {
-                    continue;
-                }
-                for field in row.fields().filter(|f| attributes.contains(&f.attribute)) {
-                    if let Assigned::Value(value) = field.assigned {
-                        folded.clear();
-                        fold(value, &mut folded);
-                        hashes.push(MatchHash::of(field.attribute, &folded));
-                    }
-                }
-            }
+            next = page
+                .last
+                .map(|last| AbortOnDropHandle::new(read(Some(last))));
+            tokio::task::block_in_place(|| {
+                match_hashes(&page.rows, &mapper, &attributes, &mut hashes);
+            });
             if hashes.len() > DUPLICATES_KEYS {
                 tracing::warn!(
                     source = self.driver.name,
@@ -626,10 +632,6 @@ impl Session<'_> {
                     "the table is too large to look for duplicates beforehand; they are found page by page"
                 );
                 return Ok(());
-            }
-            after = page.last;
-            if after.is_none() {
-                break;
             }
         }
         hashes.sort_unstable();
@@ -648,6 +650,30 @@ impl Session<'_> {
     }
 }
 
+/// Appends the hashes of the match keys of every row that is in scope.
+fn match_hashes(rows: &Batch, mapper: &Mapper, attributes: &[AttrId], hashes: &mut Vec<MatchHash>) {
+    let (mut mapped, mut folded) = (MappedRows::default(), Vec::new());
+    for row in rows.changes().filter_map(|change| change.after()) {
+        mapped.clear();
+        mapper.map(&row, Some(&[]), &mut mapped);
+        let row = mapped.row(0);
+        if row.outcome() != Outcome::Mapped {
+            continue;
+        }
+        for field in row.fields().filter(|f| attributes.contains(&f.attribute)) {
+            if let Assigned::Value(value) = field.assigned {
+                folded.clear();
+                fold(value, &mut folded);
+                hashes.push(MatchHash::of(field.attribute, &folded));
+            }
+        }
+    }
+}
+
+fn read_aborted() -> ConnectorError {
+    ConnectorError::transient("read_aborted", "A page could not be read to its end.")
+}
+
 /// Rows that one page of the search for duplicates reads.
 const DUPLICATES_ROWS: usize = 50_000;
 
@@ -660,10 +686,7 @@ async fn finished(read: &mut Option<Read>) -> (Read, Result<Page, ConnectorError
     let page = match read {
         Some(read) => match (&mut read.task).await {
             Ok(page) => page,
-            Err(_) => Err(ConnectorError::transient(
-                "read_aborted",
-                "A page could not be read to its end.",
-            )),
+            Err(_) => Err(read_aborted()),
         },
         None => std::future::pending().await,
     };

@@ -82,6 +82,9 @@ mod tests {
     fn an_id_begins_with_the_time() {
         let made = Ids::behind(None).user_id(1_709_210_096_123_456);
         let text = uuid::Uuid::from_bytes(made.0).simple().to_string();
-        assert!(text.starts_with(&format!("{:012x}7", 1_709_210_096_123_u64)), "{text}");
+        assert!(
+            text.starts_with(&format!("{:012x}7", 1_709_210_096_123_u64)),
+            "{text}"
+        );
     }
 }

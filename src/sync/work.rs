@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use rollcall_contract::{Acknowledge, Batch, Cursor, Gap, Key, Lineage, TableSchema};
+use rollcall_contract::{Acknowledge, Batch, Cursor, Gap, Key, Lineage, Pooled, TableSchema};
 use rollcall_core::id::{MatchHash, SourceId};
 use rollcall_core::mapped::MappedRows;
 use rollcall_core::mapping::Mapper;
@@ -175,7 +175,7 @@ pub struct Changes {
     /// The changes.
     pub batch: Batch,
     /// One mapped row for each change that has a new row, in order.
-    pub mapped: MappedRows,
+    pub mapped: Pooled<MappedRows>,
     /// The mapper of each table of the batch.
     pub mappers: Vec<Arc<Mapper>>,
 }
@@ -187,7 +187,7 @@ pub struct PageWork {
     /// The page, with what the log took out of it.
     pub page: HeldPage,
     /// One mapped row for each row of the page.
-    pub mapped: MappedRows,
+    pub mapped: Pooled<MappedRows>,
     /// The mapper of each table of the page.
     pub mappers: Vec<Arc<Mapper>>,
 }

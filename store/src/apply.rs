@@ -95,9 +95,7 @@ pub(crate) fn apply(
             events,
         )?;
         counts.next_position = counts.next_position.plus(events.len() as u64);
-        counts.next_sequence = counts
-            .next_sequence
-            .plus(u64::from(events.sequenced()));
+        counts.next_sequence = counts.next_sequence.plus(u64::from(events.sequenced()));
         counts.outbox_blocks += 1;
         counts.outbox_bytes += bytes;
     }

@@ -92,7 +92,9 @@ mod tests {
             filter.add(hash(n));
         }
         assert!((0..2_000).all(|n| filter.may_have(hash(n))));
-        let in_vain = (2_000..22_000).filter(|n| filter.may_have(hash(*n))).count();
+        let in_vain = (2_000..22_000)
+            .filter(|n| filter.may_have(hash(*n)))
+            .count();
         assert!(in_vain < 20_000 / 16, "{in_vain}");
         assert!(!filter.is_crowded());
         for n in 2_000..80_000 {

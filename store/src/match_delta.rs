@@ -156,7 +156,8 @@ impl MatchDelta {
         let limit = (changes.len() * SWEEP_PER_NEW).max(SWEEP_MIN);
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         let due = self.entries.range((from, Bound::Unbounded)).take(limit);
-        step.swept.extend(due.map(|(&entry, &present)| (entry, present)));
+        step.swept
+            .extend(due.map(|(&entry, &present)| (entry, present)));
         if step.swept.len() < limit {
             step.done_until = Some(journal_until);
         } else {

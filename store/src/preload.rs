@@ -114,8 +114,7 @@ impl Preloaded {
                 self.take_users(&mut many, run)?;
             }
         }
-        let mut one =
-            connection.prepare_cached("SELECT id, document FROM user WHERE id = ?1")?;
+        let mut one = connection.prepare_cached("SELECT id, document FROM user WHERE id = ?1")?;
         for row in rest {
             self.take_users(&mut one, std::slice::from_ref(row))?;
         }

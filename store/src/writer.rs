@@ -255,18 +255,19 @@ impl Writer {
         let (next_user, next_run) = (self.next_user, self.next_run);
         let (writing, values) = self.take_apart(commit);
         self.overlay = Some(Arc::clone(&writing.plan));
-        let answer = self.scribe.give(move |core| {
-            match write(core, writing, next_user, next_run) {
-                Ok((committed, written, _)) => {
-                    then(Some(committed));
-                    Ok(written)
-                }
-                Err((e, _)) => {
-                    then(None);
-                    Err(e)
-                }
-            }
-        });
+        let answer =
+            self.scribe.give(
+                move |core| match write(core, writing, next_user, next_run) {
+                    Ok((committed, written, _)) => {
+                        then(Some(committed));
+                        Ok(written)
+                    }
+                    Err((e, _)) => {
+                        then(None);
+                        Err(e)
+                    }
+                },
+            );
         self.under_way = Some(UnderWay { answer, values });
         Ok(())
     }
@@ -454,9 +455,10 @@ impl Writer {
             if let Some(id) = known {
                 return Ok(SourceId(id));
             }
-            let next: i64 = c.query_row("SELECT COALESCE(MAX(id), 0) + 1 FROM source", [], |r| {
-                r.get(0)
-            })?;
+            let next: i64 =
+                c.query_row("SELECT COALESCE(MAX(id), 0) + 1 FROM source", [], |r| {
+                    r.get(0)
+                })?;
             let id = u16::try_from(next).map_err(|_| {
                 StoreError::Refused("a store holds at most 65,535 sources".to_owned())
             })?;
@@ -768,7 +770,10 @@ impl State for Writer {
     }
 
     fn conflict(&mut self, fingerprint: Fingerprint) -> Result<Option<ConflictRow>, StateError> {
-        let laid_over = self.overlay.as_ref().and_then(|p| p.conflicts.get(&fingerprint));
+        let laid_over = self
+            .overlay
+            .as_ref()
+            .and_then(|p| p.conflicts.get(&fingerprint));
         if let Some(conflict) = laid_over {
             return Ok(Some(conflict.clone()).filter(|c| c.closed_us.is_none()));
         }

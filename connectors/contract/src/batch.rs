@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
+use crate::pool::{Pool, Pooled};
 use crate::{Class, Cursor, TableSchema, TxId, Value};
 
 /// One value's state in one image of a row.
@@ -96,13 +97,35 @@ impl Tx {
     }
 }
 
-/// Many changes, in the order of the log, and the cursor behind the last of them.
-pub struct Batch {
+/// The memory of a batch.
+#[derive(Default)]
+pub struct Buffers {
     data: Vec<u8>,
     extra: Vec<u8>,
     cells: Vec<RawCell>,
     heads: Vec<Head>,
     txs: Vec<Tx>,
+}
+
+impl Buffers {
+    /// Empties them; memory far beyond what is expected is given back.
+    fn reset(&mut self, data_bytes: usize) {
+        let is_too_large = self.data.capacity() > 4 * data_bytes;
+        self.data.clear();
+        self.extra.clear();
+        self.cells.clear();
+        self.heads.clear();
+        self.txs.clear();
+        if is_too_large {
+            *self = Buffers::default();
+        }
+        self.data.reserve(data_bytes);
+    }
+}
+
+/// Many changes, in the order of the log, and the cursor behind the last of them.
+pub struct Batch {
+    buffers: Pooled<Buffers>,
     tables: Vec<Arc<TableSchema>>,
     cursor: Cursor,
 }
@@ -110,12 +133,12 @@ pub struct Batch {
 impl Batch {
     /// How many changes.
     pub fn len(&self) -> usize {
-        self.heads.len()
+        self.buffers.heads.len()
     }
 
     /// Whether there is no change in it.
     pub fn is_empty(&self) -> bool {
-        self.heads.is_empty()
+        self.buffers.heads.is_empty()
     }
 
     /// The position behind the last change (and behind everything before it).
@@ -125,10 +148,10 @@ impl Batch {
 
     /// Bytes held in memory.
     pub fn size_bytes(&self) -> usize {
-        self.data.len()
-            + self.extra.len()
-            + self.cells.len() * size_of::<RawCell>()
-            + self.heads.len() * size_of::<Head>()
+        self.buffers.data.len()
+            + self.buffers.extra.len()
+            + self.buffers.cells.len() * size_of::<RawCell>()
+            + self.buffers.heads.len() * size_of::<Head>()
     }
 
     /// The change at an index below [`Batch::len`].
@@ -138,7 +161,7 @@ impl Batch {
     pub fn change(&self, index: usize) -> Change<'_> {
         Change {
             batch: self,
-            head: self.heads[index],
+            head: self.buffers.heads[index],
         }
     }
 
@@ -159,7 +182,7 @@ impl Batch {
 impl std::fmt::Debug for Batch {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Batch")
-            .field("changes", &self.heads.len())
+            .field("changes", &self.buffers.heads.len())
             .field("bytes", &self.size_bytes())
             .field("cursor", &self.cursor)
             .finish_non_exhaustive()
@@ -177,7 +200,7 @@ impl<'a> Iterator for Changes<'a> {
     type Item = Change<'a>;
 
     fn next(&mut self) -> Option<Change<'a>> {
-        let head = *self.batch.heads.get(self.next)?;
+        let head = *self.batch.buffers.heads.get(self.next)?;
         self.next += 1;
         Some(Change {
             batch: self.batch,
@@ -186,7 +209,7 @@ impl<'a> Iterator for Changes<'a> {
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
-        let n = self.batch.heads.len() - self.next;
+        let n = self.batch.buffers.heads.len() - self.next;
         (n, Some(n))
     }
 }
@@ -238,7 +261,7 @@ impl<'a> Change<'a> {
 
     /// The transaction that it happened in.
     pub fn tx(&self) -> &'a Tx {
-        &self.batch.txs[self.head.tx as usize]
+        &self.batch.buffers.txs[self.head.tx as usize]
     }
 
     /// The number of this change among all row changes of its transaction, from 0. The
@@ -309,16 +332,16 @@ impl<'a> Row<'a> {
         if column >= self.columns as usize {
             return Cell::Missing;
         }
-        let raw = self.batch.cells[self.cells as usize + column];
+        let raw = self.batch.buffers.cells[self.cells as usize + column];
         match raw.len {
             NULL => Cell::Null,
             MISSING => Cell::Missing,
             UNCHANGED => Cell::Unchanged,
             len => {
                 let (buffer, start) = if raw.start & EXTRA == 0 {
-                    (&self.batch.data, raw.start as usize)
+                    (&self.batch.buffers.data, raw.start as usize)
                 } else {
-                    (&self.batch.extra, (raw.start & !EXTRA) as usize)
+                    (&self.batch.buffers.extra, (raw.start & !EXTRA) as usize)
                 };
                 Cell::Value(&buffer[start..start + len as usize])
             }
@@ -353,20 +376,31 @@ pub struct BatchBuilder {
 
 impl Default for BatchBuilder {
     fn default() -> Self {
-        BatchBuilder::with_buffer(Vec::new())
+        BatchBuilder::in_buffers(Pooled::default())
     }
 }
 
 impl BatchBuilder {
-    /// A builder whose `data` starts as the given buffer (its contents are kept).
+    /// A builder in the memory of a batch that is no longer needed, if there is one. `data`
+    /// begins with the given bytes and has room for so many in all.
+    pub fn in_pool(pool: &Pool<Buffers>, data: &[u8], data_bytes: usize) -> Self {
+        let mut buffers = pool.take();
+        buffers.reset(data_bytes.max(data.len()));
+        buffers.data.extend_from_slice(data);
+        BatchBuilder::in_buffers(buffers)
+    }
+
+    /// A builder whose `data` is the given buffer with its contents.
     pub fn with_buffer(data: Vec<u8>) -> Self {
+        let mut builder = BatchBuilder::default();
+        builder.batch.buffers.data = data;
+        builder
+    }
+
+    fn in_buffers(buffers: Pooled<Buffers>) -> Self {
         BatchBuilder {
             batch: Batch {
-                data,
-                extra: Vec::new(),
-                cells: Vec::new(),
-                heads: Vec::new(),
-                txs: Vec::new(),
+                buffers,
                 tables: Vec::new(),
                 cursor: Cursor::new(&[], ""),
             },
@@ -378,19 +412,19 @@ impl BatchBuilder {
     /// that was added must not be removed.
     #[inline]
     pub fn data(&mut self) -> &mut Vec<u8> {
-        &mut self.batch.data
+        &mut self.batch.buffers.data
     }
 
     /// How many changes are finished.
     #[inline]
     pub fn len(&self) -> usize {
-        self.batch.heads.len()
+        self.batch.buffers.heads.len()
     }
 
     /// Whether no change is finished.
     #[inline]
     pub fn is_empty(&self) -> bool {
-        self.batch.heads.is_empty()
+        self.batch.buffers.heads.is_empty()
     }
 
     /// Bytes held in memory.
@@ -418,12 +452,12 @@ impl BatchBuilder {
 
     /// Starts a transaction; changes that follow belong to it.
     pub fn tx(&mut self, tx: Tx) {
-        self.batch.txs.push(tx);
+        self.batch.buffers.txs.push(tx);
     }
 
     /// Whether a transaction was started in this batch.
     pub fn has_tx(&self) -> bool {
-        !self.batch.txs.is_empty()
+        !self.batch.buffers.txs.is_empty()
     }
 
     /// Starts a change with no images yet.
@@ -442,9 +476,9 @@ impl BatchBuilder {
             op,
             before_kind: BeforeKind::None,
             has_after: false,
-            tx: (self.batch.txs.len() - 1) as u32,
+            tx: (self.batch.buffers.txs.len() - 1) as u32,
             ordinal,
-            cells: self.batch.cells.len() as u32,
+            cells: self.batch.buffers.cells.len() as u32,
             size: 0,
         });
     }
@@ -452,7 +486,7 @@ impl BatchBuilder {
     /// Adds a null.
     #[inline]
     pub fn cell_null(&mut self) {
-        self.batch.cells.push(RawCell {
+        self.batch.buffers.cells.push(RawCell {
             start: 0,
             len: NULL,
         });
@@ -461,7 +495,7 @@ impl BatchBuilder {
     /// Adds a cell that this image does not carry.
     #[inline]
     pub fn cell_missing(&mut self) {
-        self.batch.cells.push(RawCell {
+        self.batch.buffers.cells.push(RawCell {
             start: 0,
             len: MISSING,
         });
@@ -470,7 +504,7 @@ impl BatchBuilder {
     /// Adds a cell that is as it was before.
     #[inline]
     pub fn cell_unchanged(&mut self) {
-        self.batch.cells.push(RawCell {
+        self.batch.buffers.cells.push(RawCell {
             start: 0,
             len: UNCHANGED,
         });
@@ -481,7 +515,7 @@ impl BatchBuilder {
     /// `columns` is the length of a row; the old row was added just before the new one.
     #[inline]
     pub fn cell_from_before(&mut self, columns: usize) {
-        let cells = &mut self.batch.cells;
+        let cells = &mut self.batch.buffers.cells;
         let before = cells.len().checked_sub(columns).map(|at| cells[at]);
         cells.push(match before {
             Some(cell) if cell.len != MISSING => cell,
@@ -499,10 +533,10 @@ impl BatchBuilder {
     #[inline]
     pub fn cell_range(&mut self, start: usize, len: usize) {
         assert!(
-            start + len <= self.batch.data.len() && start + len < EXTRA as usize,
+            start + len <= self.batch.buffers.data.len() && start + len < EXTRA as usize,
             "a cell outside of its batch"
         );
-        self.batch.cells.push(RawCell {
+        self.batch.buffers.cells.push(RawCell {
             start: start as u32,
             len: len as u32,
         });
@@ -513,10 +547,10 @@ impl BatchBuilder {
     /// # Panics
     /// Beyond 2 GiB of rewritten text in one batch.
     pub fn cell_bytes(&mut self, text: &[u8]) {
-        let start = self.batch.extra.len();
+        let start = self.batch.buffers.extra.len();
         assert!(start + text.len() < EXTRA as usize, "a batch of over 2 GiB");
-        self.batch.extra.extend_from_slice(text);
-        self.batch.cells.push(RawCell {
+        self.batch.buffers.extra.extend_from_slice(text);
+        self.batch.buffers.cells.push(RawCell {
             start: start as u32 | EXTRA,
             len: text.len() as u32,
         });
@@ -549,20 +583,20 @@ impl BatchBuilder {
             let columns = self.batch.tables[usize::from(head.table)].columns.len();
             let images = usize::from(head.before_kind != BeforeKind::None) + usize::from(has_after);
             assert_eq!(
-                self.batch.cells.len() - head.cells as usize,
+                self.batch.buffers.cells.len() - head.cells as usize,
                 columns * images,
                 "a row with another number of cells than its table has columns"
             );
             head.has_after = has_after;
             head.size = u32::try_from(size).unwrap_or(u32::MAX);
-            self.batch.heads.push(head);
+            self.batch.buffers.heads.push(head);
         }
     }
 
     /// Throws the unfinished change away.
     pub fn abandon(&mut self) {
         if let Some(head) = self.open.take() {
-            self.batch.cells.truncate(head.cells as usize);
+            self.batch.buffers.cells.truncate(head.cells as usize);
         }
     }
 

@@ -16,17 +16,19 @@ mod cursor;
 mod error;
 mod gap;
 mod key;
+mod pool;
 mod schema;
 mod sink;
 mod source;
 mod value;
 
-pub use batch::{Batch, BatchBuilder, Before, Cell, Change, Changes, Op, Row, Tx};
+pub use batch::{Batch, BatchBuilder, Before, Buffers, Cell, Change, Changes, Op, Row, Tx};
 pub use check::{Finding, Report, Severity};
 pub use cursor::{Cursor, Lineage, TxId};
 pub use error::{ConnectorError, Definite, Transient};
 pub use gap::{Gap, GapReason};
 pub use key::Key;
+pub use pool::{Pool, Pooled};
 pub use schema::{Column, TableName, TableSchema};
 pub use sink::{Outgoing, Refused, Sink, SinkStart};
 pub use source::{

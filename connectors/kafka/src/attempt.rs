@@ -20,10 +20,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::error::KafkaError;
 use rdkafka::message::{Header, OwnedHeaders};
-use rdkafka::producer::{BaseRecord, Producer, ThreadedProducer};
+use rdkafka::producer::{BaseRecord, Producer as _};
 use rdkafka::types::RDKafkaErrorCode as Code;
 use rollcall_contract::{ConnectorError, Outgoing, Refused};
 
@@ -32,9 +31,12 @@ use crate::config::{Delivery, KafkaConfig};
 use crate::failure::{Doing, is_echo, record_at_fault};
 use crate::headers::WireNames;
 use crate::position::Position;
+use crate::served::ServedProducer;
 
 /// Without any progress for this long, a call ends.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// For the broker to write the markers of a transaction's end.
+const MARKERS: Duration = Duration::from_millis(2);
 /// For all tries of one block.
 const BLOCK_PATIENCE: Duration = Duration::from_secs(50);
 /// How often a try is repeated that failed without a culprit.
@@ -50,11 +52,13 @@ const HEADER_FRAME_BYTES: usize = 2 * 5;
 /// A connected producer.
 pub(crate) struct Engine {
     config: Arc<KafkaConfig>,
-    producer: ThreadedProducer<Context>,
+    producer: ServedProducer,
     names: WireNames,
     /// The largest record that each topic takes, in bytes.
     limits: HashMap<Arc<str>, usize>,
     position_key: String,
+    /// When the last transaction was committed.
+    committed: Option<Instant>,
 }
 
 /// What is to become of a record in the next try.
@@ -98,14 +102,14 @@ impl Engine {
             topic: &config.topic,
             trouble: None,
         };
-        let producer: ThreadedProducer<Context> =
-            ThreadedProducer::from_config_and_context(&settings, Context::new(&config))
-                .map_err(|e| doing.failed(&e))?;
+        let producer = ServedProducer::start(&settings, Context::new(&config))
+            .map_err(|e| doing.failed(&e))?;
         let mut engine = Engine {
             position_key: config.position_key(),
             producer,
             names: WireNames::default(),
             limits: HashMap::new(),
+            committed: None,
             config,
         };
         if let Some(limit) = limit {
@@ -242,6 +246,7 @@ impl Engine {
         let began = (Instant::now(), SystemTime::now());
         self.reports().reset();
         if self.is_transactional() {
+            self.let_markers_be_written();
             self.producer
                 .begin_transaction()
                 .map_err(|e| self.failed("beginning a transaction", &self.config.topic, &e))?;
@@ -343,7 +348,7 @@ impl Engine {
 
     /// Commits what was sent, or finds out who is to blame.
     fn conclude(
-        &self,
+        &mut self,
         block: &[Outgoing],
         began: (Instant, SystemTime),
     ) -> Result<Outcome, ConnectorError> {
@@ -384,8 +389,19 @@ impl Engine {
                 )
             })?;
         }
+        self.committed = Some(Instant::now());
         self.producer.client().context().forget_trouble();
         Ok(Outcome::Delivered)
+    }
+
+    /// The broker answers a commit before it has written the markers of its end everywhere.
+    /// A transaction that is begun in that moment is turned away, and librdkafka asks again
+    /// only after 20 ms.
+    fn let_markers_be_written(&self) {
+        let since = self.committed.map_or(MARKERS, |at| at.elapsed());
+        if since < MARKERS {
+            std::thread::sleep(MARKERS - since);
+        }
     }
 
     /// The last report comes a moment before librdkafka takes its batch off the books, and

@@ -27,6 +27,7 @@ mod position;
 mod properties;
 mod readback;
 mod reports;
+mod served;
 mod sink;
 mod topics;
 

@@ -63,7 +63,7 @@ impl KafkaSink {
         Ok(())
     }
 
-    /// Drops the engine where blocking is allowed: librdkafka waits for its threads.
+    /// Drops the engine where blocking is allowed.
     async fn disconnect(&mut self) {
         self.known.clear();
         if let Some(engine) = self.engine.take() {

@@ -55,6 +55,8 @@ pub(crate) struct Session {
     client: Client,
     server: Server,
     open_window: Statement,
+    /// The window of the page before.
+    last_window: Option<PageWindow>,
 }
 
 impl Session {
@@ -69,6 +71,7 @@ impl Session {
             client,
             server,
             open_window,
+            last_window: None,
         })
     }
 
@@ -234,6 +237,8 @@ impl Pages {
             .map_err(|e| failed(&e, DOING))?;
         let (window, taken_us, fingerprint) =
             open_window(&transaction, &session.open_window, &server, config).await?;
+        let window = window.continued(session.last_window.as_ref());
+        session.last_window = Some(window.clone());
         let definition = self
             .definition(&transaction, config, types, fingerprint)
             .await?;

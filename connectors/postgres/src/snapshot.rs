@@ -91,10 +91,26 @@ impl LogLayout {
 }
 
 /// The window of one page.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct PageWindow {
     pub(crate) snapshot: Snapshot,
     pub(crate) high: Lsn,
+}
+
+impl PageWindow {
+    /// The window, knowing the one before it on the same server. A snapshot that sees what
+    /// the one before saw has seen nothing that came later than that one's high mark. The
+    /// log of a server on which nothing is written then closes page after page at once,
+    /// instead of waiting each time until the server flushes what is no transaction's.
+    pub(crate) fn continued(self, before: Option<&PageWindow>) -> PageWindow {
+        match before {
+            Some(before) if before.snapshot == self.snapshot => PageWindow {
+                high: self.high.min(before.high),
+                ..self
+            },
+            _ => self,
+        }
+    }
 }
 
 impl Window for PageWindow {
@@ -152,6 +168,23 @@ mod tests {
             prop_assert_eq!(s.sees(old as u32), back != 0 && back != held);
             prop_assert!(!s.sees((xmax + ahead) as u32));
         }
+    }
+
+    #[test]
+    fn a_page_that_sees_nothing_new_keeps_the_high_mark() {
+        let window = |snapshot: &str, high| PageWindow {
+            snapshot: Snapshot::parse(snapshot).unwrap(),
+            high: Lsn(high),
+        };
+        let first = window("10:20:12,15", 100);
+        let same = window("10:20:12,15", 300).continued(Some(&first));
+        assert_eq!(same.high, Lsn(100));
+        // 15 ended, 21 began and ended, or another one is in progress.
+        for later in ["10:20:12", "10:22:12,15", "10:20:12,15,16"] {
+            let window = window(later, 300).continued(Some(&same));
+            assert_eq!(window.high, Lsn(300), "{later}");
+        }
+        assert_eq!(window("10:20:12,15", 300).continued(None).high, Lsn(300));
     }
 
     #[test]

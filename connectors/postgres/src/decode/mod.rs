@@ -30,7 +30,7 @@ use std::sync::Arc;
 
 use hashbrown::HashSet;
 use rollcall_contract::{
-    Batch, BatchBuilder, ConnectorError, Cursor, Gap, GapReason, Op, StreamItem,
+    Batch, BatchBuilder, Buffers, ConnectorError, Cursor, Gap, GapReason, Op, Pool, StreamItem,
 };
 
 pub(crate) use fields::{Fields, error_fields};
@@ -90,6 +90,8 @@ pub enum Event {
 /// Turns messages into batches.
 pub struct Decoder {
     builder: BatchBuilder,
+    /// Memory of batches that are no longer needed.
+    pool: Pool<Buffers>,
     /// Bytes of the builder's data before this are taken out.
     parsed: usize,
     items: VecDeque<StreamItem>,
@@ -116,6 +118,7 @@ impl Decoder {
     pub fn new(options: DecoderOptions) -> Self {
         Decoder {
             builder: BatchBuilder::default(),
+            pool: Pool::default(),
             parsed: 0,
             items: VecDeque::new(),
             position: options.start,
@@ -185,8 +188,8 @@ impl Decoder {
         let data = self.builder.data();
         let taken = self.parsed.min(data.len());
         let tail = &data[taken..];
-        let mut next = Vec::with_capacity(self.buffer_hint.max(tail.len() + READ_SIZE / 4));
-        next.extend_from_slice(tail);
+        let room = self.buffer_hint.max(tail.len() + READ_SIZE / 4);
+        let next = BatchBuilder::in_pool(&self.pool, tail, room);
         data.truncate(taken);
         // The next batch is probably like this one; after a large one the guess shrinks
         // by half each time.
@@ -198,7 +201,7 @@ impl Decoder {
         if let Some(tx) = &mut self.tx {
             tx.is_announced = false;
         }
-        let full = std::mem::replace(&mut self.builder, BatchBuilder::with_buffer(next));
+        let full = std::mem::replace(&mut self.builder, next);
         full.build(self.cursor())
     }
 
