@@ -87,16 +87,16 @@ pub(super) fn fingerprint(
     attribute: Option<AttrId>,
     folded: &[u8],
 ) -> Fingerprint {
-    let mut hasher = xxhash_rust::xxh3::Xxh3::new();
-    hasher.update(&cause.source.0.to_le_bytes());
-    hasher.update(&[kind as u8]);
-    hasher.update(&attribute.map_or(0, |a| a.0).to_le_bytes());
-    hasher.update(&(folded.len() as u64).to_le_bytes());
-    hasher.update(folded);
+    let mut made_of: SmallVec<[u8; 96]> = SmallVec::new();
+    made_of.extend_from_slice(&cause.source.0.to_le_bytes());
+    made_of.push(kind as u8);
+    made_of.extend_from_slice(&attribute.map_or(0, |a| a.0).to_le_bytes());
+    made_of.extend_from_slice(&(folded.len() as u64).to_le_bytes());
+    made_of.extend_from_slice(folded);
     if kind != ConflictKind::DuplicateInSource {
-        hasher.update(cause.key);
+        made_of.extend_from_slice(cause.key);
     }
-    Fingerprint(hasher.digest())
+    Fingerprint(xxhash_rust::xxh3::xxh3_64(&made_of))
 }
 
 /// Key, user, and whether it is to be held.

@@ -5,6 +5,8 @@
 //! the user or the fingerprint of the conflict. Nothing in it depends on when or how often
 //! the change is read, so a batch that is repeated after a crash makes the same ids.
 
+use smallvec::SmallVec;
+
 use super::{Cause, Origin, Resolver};
 use crate::conflict::Fingerprint;
 use crate::document::{Document, UserState};
@@ -14,10 +16,10 @@ use crate::id::UserId;
 
 impl Resolver<'_> {
     fn event_id(&self, cause: &Cause<'_>, kind: u8, discriminator: u64) -> [u8; 16] {
-        let mut hasher = xxhash_rust::xxh3::Xxh3::new();
+        let mut made_of: SmallVec<[u8; 192]> = SmallVec::new();
         let mut part = |bytes: &[u8]| {
-            hasher.update(&(bytes.len() as u32).to_le_bytes());
-            hasher.update(bytes);
+            made_of.extend_from_slice(&(bytes.len() as u32).to_le_bytes());
+            made_of.extend_from_slice(bytes);
         };
         part(self.rules.organization.as_bytes());
         part(cause.rules.name.as_bytes());
@@ -35,7 +37,7 @@ impl Resolver<'_> {
         }
         part(&[kind]);
         part(&discriminator.to_le_bytes());
-        hasher.digest128().to_be_bytes()
+        xxhash_rust::xxh3::xxh3_128(&made_of).to_be_bytes()
     }
 
     pub(super) fn conflict_event_id(&self, cause: &Cause<'_>, fp: Fingerprint) -> [u8; 16] {

@@ -12,6 +12,7 @@ pub use sources::SourceRow;
 pub(crate) use users::last_user_id;
 pub use users::{HeldRecord, UserFilter, UserRowView};
 
+use hashbrown::HashSet;
 use rollcall_contract::Key;
 use rollcall_core::attribute::AttrType;
 use rollcall_core::conflict::{ConflictRow, Fingerprint};
@@ -155,6 +156,14 @@ pub(crate) fn open_conflict(
     fingerprint: Fingerprint,
 ) -> Result<Option<ConflictRow>, StoreError> {
     Ok(history::conflict(connection, fingerprint)?.filter(|c| c.closed_us.is_none()))
+}
+
+/// The names of all conflicts that are open.
+pub(crate) fn open_conflicts(connection: &Connection) -> Result<HashSet<Fingerprint>, StoreError> {
+    let mut statement =
+        connection.prepare("SELECT fingerprint FROM conflict WHERE closed_us IS NULL")?;
+    let names = statement.query_map([], |r| Ok(Fingerprint(r.get::<_, i64>(0)? as u64)))?;
+    Ok(names.collect::<Result<_, _>>()?)
 }
 
 pub(crate) fn links_after(

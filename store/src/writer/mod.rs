@@ -21,18 +21,20 @@
 //! transaction; after it, nothing. Numbers handed out for users and runs of a transaction
 //! that died were never stored, so handing them out again is harmless.
 
+mod state;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use hashbrown::HashSet;
 use rollcall_contract::Key;
 use rollcall_core::attribute::{AttrId, AttrType, FIRST_CUSTOM};
-use rollcall_core::conflict::{ConflictRow, Fingerprint};
-use rollcall_core::id::{MatchHash, RunId, SourceId, UserId, UserRow, ValueHash};
+use rollcall_core::conflict::Fingerprint;
+use rollcall_core::id::{RunId, SourceId, UserId, ValueHash};
 use rollcall_core::plan::Plan;
-use rollcall_core::state::{KeyBytes, LinkTarget, State, StateError};
+use rollcall_core::state::{KeyBytes, LinkTarget};
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior};
-use smallvec::SmallVec;
 use uuid::Uuid;
 
 use crate::apply::{self, Writing};
@@ -45,7 +47,7 @@ use crate::match_delta::{MatchDelta, Step};
 use crate::open::{OpenOptions, connect_state};
 use crate::outbox::{self, OutboxBlock, Trimmed};
 use crate::position::Position;
-use crate::preload::{self, Preloaded};
+use crate::preload::Preloaded;
 use crate::query;
 use crate::scribe::{Answer, Core, Scribe};
 
@@ -62,6 +64,8 @@ pub struct Writer {
     next_run: u64,
     delta: MatchDelta,
     filter: ValueFilter,
+    /// The conflicts that are open: asked of for every new record, and nearly never there.
+    open: HashSet<Fingerprint>,
     preloaded: Preloaded,
     under_way: Option<UnderWay>,
     /// The plan that may not be in what was read: of the commit under way, or of one that
@@ -76,7 +80,14 @@ pub struct Writer {
 /// A commit that the thread was given.
 struct UnderWay {
     answer: Answer<Result<Written, StoreError>>,
+    changes: Changes,
+}
+
+/// What a commit does to the mirrored state.
+struct Changes {
     values: Arc<Step>,
+    /// Conflicts, and whether they are open.
+    conflicts: Vec<(Fingerprint, bool)>,
 }
 
 /// What a commit leaves.
@@ -121,6 +132,7 @@ impl Writer {
         counts.waiting = waiting.unsigned_abs();
         let delta = MatchDelta::load(&connection, options.match_delta_entries)?;
         let filter = ValueFilter::load(&connection, delta.hashes())?;
+        let open = query::open_conflicts(&connection)?;
         let reading = connect_state(&directory)?;
         let core = Core::new(connection, counts.clone(), options.checkpoint_bytes)?;
         Ok(Writer {
@@ -133,6 +145,7 @@ impl Writer {
             counts,
             delta,
             filter,
+            open,
             preloaded: Preloaded::default(),
             under_way: None,
             overlay: None,
@@ -218,7 +231,7 @@ impl Writer {
         self.refuse_if_poisoned()?;
         self.settle()?;
         let (next_user, next_run) = (self.next_user, self.next_run);
-        let (writing, values) = self.take_apart(std::mem::take(commit));
+        let (writing, changes) = self.take_apart(std::mem::take(commit));
         let answer = self.scribe.give(move |core| {
             Ok(match write(core, writing, next_user, next_run) {
                 Ok((committed, written, plan)) => Ok((committed, written, plan)),
@@ -228,7 +241,7 @@ impl Writer {
         let outcome = answer.wait().flatten();
         match self.guard(outcome)? {
             Ok((committed, written, plan)) => {
-                self.follow(&values, written)?;
+                self.follow(changes, written)?;
                 self.keep(plan);
                 Ok(committed)
             }
@@ -253,7 +266,7 @@ impl Writer {
         self.refuse_if_poisoned()?;
         self.settle()?;
         let (next_user, next_run) = (self.next_user, self.next_run);
-        let (writing, values) = self.take_apart(commit);
+        let (writing, changes) = self.take_apart(commit);
         self.overlay = Some(Arc::clone(&writing.plan));
         let answer =
             self.scribe.give(
@@ -268,7 +281,7 @@ impl Writer {
                     }
                 },
             );
-        self.under_way = Some(UnderWay { answer, values });
+        self.under_way = Some(UnderWay { answer, changes });
         Ok(())
     }
 
@@ -278,9 +291,9 @@ impl Writer {
     /// Its failure.
     pub fn settle(&mut self) -> Result<(), StoreError> {
         self.release()?;
-        if let Some(UnderWay { answer, values }) = self.under_way.take() {
+        if let Some(UnderWay { answer, changes }) = self.under_way.take() {
             let written = self.guard(answer.wait().flatten())?;
-            self.follow(&values, written)?;
+            self.follow(changes, written)?;
         }
         if let Some(plan) = self.overlay.take().and_then(Arc::into_inner) {
             self.keep(plan);
@@ -289,12 +302,19 @@ impl Writer {
     }
 
     /// Follows what was committed. No reading is open.
-    fn follow(&mut self, values: &Step, written: Written) -> Result<(), StoreError> {
+    fn follow(&mut self, changes: Changes, written: Written) -> Result<(), StoreError> {
         self.counts = written.counts;
-        for hash in values.gained() {
+        for (fingerprint, is_open) in changes.conflicts {
+            if is_open {
+                self.open.insert(fingerprint);
+            } else {
+                self.open.remove(&fingerprint);
+            }
+        }
+        for hash in changes.values.gained() {
             self.filter.add(hash);
         }
-        self.delta.settle(values);
+        self.delta.settle(&changes.values);
         if self.filter.is_crowded() {
             let outcome = ValueFilter::load(&self.connection, self.delta.hashes());
             self.filter = self.guard(outcome)?;
@@ -317,17 +337,24 @@ impl Writer {
         self.spare = Some(plan);
     }
 
-    fn take_apart(&mut self, mut commit: Commit) -> (Writing, Arc<Step>) {
+    fn take_apart(&mut self, mut commit: Commit) -> (Writing, Changes) {
         let mut plan = std::mem::take(&mut commit.plan);
         let events = std::mem::take(&mut plan.events);
-        let values = Arc::new(self.delta.plan(apply::match_changes(&plan)));
+        let changes = Changes {
+            values: Arc::new(self.delta.plan(apply::match_changes(&plan))),
+            conflicts: plan
+                .conflicts
+                .iter()
+                .map(|(fingerprint, conflict)| (*fingerprint, conflict.closed_us.is_none()))
+                .collect(),
+        };
         let writing = Writing {
             commit,
             plan: Arc::new(plan),
             events,
-            values: Arc::clone(&values),
+            values: Arc::clone(&changes.values),
         };
-        (writing, values)
+        (writing, changes)
     }
 
     /// Lets the thread do something and waits for it. Nothing else is under way then.
@@ -671,119 +698,4 @@ fn begin_generation(
     })?;
     tx.commit()?;
     Ok(identity)
-}
-
-impl State for Writer {
-    fn link(&mut self, source: SourceId, key: &[u8]) -> Result<Option<LinkTarget>, StateError> {
-        if let Some(plan) = &self.overlay
-            && !plan.links.is_empty()
-            && let Some(target) = plan.links.get(&(source, KeyBytes::from_slice(key)))
-        {
-            return Ok(*target);
-        }
-        if let Some(answer) = self.preloaded.link(source, key) {
-            return Ok(answer);
-        }
-        let outcome = self
-            .connection
-            .prepare_cached("SELECT user FROM link WHERE source = ?1 AND key = ?2")
-            .map_err(StoreError::from)
-            .and_then(|mut s| preload::link_target(&mut s, source, key));
-        Ok(self.guard(outcome)?)
-    }
-
-    fn user(&mut self, row: UserRow, into: &mut Vec<u8>) -> Result<bool, StateError> {
-        if let Some(write) = self.overlay.as_ref().and_then(|plan| plan.users.get(row)) {
-            into.extend_from_slice(write.document);
-            return Ok(true);
-        }
-        if let Some(document) = self.preloaded.user(row) {
-            into.extend_from_slice(document);
-            return Ok(true);
-        }
-        let outcome = query::append_blob(
-            &self.connection,
-            "SELECT document FROM user WHERE id = ?1",
-            [row.0],
-            into,
-        );
-        Ok(self.guard(outcome)?)
-    }
-
-    fn record(
-        &mut self,
-        source: SourceId,
-        key: &[u8],
-        into: &mut Vec<u8>,
-    ) -> Result<bool, StateError> {
-        if let Some(plan) = &self.overlay
-            && !plan.records.is_empty()
-            && let Some(record) = plan.records.get(&(source, KeyBytes::from_slice(key)))
-        {
-            into.extend_from_slice(record.as_deref().unwrap_or_default());
-            return Ok(record.is_some());
-        }
-        let outcome = query::append_blob(
-            &self.connection,
-            "SELECT document FROM record WHERE source = ?1 AND key = ?2",
-            (source.0, key),
-            into,
-        );
-        Ok(self.guard(outcome)?)
-    }
-
-    fn owners(
-        &mut self,
-        hash: ValueHash,
-        into: &mut SmallVec<[UserRow; 4]>,
-    ) -> Result<(), StateError> {
-        if self.filter.may_have(hash) {
-            if let Some(owners) = self.preloaded.owners(hash) {
-                into.extend_from_slice(owners);
-            } else {
-                let outcome = preload::owners(&self.connection, &self.delta, hash, into);
-                self.guard(outcome)?;
-            }
-        }
-        if let Some(plan) = &self.overlay {
-            plan.overlay_owners(hash, into);
-        }
-        Ok(())
-    }
-
-    fn anything_waits(&mut self) -> bool {
-        let begins = |plan: &Arc<Plan>| !plan.waiting.is_empty();
-        self.counts.waiting > 0 || self.overlay.as_ref().is_some_and(begins)
-    }
-
-    fn waiting(
-        &mut self,
-        hash: MatchHash,
-        into: &mut Vec<(SourceId, KeyBytes)>,
-    ) -> Result<(), StateError> {
-        let outcome = query::waiting(&self.connection, hash, into);
-        self.guard(outcome)?;
-        if let Some(plan) = &self.overlay {
-            plan.overlay_waiting(hash, into);
-        }
-        Ok(())
-    }
-
-    fn conflict(&mut self, fingerprint: Fingerprint) -> Result<Option<ConflictRow>, StateError> {
-        let laid_over = self
-            .overlay
-            .as_ref()
-            .and_then(|p| p.conflicts.get(&fingerprint));
-        if let Some(conflict) = laid_over {
-            return Ok(Some(conflict.clone()).filter(|c| c.closed_us.is_none()));
-        }
-        let outcome = query::open_conflict(&self.connection, fingerprint);
-        Ok(self.guard(outcome)?)
-    }
-
-    fn allocate_user(&mut self) -> UserRow {
-        let row = self.next_user;
-        self.next_user += 1;
-        UserRow(row)
-    }
 }
