@@ -339,26 +339,12 @@ fn with_standby(db: &str) -> (Bed, Postgres) {
     (bed, standby)
 }
 
-/// Waits until the standby has the slot, ready for a fail-over: the slot on the primary has
-/// to move on behind what the standby already dropped, so the reader goes on meanwhile.
+/// Waits until the standby has the slot, ready for a fail-over; the reader confirms meanwhile.
 async fn sync_slot(standby: &Postgres, bed: &Bed, reader: &mut Reader) {
-    let sql = format!(
-        "SELECT FROM (SELECT pg_sync_replication_slots()) s;
-         SELECT pg_is_in_recovery() AND synced AND NOT temporary AND invalidation_reason IS NULL
-         FROM pg_replication_slots WHERE slot_name = '{}'",
-        bed.slot()
-    );
     let start = std::time::Instant::now();
-    loop {
-        bed.sql("SELECT pg_log_standby_snapshot()");
+    while let Err(missing) = bed.server.try_sync_slot(standby, &bed.slot()) {
+        assert!(start.elapsed() < 3 * PATIENCE, "{missing}");
         reader.opened.acknowledge.hurry();
         reader.until_progress().await;
-        let head = bed.server.current_lsn().unwrap();
-        standby.wait_for_replay(&head, PATIENCE).unwrap();
-        let answer = standby.psql("postgres", &sql);
-        if answer.as_deref().is_ok_and(|a| a.trim() == "t") {
-            return;
-        }
-        assert!(start.elapsed() < PATIENCE, "{answer:?}");
     }
 }
