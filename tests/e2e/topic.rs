@@ -29,8 +29,38 @@ pub(crate) fn sink(broker: &Kafka, name: &str) -> String {
     )
 }
 
-/// All that a `read_committed` consumer can see of a topic.
+/// One record as it lies in a topic.
+pub(crate) struct Record {
+    /// The key.
+    pub(crate) key: Option<Vec<u8>>,
+    /// Headers in their order.
+    pub(crate) headers: Vec<(String, String)>,
+    /// The body; none is a tombstone.
+    pub(crate) body: Option<Vec<u8>>,
+}
+
+/// All that a `read_committed` consumer can see of a topic, as events.
 pub(crate) fn read(broker: &Kafka, topic: &str) -> Events {
+    let mut events = Events::default();
+    for record in records(broker, topic) {
+        let mut event = Map::new();
+        for (name, value) in record.headers {
+            let name = name.strip_prefix("ce_").map_or(name.clone(), str::to_owned);
+            event.insert(name, Value::String(value));
+        }
+        let body = record.body.as_deref().unwrap_or(b"null");
+        event.insert("data".to_owned(), serde_json::from_slice(body).unwrap());
+        if let Some(user) = event.get("subject").and_then(Value::as_str) {
+            let key = record.key.as_deref();
+            assert_eq!(key, Some(user.as_bytes()), "the key is the user");
+        }
+        events.add(Value::Object(event));
+    }
+    events
+}
+
+/// All that a `read_committed` consumer can see of a topic, partition by partition in order.
+pub(crate) fn records(broker: &Kafka, topic: &str) -> Vec<Record> {
     let consumer: BaseConsumer = ClientConfig::new()
         .set("bootstrap.servers", broker.plain_bootstrap())
         .set("group.id", "reader")
@@ -49,7 +79,7 @@ pub(crate) fn read(broker: &Kafka, topic: &str) -> Events {
             .unwrap();
     }
     consumer.assign(&assignment).unwrap();
-    let (mut events, mut open, began) = (Events::default(), assignment.count(), Instant::now());
+    let (mut found, mut open, began) = (Vec::new(), assignment.count(), Instant::now());
     while open > 0 {
         assert!(
             began.elapsed() < Duration::from_secs(60),
@@ -60,20 +90,18 @@ pub(crate) fn read(broker: &Kafka, topic: &str) -> Events {
             Some(Err(KafkaError::PartitionEOF(_))) => open -= 1,
             Some(Err(error)) => panic!("{error}"),
             Some(Ok(message)) => {
-                let mut event = Map::new();
+                let mut headers = Vec::new();
                 for header in message.headers().iter().flat_map(|h| h.iter()) {
-                    let name = header.key.strip_prefix("ce_").unwrap_or(header.key);
                     let value = String::from_utf8_lossy(header.value.unwrap_or_default());
-                    event.insert(name.to_owned(), Value::String(value.into_owned()));
+                    headers.push((header.key.to_owned(), value.into_owned()));
                 }
-                let body = message.payload().unwrap_or(b"null");
-                event.insert("data".to_owned(), serde_json::from_slice(body).unwrap());
-                if let Some(user) = event.get("subject").and_then(Value::as_str) {
-                    assert_eq!(message.key(), Some(user.as_bytes()), "the key is the user");
-                }
-                events.add(Value::Object(event));
+                found.push(Record {
+                    key: message.key().map(<[u8]>::to_vec),
+                    headers,
+                    body: message.payload().map(<[u8]>::to_vec),
+                });
             }
         }
     }
-    events
+    found
 }
