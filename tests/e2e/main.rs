@@ -12,6 +12,8 @@
 )]
 
 mod bounds;
+mod brokers;
+mod changes;
 mod company;
 mod crash;
 mod delivery;
