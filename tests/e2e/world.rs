@@ -284,7 +284,7 @@ impl Daemon<'_> {
 
     /// SIGTERM; it ends in order.
     pub(crate) fn stop(self) {
-        let status = self.process.terminate(Duration::from_secs(20)).unwrap();
+        let status = self.process.terminate(2 * PATIENCE).unwrap();
         assert!(status.success(), "{status}\n{}", self.process.log());
     }
 
