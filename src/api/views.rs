@@ -141,6 +141,7 @@ pub fn status(readers: &Readers) -> Result<Status, StoreError> {
         held: counts
             .held
             .iter()
+            .filter(|(_, n)| **n > 0)
             .map(|(r, n)| (r.as_str().to_owned(), *n))
             .collect(),
         conflicts: readers

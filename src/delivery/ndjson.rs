@@ -7,6 +7,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
@@ -113,12 +114,14 @@ fn write_line(record: &Outgoing, out: &mut Vec<u8>) {
     out.extend_from_slice(b"}\n");
 }
 
-/// Opens for appending; ends a line that a crash cut.
+/// Opens for appending; ends a line that a crash cut. A file that is made here belongs to
+/// its owner alone: it holds personal data.
 fn open(path: &Path) -> io::Result<(File, u64)> {
     let mut file = OpenOptions::new()
         .read(true)
         .append(true)
         .create(true)
+        .mode(0o600)
         .open(path)?;
     let mut size = file.metadata()?.len();
     if size > 0 {
