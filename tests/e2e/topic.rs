@@ -1,5 +1,6 @@
 //! Kafka as a `read_committed` consumer sees it, and a broker that tests share.
 
+use std::collections::HashSet;
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
@@ -8,10 +9,11 @@ use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::KafkaError;
 use rdkafka::message::{Headers as _, Message as _};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
-use rollcall_testbed::Kafka;
+use rollcall_testbed::{Kafka, wait_for};
 use serde_json::{Map, Value};
 
 use crate::fold::Events;
+use crate::world::PATIENCE;
 
 static BROKER: LazyLock<Kafka> = LazyLock::new(|| Kafka::start().unwrap());
 
@@ -59,35 +61,53 @@ pub(crate) fn read(broker: &Kafka, topic: &str) -> Events {
     events
 }
 
-/// All that a `read_committed` consumer can see of a topic, partition by partition in order.
-pub(crate) fn records(broker: &Kafka, topic: &str) -> Vec<Record> {
-    let consumer: BaseConsumer = ClientConfig::new()
+fn consumer(broker: &Kafka, isolation: &str) -> BaseConsumer {
+    ClientConfig::new()
         .set("bootstrap.servers", broker.plain_bootstrap())
         .set("group.id", "reader")
-        .set("isolation.level", "read_committed")
+        .set("isolation.level", isolation)
         .set("enable.auto.commit", "false")
         .set("enable.partition.eof", "true")
         .create()
-        .unwrap();
-    let metadata = consumer
-        .fetch_metadata(Some(topic), Duration::from_secs(20))
-        .unwrap();
+        .unwrap()
+}
+
+/// All that a `read_committed` consumer can see of a topic, partition by partition in order.
+/// A commit is answered before its markers are in every partition, so the reading begins
+/// when no transaction is open any more.
+pub(crate) fn records(broker: &Kafka, topic: &str) -> Vec<Record> {
+    const TURN: Duration = Duration::from_secs(20);
+    let (committed, all) = (
+        consumer(broker, "read_committed"),
+        consumer(broker, "read_uncommitted"),
+    );
+    let metadata = committed.fetch_metadata(Some(topic), TURN).unwrap();
     let mut assignment = TopicPartitionList::new();
+    let mut open = HashSet::new();
     for partition in metadata.topics()[0].partitions() {
+        let id = partition.id();
+        wait_for(PATIENCE, "every transaction to be over", || {
+            let (_, end) = all.fetch_watermarks(topic, id, TURN).unwrap();
+            let (_, stable) = committed.fetch_watermarks(topic, id, TURN).unwrap();
+            match stable == end {
+                true => Ok(()),
+                false => Err(format!("{stable} of {end} in partition {id} of {topic}")),
+            }
+        })
+        .unwrap();
         assignment
-            .add_partition_offset(topic, partition.id(), Offset::Beginning)
+            .add_partition_offset(topic, id, Offset::Beginning)
             .unwrap();
+        open.insert(id);
     }
-    consumer.assign(&assignment).unwrap();
-    let (mut found, mut open, began) = (Vec::new(), assignment.count(), Instant::now());
-    while open > 0 {
-        assert!(
-            began.elapsed() < Duration::from_secs(60),
-            "no end of {topic}"
-        );
-        match consumer.poll(Duration::from_millis(200)) {
+    committed.assign(&assignment).unwrap();
+    let (mut found, began) = (Vec::new(), Instant::now());
+    while !open.is_empty() {
+        assert!(began.elapsed() < PATIENCE, "no end of {topic}");
+        match committed.poll(Duration::from_millis(200)) {
             None => {}
-            Some(Err(KafkaError::PartitionEOF(_))) => open -= 1,
+            // It can come again when a partition grows.
+            Some(Err(KafkaError::PartitionEOF(partition))) => drop(open.remove(&partition)),
             Some(Err(error)) => panic!("{error}"),
             Some(Ok(message)) => {
                 let mut headers = Vec::new();
