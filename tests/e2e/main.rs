@@ -20,6 +20,7 @@ mod delivery;
 mod fold;
 mod gaps;
 mod health;
+mod hostile;
 mod load;
 mod refusal;
 mod rules;
