@@ -60,7 +60,14 @@ pub(super) fn run(cli: &Cli, args: &Args) -> Result<Exit, Failure> {
         }
         all
     });
-    if args.script {
+    if args.script && cli.json {
+        let scripts: std::collections::BTreeMap<&str, &str> = checked
+            .iter()
+            .filter(|c| !c.report.script.is_empty())
+            .map(|c| (c.name.as_str(), c.report.script.as_str()))
+            .collect();
+        output::json(&scripts)?;
+    } else if args.script {
         for one in checked.iter().filter(|c| !c.report.script.is_empty()) {
             output::line(&one.report.script)?;
         }
