@@ -14,6 +14,7 @@
 mod bounds;
 mod brokers;
 mod changes;
+mod commands;
 mod company;
 mod crash;
 mod delivery;
