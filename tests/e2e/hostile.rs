@@ -3,11 +3,12 @@
 
 use std::sync::Arc;
 
-use rollcall_testbed::Postgres;
+use rollcall_testbed::{Postgres, Process};
 
 use crate::company::{hire, hire_all, hire_with};
+use crate::fold::{assert_same, expected};
 use crate::sources::{Server as _, prepared, prepared_in};
-use crate::world::{Options, World};
+use crate::world::{Options, PATIENCE, World};
 
 /// A configuration of the world's server for another table: the lines of the source beside
 /// the connection, and the lines of its map.
@@ -185,6 +186,43 @@ fn a_table_of_a_thousand_columns_is_followed() {
     world.db.sql(&hire_with(30, &[("wide_500", "y")]));
     daemon.settle();
     world.assert_equal();
+    world.assert_verified();
+}
+
+/// A limit for the size of a file stands in for a disk that is full.
+#[test]
+fn a_store_that_cannot_be_written_ends_the_daemon_with_its_code_and_loses_nothing() {
+    let world = World::on(
+        Arc::new(prepared(Postgres::builder())),
+        &Options::pages_of(100),
+    );
+    world.db.sql(
+        "INSERT INTO people (id, first_name, job_title)
+         SELECT i, 'Ann', repeat(md5(i::text), 60) FROM generate_series(1, 3000) i",
+    );
+    let run = format!(
+        "trap '' XFSZ; ulimit -f 4096; exec {} -c {} run",
+        env!("CARGO_BIN_EXE_rollcall"),
+        world.config().display()
+    );
+    let mut command = std::process::Command::new("sh");
+    command.args(["-c", &run]);
+    let daemon = Process::spawn(command).unwrap();
+    let status = daemon.wait_timeout(PATIENCE).unwrap();
+    let said = daemon.stderr();
+    assert_eq!(status.code(), Some(5), "{said}");
+    let last = said.lines().last().unwrap();
+    assert!(
+        last.starts_with("error: ") && last.contains("store"),
+        "{last}"
+    );
+    assert!(!said.contains("panicked"), "{said}");
+
+    let daemon = world.streaming();
+    daemon.settle();
+    let events = world.events(1);
+    events.assert_whole();
+    assert_same(&events.fold(), &expected(&world.db.people()));
     world.assert_verified();
 }
 
