@@ -16,7 +16,7 @@ use rollcall_transport::{TlsMode, TlsSettings};
 use secrecy::ExposeSecret;
 
 use crate::config::{self, AttributeType, Destination, SinkConfig, SourceConfig, SourceConnection};
-use crate::delivery::ndjson::{NdjsonSink, Target};
+use crate::delivery::ndjson::{self, NdjsonSink, Target};
 
 /// The connector of a source.
 pub fn source(config: &SourceConfig) -> Arc<dyn Source> {
@@ -77,18 +77,22 @@ pub fn sink(organization: &str, config: &SinkConfig) -> Box<dyn Sink> {
             &config.name,
             kafka,
         ))),
-        Destination::Ndjson(config::NdjsonConfig::Stdout) => {
-            Box::new(NdjsonSink::new(Target::Stdout))
-        }
-        Destination::Ndjson(config::NdjsonConfig::File {
+        Destination::Ndjson(ndjson) => Box::new(NdjsonSink::new(target(ndjson))),
+    }
+}
+
+fn target(config: &config::NdjsonConfig) -> Target {
+    match config {
+        config::NdjsonConfig::Stdout => Target::Stdout,
+        config::NdjsonConfig::File {
             path,
             rotate_size_bytes,
             rotate_keep,
-        }) => Box::new(NdjsonSink::new(Target::File {
+        } => Target::File {
             path: path.clone(),
             rotate_bytes: *rotate_size_bytes,
             keep: *rotate_keep,
-        })),
+        },
     }
 }
 
@@ -98,7 +102,7 @@ pub async fn check_sink(organization: &str, config: &SinkConfig) -> Report {
         Destination::Kafka(kafka) => {
             rollcall_kafka::check(&kafka_config(organization, &config.name, kafka)).await
         }
-        Destination::Ndjson(_) => Report::default(),
+        Destination::Ndjson(ndjson) => ndjson::check(&target(ndjson)),
     }
 }
 

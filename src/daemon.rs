@@ -171,13 +171,17 @@ pub async fn run(config: Config, metrics: PrometheusHandle) -> Result<(), Failur
     );
     notify(&[sd_notify::NotifyState::Ready]);
 
+    let mut engine_runs = true;
     let outcome = tokio::select! {
         signal = stop_signal() => {
             tracing::info!(signal, "stopping");
             Ok(())
         }
         Some(reason) = fatal.recv() => Err(Failure::new(Exit::Fenced, reason)),
-        ended = &mut engine_ended => Err(engine_failure(ended)),
+        ended = &mut engine_ended => {
+            engine_runs = false;
+            Err(engine_failure(ended))
+        }
     };
 
     notify(&[sd_notify::NotifyState::Stopping]);
@@ -193,12 +197,14 @@ pub async fn run(config: Config, metrics: PrometheusHandle) -> Result<(), Failur
     lanes_stop.cancel();
     within(deadline, "sinks", drain(&mut lane_tasks)).await;
     lane_tasks.abort_all();
-    // The engine may have ended by itself.
-    let _ = engine_tx.send(Work::Stop).await;
-    let ended = match tokio::time::timeout_at(deadline, &mut engine_ended).await {
-        Ok(Ok(Err(e))) => Err(Failure::from(e)),
-        _ => Ok(()),
-    };
+    let mut ended = Ok(());
+    if engine_runs {
+        // It may end by itself before it hears of it.
+        let _ = engine_tx.send(Work::Stop).await;
+        if let Ok(Ok(Err(e))) = tokio::time::timeout_at(deadline, engine_ended).await {
+            ended = Err(Failure::from(e));
+        }
+    }
     interfaces.cancel();
     within(deadline, "interfaces", async {
         let _ = socket.await;

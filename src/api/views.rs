@@ -141,6 +141,7 @@ pub fn status(readers: &Readers) -> Result<Status, StoreError> {
         held: counts
             .held
             .iter()
+            .filter(|(_, n)| **n > 0)
             .map(|(r, n)| (r.as_str().to_owned(), *n))
             .collect(),
         conflicts: readers
@@ -438,11 +439,37 @@ fn find(readers: &Readers, name: &str) -> Result<Option<UserRowView>, StoreError
     let Some(source) = readers.source(source)? else {
         return Ok(None);
     };
-    let mut key = Key::new();
-    for part in parts.split(',') {
-        key.push(part.as_bytes());
+    for key in keys_of(parts) {
+        if let Some(row) = readers.user_by_record(source.id, key.as_bytes())?.flatten() {
+            return Ok(Some(row));
+        }
     }
-    Ok(readers.user_by_record(source.id, key.as_bytes())?.flatten())
+    Ok(None)
+}
+
+/// At most so many commas of a record's name are tried as parts of a value.
+const COMMAS_TRIED: usize = 8;
+
+/// The keys that are shown as this text. A comma stands between two parts, or it belongs to a
+/// value: every way to read the first commas is tried, the usual one first.
+fn keys_of(text: &str) -> impl Iterator<Item = Key> {
+    let pieces: Vec<&str> = text.split(',').collect();
+    let tried = (pieces.len() - 1).min(COMMAS_TRIED);
+    (0..1u32 << tried).map(move |joined| {
+        let mut key = Key::new();
+        let mut part = pieces[0].to_owned();
+        for (i, piece) in pieces.iter().enumerate().skip(1) {
+            if i <= tried && joined & (1 << (i - 1)) != 0 {
+                part.push(',');
+                part.push_str(piece);
+            } else {
+                key.push(part.as_bytes());
+                part = (*piece).to_owned();
+            }
+        }
+        key.push(part.as_bytes());
+        key
+    })
 }
 
 /// A conflict.

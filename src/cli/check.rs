@@ -2,11 +2,12 @@
 
 use rollcall_contract::{Finding, Report, Severity};
 use rollcall_core::attribute::Attributes;
+use rollcall_core::mapping::Mapper;
 
 use super::exit::{Exit, Failure};
 use super::{Cli, output};
 use crate::config::{Config, SourceConfig};
-use crate::{connect, sync};
+use crate::connect;
 
 /// What to check.
 #[derive(Debug, clap::Args)]
@@ -60,7 +61,14 @@ pub(super) fn run(cli: &Cli, args: &Args) -> Result<Exit, Failure> {
         }
         all
     });
-    if args.script {
+    if args.script && cli.json {
+        let scripts: std::collections::BTreeMap<&str, &str> = checked
+            .iter()
+            .filter(|c| !c.report.script.is_empty())
+            .map(|c| (c.name.as_str(), c.report.script.as_str()))
+            .collect();
+        output::json(&scripts)?;
+    } else if args.script {
         for one in checked.iter().filter(|c| !c.report.script.is_empty()) {
             output::line(&one.report.script)?;
         }
@@ -122,7 +130,7 @@ async fn check_source(config: &Config, source: &SourceConfig) -> Report {
     };
     let attributes = declared_attributes(config);
     let spec = connect::mapping_spec(source);
-    match sync::mapper::compile(&spec, &[(1, (*schema).clone())], &attributes) {
+    match Mapper::compile(&spec, &schema, &attributes, 1) {
         Ok(mapper) => {
             for warning in mapper.warnings() {
                 report.findings.push(Finding::new(
@@ -141,12 +149,20 @@ async fn check_source(config: &Config, source: &SourceConfig) -> Report {
                 .findings
                 .push(Finding::new(Severity::Ok, "mapping", found, ""));
         }
-        Err(e) => {
-            let place = config.locate(&format!("source.{}.map", source.name));
-            let fix = format!("{}:{}", config.file.display(), place.line);
-            report
-                .findings
-                .push(Finding::new(Severity::Error, "mapping", e.to_string(), fix));
+        Err(errors) => {
+            for error in errors {
+                let key = match error.rule.as_str() {
+                    "scope" | "redact" => format!("source.{}.{}", source.name, error.rule),
+                    rule => format!("source.{}.map.{rule}", source.name),
+                };
+                let fix = format!("{}:{}", config.file.display(), config.locate(&key));
+                report.findings.push(Finding::new(
+                    Severity::Error,
+                    "mapping",
+                    error.to_string(),
+                    fix,
+                ));
+            }
         }
     }
     report

@@ -66,10 +66,13 @@ pub(super) fn run(cli: &Cli, args: &Args) -> Result<Exit, Failure> {
             .ok_or_else(|| Failure::new(Exit::NotFound, "no table"))?;
         let text = starting_config(table, place.as_ref());
         write_new(file, &text)?;
-        output::line(format_args!(
-            "wrote {}; look at it, then run `rollcall check`",
-            file.display()
-        ))?;
+        match cli.json {
+            true => output::json(&serde_json::json!({ "file": file }))?,
+            false => output::line(format_args!(
+                "wrote {}; look at it, then run `rollcall check`",
+                file.display()
+            ))?,
+        }
         return Ok(Exit::Ok);
     }
     if cli.json {
@@ -181,6 +184,8 @@ fn starting_config(table: &DiscoveredTable, place: Option<&Place>) -> String {
     let quoted = |text: &str| toml::Value::from(text).to_string();
     let mut out = String::new();
     // Writing to a string cannot fail.
+    // What a column is called must not end a comment.
+    let remark = |text: &str| text.replace(char::is_control, " ");
     let _ = write!(
         out,
         "# A configuration to begin with. `rollcall config --explain` explains every key,\n\
@@ -225,7 +230,7 @@ fn starting_config(table: &DiscoveredTable, place: Option<&Place>) -> String {
         let _ = writeln!(out, "key = [{}]", key.join(", "));
     }
     if let Some(obstacle) = &table.obstacle {
-        let _ = writeln!(out, "# It cannot be followed yet: {obstacle}");
+        let _ = writeln!(out, "# It cannot be followed yet: {}", remark(obstacle));
     }
     if !guess.redact.is_empty() {
         let columns: Vec<String> = guess.redact.iter().map(|c| quoted(c)).collect();
@@ -259,13 +264,13 @@ fn starting_config(table: &DiscoveredTable, place: Option<&Place>) -> String {
             RuleKind::Expr(e) => format!("{{ expr = {} }}", quoted(e)),
             RuleKind::Constant(_) => continue,
         };
-        let _ = writeln!(out, "{name} = {value}   # {}", guessed.because);
+        let _ = writeln!(out, "{name} = {value}   # {}", remark(&guessed.because));
     }
     for (column, why) in &guess.unused {
-        let _ = writeln!(out, "# {column}: {why}");
+        let _ = writeln!(out, "# {}: {}", remark(column), remark(why));
     }
-    for remark in &guess.remarks {
-        let _ = writeln!(out, "# {remark}");
+    for text in &guess.remarks {
+        let _ = writeln!(out, "# {}", remark(text));
     }
     let _ = writeln!(
         out,

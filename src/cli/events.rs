@@ -36,8 +36,7 @@ pub(super) fn run(cli: &Cli, args: &Args) -> Result<Exit, Failure> {
             },
         )?;
         for event in &events {
-            let text = serde_json::to_string(event).map_err(std::io::Error::from)?;
-            output::line(text)?;
+            output::json_line(event)?;
             after = event.sequence;
         }
         left -= events.len();

@@ -145,7 +145,7 @@ fn dispatch(cli: &Cli) -> Result<Exit, Failure> {
                 cli.json,
                 &mut std::io::stdout().lock(),
             )
-            .map_err(|e| Failure::new(Exit::Failed, e.to_string()))?;
+            .map_err(|e| Failure::new(e.exit(), e.to_string()))?;
             Ok(Exit::Ok)
         }
         Command::Config(args) => {

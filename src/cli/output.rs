@@ -1,5 +1,10 @@
 //! How results are printed.
+//!
+//! What comes from a database may hold anything, sequences that a terminal obeys included.
+//! In text every control character is therefore printed as its number; in JSON those that
+//! are allowed to stand there are made harmless by the reader.
 
+use std::borrow::Cow;
 use std::io::{self, Write as _};
 
 use super::exit::Failure;
@@ -15,13 +20,49 @@ pub(crate) fn json<T: serde::Serialize>(value: &T) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Prints a value as one line of JSON.
+///
+/// # Errors
+/// When standard output is closed.
+pub(crate) fn json_line<T: serde::Serialize>(value: &T) -> Result<(), Failure> {
+    let mut out = io::stdout().lock();
+    serde_json::to_writer(&mut out, value).map_err(io::Error::from)?;
+    out.write_all(b"\n")?;
+    Ok(())
+}
+
 /// Prints one line of text.
 ///
 /// # Errors
 /// When standard output is closed.
 pub(crate) fn line(text: impl std::fmt::Display) -> Result<(), Failure> {
-    writeln!(io::stdout().lock(), "{text}")?;
+    writeln!(io::stdout().lock(), "{}", harmless(&text.to_string()))?;
     Ok(())
+}
+
+/// A text of one or more lines without control characters of its own.
+fn harmless(text: &str) -> Cow<'_, str> {
+    let obeyed = |c: char| c.is_control() && c != '\n' && c != '\t';
+    if !text.contains(obeyed) {
+        return Cow::Borrowed(text);
+    }
+    let mut out = String::with_capacity(text.len() + 16);
+    for c in text.chars() {
+        if obeyed(c) {
+            out.extend(c.escape_unicode());
+        } else {
+            out.push(c);
+        }
+    }
+    Cow::Owned(out)
+}
+
+/// The same for a cell of a table, which is one line.
+fn cell(text: &str) -> Cow<'_, str> {
+    if text.contains(['\n', '\t']) {
+        return Cow::Owned(harmless(&text.replace(['\n', '\t'], " ")).into_owned());
+    }
+    harmless(text)
 }
 
 /// Prints rows as a table with a head, columns as wide as their widest cell.
@@ -30,7 +71,11 @@ pub(crate) fn line(text: impl std::fmt::Display) -> Result<(), Failure> {
 /// When standard output is closed.
 pub(crate) fn table(head: &[&str], rows: &[Vec<String>]) -> Result<(), Failure> {
     let mut widths: Vec<usize> = head.iter().map(|h| h.chars().count()).collect();
-    for row in rows {
+    let rows: Vec<Vec<Cow<'_, str>>> = rows
+        .iter()
+        .map(|row| row.iter().map(|text| cell(text)).collect())
+        .collect();
+    for row in &rows {
         for (width, cell) in widths.iter_mut().zip(row) {
             *width = (*width).max(cell.chars().count());
         }
@@ -45,8 +90,8 @@ pub(crate) fn table(head: &[&str], rows: &[Vec<String>]) -> Result<(), Failure> 
         writeln!(out, "{}", text.trim_end())
     };
     print(&mut head.iter().copied())?;
-    for row in rows {
-        print(&mut row.iter().map(String::as_str))?;
+    for row in &rows {
+        print(&mut row.iter().map(AsRef::as_ref))?;
     }
     Ok(())
 }
@@ -63,4 +108,23 @@ pub(crate) fn complain(json: bool, failure: &Failure) {
     };
     // There is nobody left to tell when standard error is closed.
     let _ = writeln!(io::stderr().lock(), "{text}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_cannot_command_the_terminal() {
+        assert_eq!(
+            harmless("Zo\u{eb} \u{1f600}\n\tx"),
+            "Zo\u{eb} \u{1f600}\n\tx"
+        );
+        let hostile = "a\u{1b}[2Jb\r\u{7}\u{9b}31mc\u{7f}";
+        assert_eq!(
+            harmless(hostile),
+            "a\\u{1b}[2Jb\\u{d}\\u{7}\\u{9b}31mc\\u{7f}"
+        );
+        assert_eq!(cell("two\nlines\u{1b}"), "two lines\\u{1b}");
+    }
 }

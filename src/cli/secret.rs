@@ -16,6 +16,7 @@ use secrecy::SecretString;
 use serde_json::json;
 use zeroize::Zeroizing;
 
+use super::exit::Exit;
 use crate::config::{ConfigErrors, Environment, KEYS, Kind, Sealing};
 use crate::vault::{
     Binding, Key, Owner, SECRET_MAX_BYTES, Vault, VaultError, rotate, write_sealed,
@@ -104,6 +105,17 @@ pub enum SecretError {
     /// The terminal or the output failed.
     #[error("{0}")]
     Io(#[from] io::Error),
+}
+
+impl SecretError {
+    /// How a command that ends with it exits.
+    pub fn exit(&self) -> Exit {
+        match self {
+            SecretError::Config(_) => Exit::Configuration,
+            SecretError::Unknown { .. } => Exit::NotFound,
+            _ => Exit::Failed,
+        }
+    }
 }
 
 fn lines(errors: &[(String, VaultError)]) -> String {

@@ -303,6 +303,9 @@ fn table(item: &Item<'_>) -> Option<TableName> {
     let DeValue::String(text) = item.value() else {
         return item.wrong();
     };
+    if text.contains('\0') {
+        return item.wrong();
+    }
     let parsed = identifier(text).and_then(|(schema, rest)| {
         let (name, end) = identifier(rest.strip_prefix('.')?)?;
         end.is_empty().then(|| TableName::new(schema, name))

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use toml::de::DeValue;
 
+use super::SOCKET_NAME;
 use super::error::Place;
 use super::reader::{Section, child, suggest};
 use super::secret::{Context, Resolver, split_fix};
@@ -80,8 +81,22 @@ pub(super) fn config(root: &Section<'_>, environment: Option<&dyn Environment>) 
     })
 }
 
+/// What the system takes as the name of a socket (`sun_path` of unix(7), less its end).
+const SOCKET_PATH_MAX_BYTES: usize = 107;
+
 fn store(section: Section<'_>) -> Option<StoreConfig> {
-    let path = section.required("path", values::path);
+    let path = section.required("path", |item| {
+        let path = values::path(item)?;
+        let bytes = path.join(SOCKET_NAME).as_os_str().len();
+        match bytes.checked_sub(SOCKET_PATH_MAX_BYTES) {
+            None | Some(0) => Some(path),
+            Some(over) => item.reject(
+                "a folder in which the path of the daemon's socket is too long",
+                format!("a path that leaves room for /{SOCKET_NAME}: {SOCKET_PATH_MAX_BYTES} bytes with it"),
+                format!("name a folder whose path is at least {over} bytes shorter"),
+            ),
+        }
+    });
     let retention = section.required("outbox_retention", values::duration);
     let max = section.required("outbox_max", values::size_bytes);
     section.finish();

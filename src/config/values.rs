@@ -15,6 +15,11 @@ use super::reader::{Item, describe};
 /// A text that is not empty.
 pub(super) fn text(item: &Item<'_>) -> Option<String> {
     match item.value() {
+        DeValue::String(text) if text.contains('\0') => item.reject(
+            "a text with a zero byte",
+            item.kind().expected(),
+            "remove it; no server takes one",
+        ),
         DeValue::String(text) if !text.trim().is_empty() => Some(text.to_string()),
         DeValue::String(_) => item.reject("an empty text", item.kind().expected(), item.example()),
         _ => item.wrong(),
@@ -181,7 +186,7 @@ pub(super) fn address(item: &Item<'_>) -> Option<SocketAddr> {
 
 /// A list of texts, at least one, none twice.
 pub(super) fn texts(item: &Item<'_>) -> Option<Vec<String>> {
-    texts_where(item, |text| !text.trim().is_empty())
+    texts_where(item, |text| !text.trim().is_empty() && !text.contains('\0'))
 }
 
 /// A list of texts that follow a rule, at least one, none twice.

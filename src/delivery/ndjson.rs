@@ -7,10 +7,14 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
-use rollcall_contract::{ConnectorError, Outgoing, Refused, Sink, SinkStart};
+use rollcall_contract::{
+    ConnectorError, Finding, Outgoing, Refused, Report, Severity, Sink, SinkStart,
+};
+use rustix::fs::{Access, access};
 
 /// Where lines go.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,6 +30,51 @@ pub enum Target {
         /// How many rotated files stay.
         keep: u32,
     },
+}
+
+/// Looks at a target without making or changing anything.
+pub fn check(target: &Target) -> Report {
+    let mut report = Report::default();
+    let Target::File { path, .. } = target else {
+        return report;
+    };
+    // A file that is not there yet is made in its folder, and so are those it is rotated to.
+    let folder = match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    let shown = path.display();
+    let finding = if path.is_dir() {
+        Finding::new(
+            Severity::Error,
+            "path_is_a_folder",
+            format!("{shown} is a folder, and events go to a file."),
+            "Name a file in it.",
+        )
+    } else if !folder.is_dir() {
+        Finding::new(
+            Severity::Error,
+            "no_folder",
+            format!("There is no folder {}.", folder.display()),
+            "Make it, with mode 0700 and owned by the daemon's user: it will hold personal data.",
+        )
+    } else if [Some(folder), path.exists().then_some(path)]
+        .into_iter()
+        .flatten()
+        .any(|place| access(place, Access::WRITE_OK).is_err())
+    {
+        Finding::new(
+            Severity::Error,
+            "not_writable",
+            format!("{shown} cannot be written by this user."),
+            "Give the file and its folder to the daemon's user.",
+        )
+    } else {
+        let found = format!("{shown} can be written.");
+        Finding::new(Severity::Ok, "path", found, "")
+    };
+    report.findings.push(finding);
+    report
 }
 
 /// The sink.
@@ -113,12 +162,14 @@ fn write_line(record: &Outgoing, out: &mut Vec<u8>) {
     out.extend_from_slice(b"}\n");
 }
 
-/// Opens for appending; ends a line that a crash cut.
+/// Opens for appending; ends a line that a crash cut. A file that is made here belongs to
+/// its owner alone: it holds personal data.
 fn open(path: &Path) -> io::Result<(File, u64)> {
     let mut file = OpenOptions::new()
         .read(true)
         .append(true)
         .create(true)
+        .mode(0o600)
         .open(path)?;
     let mut size = file.metadata()?.len();
     if size > 0 {
@@ -210,6 +261,33 @@ mod tests {
         let second: serde_json::Value = serde_json::from_str(lines[2]).unwrap();
         assert_eq!(second["data"]["n"], 2);
         assert_eq!(second["datacontenttype"], "application/json");
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_written_is_found_before_the_daemon_runs() {
+        let dir = tempfile::tempdir().unwrap();
+        let checked = |path: PathBuf| {
+            let report = check(&Target::File {
+                path,
+                rotate_bytes: 1,
+                keep: 1,
+            });
+            report.findings[0].code.clone()
+        };
+        assert_eq!(checked(dir.path().join("e")), "path");
+        assert_eq!(checked(dir.path().join("no/e")), "no_folder");
+        assert_eq!(checked(dir.path().to_owned()), "path_is_a_folder");
+        assert!(!dir.path().join("e").exists(), "nothing is made");
+    }
+
+    #[test]
+    fn a_file_of_events_belongs_to_its_owner_alone() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("e");
+        open(&path).unwrap();
+        let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
     }
 
     #[test]

@@ -27,25 +27,50 @@ pub(super) struct Stream<'a> {
 }
 
 impl Stream<'_> {
-    /// Adds a change to the block.
+    /// Adds a change to the block. A changed key is two changes, as in that format: the old
+    /// key's record is deleted, the new one's is made.
     pub(super) fn push(&self, change: &Change<'_>, events: &mut EventBlock) {
         let table = change.table();
-        let tx = change.tx();
+        let key = |row: &Row<'_>| self.key_of(table, row);
+        let image = |row: &Row<'_>| self.image(table, row);
         let before = match change.before() {
             Before::None => Value::Null,
-            Before::Key(row) => self.key_of(table, &row),
-            Before::Full(row) => self.image(table, &row),
+            Before::Key(row) => key(&row),
+            Before::Full(row) => image(&row),
         };
-        let after = change
-            .after()
-            .map_or(Value::Null, |row| self.image(table, &row));
-        let op = match change.op() {
-            Op::Read => "r",
-            Op::Insert => "c",
-            Op::Update => "u",
-            Op::Delete => "d",
-            Op::Truncate => "t",
-        };
+        let old_key = Before::row(change.before()).map(|row| key(&row));
+        let after = change.after().map_or(Value::Null, |row| image(&row));
+        let new_key = change.after().map(|row| key(&row));
+        match (change.op(), old_key, new_key) {
+            (Op::Update, Some(old), Some(new)) if old != new => {
+                self.push_one(change, "d", &old, before, Value::Null, events);
+                self.push_one(change, "c", &new, Value::Null, after, events);
+            }
+            (op, old, new) => {
+                let op = match op {
+                    Op::Read => "r",
+                    Op::Insert => "c",
+                    Op::Update => "u",
+                    Op::Delete => "d",
+                    Op::Truncate => "t",
+                };
+                let key = new.or(old).unwrap_or(Value::Null);
+                self.push_one(change, op, &key, before, after, events);
+            }
+        }
+    }
+
+    fn push_one(
+        &self,
+        change: &Change<'_>,
+        op: &str,
+        key: &Value,
+        before: Value,
+        after: Value,
+        events: &mut EventBlock,
+    ) {
+        let table = change.table();
+        let tx = change.tx();
         let body = serde_json::json!({
             "before": before,
             "after": after,
@@ -54,7 +79,7 @@ impl Stream<'_> {
                 "version": env!("CARGO_PKG_VERSION"),
                 "name": self.name,
                 "ts_ms": tx.commit_us / 1000,
-                "snapshot": if change.op() == Op::Read { "true" } else { "false" },
+                "snapshot": if op == "r" { "true" } else { "false" },
                 "schema": table.table.schema,
                 "table": table.table.name,
                 "position": tx.position(),
@@ -63,11 +88,17 @@ impl Stream<'_> {
             "op": op,
             "ts_ms": tx.commit_us / 1000,
         });
-        let key = change
-            .after()
-            .or_else(|| Before::row(change.before()))
-            .map_or_else(String::new, |row| self.key_of(table, &row).to_string());
-        let id = format!("{}\n{}\n{}", self.name, tx.position(), change.ordinal());
+        // A change of the whole table has no key.
+        let key = match key {
+            Value::Null => String::new(),
+            key => key.to_string(),
+        };
+        let id = format!(
+            "{}\n{}\n{}\n{op}",
+            self.name,
+            tx.position(),
+            change.ordinal()
+        );
         events.push(&Event {
             kind: EventKind::RawChange,
             id: xxhash_rust::xxh3::xxh3_128(id.as_bytes()).to_be_bytes(),

@@ -29,7 +29,7 @@ pub fn compile(
                 schema.table,
                 all.join("; ")
             ),
-            "Correct [source.….map] and restart, or give the table its column back.",
+            "Correct these rules and restart (`rollcall check` names their lines), or give the table its column back.",
         )
     })?;
     for (version, schema) in older {

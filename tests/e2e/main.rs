@@ -12,12 +12,16 @@
 )]
 
 mod bounds;
+mod brokers;
+mod changes;
+mod commands;
 mod company;
 mod crash;
 mod delivery;
 mod fold;
 mod gaps;
 mod health;
+mod hostile;
 mod load;
 mod refusal;
 mod rules;

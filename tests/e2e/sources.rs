@@ -72,8 +72,14 @@ CREATE PUBLICATION rollcall FOR TABLE people, badges
 
 /// A server with the tables, the role and the publication.
 pub(crate) fn prepared(builder: PostgresBuilder) -> Postgres {
+    prepared_in(builder, "")
+}
+
+/// The same in a database made with options of its own.
+pub(crate) fn prepared_in(builder: PostgresBuilder, options: &str) -> Postgres {
     let server = builder.start().unwrap();
-    server.psql("postgres", "CREATE DATABASE hr").unwrap();
+    let database = format!("CREATE DATABASE hr {options}");
+    server.psql("postgres", &database).unwrap();
     server.psql("hr", TABLES).unwrap();
     server.psql("hr", GRANTS).unwrap();
     server

@@ -1,5 +1,6 @@
 //! Kafka as a `read_committed` consumer sees it, and a broker that tests share.
 
+use std::collections::HashSet;
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
@@ -8,10 +9,11 @@ use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::KafkaError;
 use rdkafka::message::{Headers as _, Message as _};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
-use rollcall_testbed::Kafka;
+use rollcall_testbed::{Kafka, wait_for};
 use serde_json::{Map, Value};
 
 use crate::fold::Events;
+use crate::world::PATIENCE;
 
 static BROKER: LazyLock<Kafka> = LazyLock::new(|| Kafka::start().unwrap());
 
@@ -29,51 +31,97 @@ pub(crate) fn sink(broker: &Kafka, name: &str) -> String {
     )
 }
 
-/// All that a `read_committed` consumer can see of a topic.
+/// One record as it lies in a topic.
+pub(crate) struct Record {
+    /// The key.
+    pub(crate) key: Option<Vec<u8>>,
+    /// Headers in their order.
+    pub(crate) headers: Vec<(String, String)>,
+    /// The body; none is a tombstone.
+    pub(crate) body: Option<Vec<u8>>,
+}
+
+/// All that a `read_committed` consumer can see of a topic, as events.
 pub(crate) fn read(broker: &Kafka, topic: &str) -> Events {
-    let consumer: BaseConsumer = ClientConfig::new()
+    let mut events = Events::default();
+    for record in records(broker, topic) {
+        let mut event = Map::new();
+        for (name, value) in record.headers {
+            let name = name.strip_prefix("ce_").map_or(name.clone(), str::to_owned);
+            event.insert(name, Value::String(value));
+        }
+        let body = record.body.as_deref().unwrap_or(b"null");
+        event.insert("data".to_owned(), serde_json::from_slice(body).unwrap());
+        if let Some(user) = event.get("subject").and_then(Value::as_str) {
+            let key = record.key.as_deref();
+            assert_eq!(key, Some(user.as_bytes()), "the key is the user");
+        }
+        events.add(Value::Object(event));
+    }
+    events
+}
+
+fn consumer(broker: &Kafka, isolation: &str) -> BaseConsumer {
+    ClientConfig::new()
         .set("bootstrap.servers", broker.plain_bootstrap())
         .set("group.id", "reader")
-        .set("isolation.level", "read_committed")
+        .set("isolation.level", isolation)
         .set("enable.auto.commit", "false")
         .set("enable.partition.eof", "true")
         .create()
-        .unwrap();
-    let metadata = consumer
-        .fetch_metadata(Some(topic), Duration::from_secs(20))
-        .unwrap();
+        .unwrap()
+}
+
+/// All that a `read_committed` consumer can see of a topic, partition by partition in order.
+/// A commit is answered before its markers are in every partition, so the reading begins
+/// when no transaction is open any more.
+pub(crate) fn records(broker: &Kafka, topic: &str) -> Vec<Record> {
+    const TURN: Duration = Duration::from_secs(20);
+    let (committed, all) = (
+        consumer(broker, "read_committed"),
+        consumer(broker, "read_uncommitted"),
+    );
+    let metadata = committed.fetch_metadata(Some(topic), TURN).unwrap();
     let mut assignment = TopicPartitionList::new();
+    let mut open = HashSet::new();
     for partition in metadata.topics()[0].partitions() {
+        let id = partition.id();
+        wait_for(PATIENCE, "every transaction to be over", || {
+            let (_, end) = all.fetch_watermarks(topic, id, TURN).unwrap();
+            let (_, stable) = committed.fetch_watermarks(topic, id, TURN).unwrap();
+            match stable == end {
+                true => Ok(()),
+                false => Err(format!("{stable} of {end} in partition {id} of {topic}")),
+            }
+        })
+        .unwrap();
         assignment
-            .add_partition_offset(topic, partition.id(), Offset::Beginning)
+            .add_partition_offset(topic, id, Offset::Beginning)
             .unwrap();
+        open.insert(id);
     }
-    consumer.assign(&assignment).unwrap();
-    let (mut events, mut open, began) = (Events::default(), assignment.count(), Instant::now());
-    while open > 0 {
-        assert!(
-            began.elapsed() < Duration::from_secs(60),
-            "no end of {topic}"
-        );
-        match consumer.poll(Duration::from_millis(200)) {
+    committed.assign(&assignment).unwrap();
+    let (mut found, began) = (Vec::new(), Instant::now());
+    while !open.is_empty() {
+        assert!(began.elapsed() < PATIENCE, "no end of {topic}");
+        match committed.poll(Duration::from_millis(200)) {
             None => {}
-            Some(Err(KafkaError::PartitionEOF(_))) => open -= 1,
+            // It can come again when a partition grows.
+            Some(Err(KafkaError::PartitionEOF(partition))) => drop(open.remove(&partition)),
             Some(Err(error)) => panic!("{error}"),
             Some(Ok(message)) => {
-                let mut event = Map::new();
+                let mut headers = Vec::new();
                 for header in message.headers().iter().flat_map(|h| h.iter()) {
-                    let name = header.key.strip_prefix("ce_").unwrap_or(header.key);
                     let value = String::from_utf8_lossy(header.value.unwrap_or_default());
-                    event.insert(name.to_owned(), Value::String(value.into_owned()));
+                    headers.push((header.key.to_owned(), value.into_owned()));
                 }
-                let body = message.payload().unwrap_or(b"null");
-                event.insert("data".to_owned(), serde_json::from_slice(body).unwrap());
-                if let Some(user) = event.get("subject").and_then(Value::as_str) {
-                    assert_eq!(message.key(), Some(user.as_bytes()), "the key is the user");
-                }
-                events.add(Value::Object(event));
+                found.push(Record {
+                    key: message.key().map(<[u8]>::to_vec),
+                    headers,
+                    body: message.payload().map(<[u8]>::to_vec),
+                });
             }
         }
     }
-    events
+    found
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use rollcall_testbed::{Process, wait_for, wait_until};
+use rollcall_testbed::{Process, Proxy, wait_for, wait_until};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -54,6 +54,19 @@ impl Options {
             source: format!("batch = {{ page_rows = {rows} }}"),
             ..Options::default()
         }
+    }
+
+    /// Through a proxy that holds everything back a little: a load then takes long enough to
+    /// be cut, however fast the machine is.
+    pub(crate) fn slowed(mut self, db: &dyn Server) -> (Options, Proxy) {
+        let direct = db.connection();
+        let port = direct.lines().find_map(|l| l.strip_prefix("port = "));
+        let port = port.expect("a connection has a port");
+        let proxy = Proxy::start(&format!("127.0.0.1:{port}")).unwrap();
+        proxy.latency(Duration::from_millis(2));
+        let through = format!("port = {}", proxy.port());
+        self.connection = Some(direct.replace(&format!("port = {port}"), &through));
+        (self, proxy)
     }
 
     /// With further tables.
@@ -284,7 +297,7 @@ impl Daemon<'_> {
 
     /// SIGTERM; it ends in order.
     pub(crate) fn stop(self) {
-        let status = self.process.terminate(Duration::from_secs(20)).unwrap();
+        let status = self.process.terminate(2 * PATIENCE).unwrap();
         assert!(status.success(), "{status}\n{}", self.process.log());
     }
 

@@ -25,9 +25,26 @@ impl TableName {
     }
 }
 
+/// As SQL and the configuration write it: a part stands in double quotes where it has to, so
+/// that no two tables look the same.
 impl fmt::Display for TableName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{}", self.schema, self.name)
+        let is_plain = |part: &str| {
+            part.starts_with(|c: char| c.is_ascii_lowercase() || c == '_')
+                && part
+                    .chars()
+                    .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
+        };
+        for (i, part) in [&self.schema, &self.name].into_iter().enumerate() {
+            if i > 0 {
+                f.write_str(".")?;
+            }
+            match is_plain(part) {
+                true => f.write_str(part)?,
+                false => write!(f, "\"{}\"", part.replace('"', "\"\""))?,
+            }
+        }
+        Ok(())
     }
 }
 
@@ -60,5 +77,19 @@ impl TableSchema {
     /// The index of a column by its exact name.
     pub fn position(&self, column: &str) -> Option<usize> {
         self.columns.iter().position(|c| c.name == column)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_is_named_as_it_has_to_be_written() {
+        let name = |schema, name| TableName::new(schema, name).to_string();
+        assert_eq!(name("public", "employees_2"), "public.employees_2");
+        assert_eq!(name("HR", "a.b"), "\"HR\".\"a.b\"");
+        assert_eq!(name("h", "x\"y"), "h.\"x\"\"y\"");
+        assert_eq!(name("h", "1st"), "h.\"1st\"");
     }
 }

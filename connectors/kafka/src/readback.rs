@@ -33,6 +33,10 @@ const FIRST_WINDOW: i64 = 1_000;
 const WIDEN: i64 = 32;
 /// For the whole read.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// For one question.
+const TURN: Duration = Duration::from_secs(1);
+/// For what a client has to be polled for.
+const SERVE: Duration = Duration::from_millis(50);
 
 /// The newest committed position of this sink, if there is one. Blocks for at most about
 /// ten seconds without progress.
@@ -143,7 +147,9 @@ fn wait_until_stable(
     }
 }
 
-/// A topic that was only just made has no leader for a moment.
+/// A topic that was only just made has no leader for a moment. Asks in short turns, between
+/// which the client's own affairs are served: nobody else polls it, and a bearer token is
+/// asked for in a poll only, so that without one it would never log in.
 fn fetch_watermarks(
     client: &BaseConsumer<Context>,
     topic: &str,
@@ -151,23 +157,29 @@ fn fetch_watermarks(
 ) -> Result<(i64, i64), KafkaError> {
     let began = Instant::now();
     loop {
-        match client.fetch_watermarks(topic, partition, PATIENCE) {
-            Err(error)
-                if began.elapsed() < PATIENCE
-                    && matches!(
-                        error.rdkafka_error_code(),
-                        Some(
-                            Code::LeaderNotAvailable
-                                | Code::NotLeaderForPartition
-                                | Code::UnknownTopicOrPartition
-                                | Code::UnknownPartition
-                        )
-                    ) =>
-            {
-                std::thread::sleep(Duration::from_millis(100));
-            }
-            answer => return answer,
+        while client.poll(SERVE).is_some() {}
+        let error = match client.fetch_watermarks(topic, partition, TURN) {
+            Ok(watermarks) => return Ok(watermarks),
+            Err(error) => error,
+        };
+        let hopeless = client.context().trouble().is_some_and(|t| t.is_hopeless());
+        let passes = matches!(
+            error.rdkafka_error_code(),
+            Some(
+                Code::LeaderNotAvailable
+                    | Code::NotLeaderForPartition
+                    | Code::UnknownTopicOrPartition
+                    | Code::UnknownPartition
+                    | Code::OperationTimedOut
+                    | Code::RequestTimedOut
+                    | Code::BrokerTransportFailure
+                    | Code::AllBrokersDown
+            )
+        );
+        if hopeless || !passes || began.elapsed() >= PATIENCE {
+            return Err(error);
         }
+        std::thread::sleep(SERVE);
     }
 }
 

@@ -114,6 +114,12 @@ impl Default for BatchCaps {
     }
 }
 
+/// The encoding of a database that does not say which one it has. Such a database converts
+/// nothing, but refuses to send what is not valid in the client's encoding: one wrong byte in
+/// one row would end every page and the log itself. So its sessions take the bytes as they
+/// are; text that is UTF-8 is text, and other text fails its own record.
+pub(crate) const NO_ENCODING: &str = "SQL_ASCII";
+
 /// What the server is told at the start of every session, so that the log and the scan
 /// print values in the one form that [`crate::types`] reads.
 pub const SESSION_OPTIONS: &str = "-c datestyle=ISO -c intervalstyle=postgres \

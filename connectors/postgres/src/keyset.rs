@@ -6,7 +6,7 @@
 
 use rollcall_contract::{Class, ConnectorError, Key, RelationKind};
 
-use crate::query::{ident, literal, table};
+use crate::query::{ident, literal, literal_of, table};
 use crate::schema::{KeyColumn, Table};
 
 /// Which rows.
@@ -159,10 +159,12 @@ fn constants(order: &[KeyColumn], key: &Key) -> Result<Vec<String>, ConnectorErr
         .iter()
         .zip(parts)
         .map(|(column, part)| {
-            let text = std::str::from_utf8(part).map_err(|_| foreign())?;
             let constant = match column.class {
-                Class::Bytes => literal(&format!("\\x{text}")),
-                _ => literal(text),
+                Class::Bytes => {
+                    let digits = std::str::from_utf8(part).map_err(|_| foreign())?;
+                    literal(&format!("\\x{digits}"))
+                }
+                _ => literal_of(part),
             };
             Ok(format!("{constant}::{}", column.cast))
         })

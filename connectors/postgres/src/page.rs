@@ -26,7 +26,7 @@ use smallvec::SmallVec;
 use tokio_postgres::{Client, IsolationLevel, Statement, Transaction};
 
 use crate::check;
-use crate::config::PostgresConfig;
+use crate::config::{NO_ENCODING, PostgresConfig};
 use crate::copy_text::{self, Field};
 use crate::keyset::{Wanted, Which, select};
 use crate::lsn::Lsn;
@@ -63,6 +63,13 @@ impl Session {
     pub(crate) async fn connect(config: &PostgresConfig) -> Result<Session, ConnectorError> {
         let client = wire::connect_queries(config).await?;
         let server = Server::read(&client).await?;
+        client
+            .batch_execute(&format!(
+                "SELECT pg_catalog.set_config('client_encoding', '{NO_ENCODING}', false) \
+                 WHERE pg_catalog.current_setting('server_encoding') = '{NO_ENCODING}'"
+            ))
+            .await
+            .map_err(|e| failed(&e, "choosing the session's encoding"))?;
         let open_window = client
             .prepare(OPEN_WINDOW)
             .await

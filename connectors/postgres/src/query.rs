@@ -34,6 +34,27 @@ pub(crate) fn literal(text: &str) -> String {
     out
 }
 
+/// `bytes` as a string constant; what is not UTF-8 comes from a database without an encoding,
+/// where an escaped byte is that byte.
+pub(crate) fn literal_of(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    if let Ok(text) = std::str::from_utf8(bytes) {
+        return literal(text);
+    }
+    let mut out = String::from("E'");
+    for &byte in bytes {
+        match byte {
+            b'\'' | b'\\' | 0x80.. => {
+                // Writing to a string cannot fail.
+                let _ = write!(out, "\\x{byte:02x}");
+            }
+            byte => out.push(char::from(byte)),
+        }
+    }
+    out.push('\'');
+    out
+}
+
 /// What the failure of a statement means. `doing` completes "while …".
 pub(crate) fn failed(error: &tokio_postgres::Error, doing: &str) -> ConnectorError {
     let mut failed: ConnectorError = match error.as_db_error() {
@@ -54,6 +75,8 @@ mod tests {
     fn quoting_cannot_be_left_by_any_text() {
         assert_eq!(ident("a\"b"), "\"a\"\"b\"");
         assert_eq!(literal("O'Neil\\"), "E'O''Neil\\\\'");
+        assert_eq!(literal_of("é'".as_bytes()), "E'é'''");
+        assert_eq!(literal_of(b"\xe9t'\\"), "E'\\xe9t\\x27\\x5c'");
         assert_eq!(
             table(&TableName::new("h r", "Em\"p")),
             "\"h r\".\"Em\"\"p\""

@@ -166,8 +166,10 @@ fn is_about_types(error: &ExecutionError) -> bool {
         | ExecutionError::ValuesNotComparable(..)
         | ExecutionError::UnsupportedBinaryOperator(..)
         | ExecutionError::UnsupportedIndex(..) => true,
-        // How the functions of this crate refuse their arguments.
-        ExecutionError::FunctionError { message, .. } => message.contains(", use "),
+        // A pattern that is none, and how the functions of this crate refuse their arguments.
+        ExecutionError::FunctionError { function, message } => {
+            function == "matches" || message.contains(", use ")
+        }
         _ => false,
     }
 }
@@ -187,7 +189,9 @@ fn describe(error: &ExecutionError) -> String {
             format!("{} cannot be compared with {}", a.type_of(), b.type_of())
         }
         ExecutionError::UnexpectedType { want, .. } => format!("an argument is not {want}"),
-        ExecutionError::FunctionError { function, message } => format!("{function}: {message}"),
+        ExecutionError::FunctionError { function, message } => {
+            format!("{function}: {}", message.lines().next().unwrap_or_default())
+        }
         ExecutionError::UndeclaredReference(name) => format!("unknown name `{name}`"),
         _ => "an operation on a type that does not have it".to_owned(),
     }

@@ -83,6 +83,37 @@ fn a_value_of_the_wrong_kind_is_named_with_what_was_expected() {
 }
 
 #[test]
+fn what_no_server_and_no_system_takes_is_refused_at_its_place() {
+    check(&[
+        (
+            "user = \"rollcall\"",
+            "user = \"roll\\u0000call\"",
+            "rollcall.toml:7:8: source.hr.user: found a text with a zero byte, expected a text; fix: remove it; no server takes one",
+        ),
+        (
+            "user = \"rollcall\"",
+            "user = \"rollcall\"\nkey = [\"i\\u0000d\"]",
+            "rollcall.toml:8:7: source.hr.key: found the text \"i\\0d\" in the list, expected a list of texts, at least one, none twice; fix: write for example `key = [\"id\"]`",
+        ),
+        (
+            "table = \"public.employees\"",
+            "table = \"public.\\\"a\\u0000\\\"\"",
+            "rollcall.toml:8:9: source.hr.table: found the text \"public.\\\"a\\0\\\"\", expected schema.table, either part in double quotes where PostgreSQL would want them; fix: write for example `table = \"public.employees\"`",
+        ),
+    ]);
+    let long = format!(
+        "organization = \"acme\"\nstore.path = \"/{}\"",
+        "x".repeat(99)
+    );
+    assert_eq!(
+        after("organization = \"acme\"", &long),
+        [
+            "rollcall.toml:2:14: store.path: found a folder in which the path of the daemon's socket is too long, expected a path that leaves room for /rollcall.sock: 107 bytes with it; fix: name a folder whose path is at least 7 bytes shorter"
+        ]
+    );
+}
+
+#[test]
 fn what_is_missing_is_named_with_the_line_to_add() {
     check(&[
         (

@@ -112,28 +112,46 @@ impl Events {
 
     /// The events of a topic as a `read_committed` consumer sees them.
     pub(crate) fn of_topic(kafka: &Kafka, topic: &str) -> Result<Events> {
-        let consumer: BaseConsumer = ClientConfig::new()
-            .set("bootstrap.servers", kafka.bootstrap())
-            .set("group.id", "demo")
-            .set("isolation.level", "read_committed")
-            .set("enable.auto.commit", "false")
-            .set("enable.partition.eof", "true")
-            .create()?;
-        let metadata = consumer.fetch_metadata(Some(topic), Duration::from_secs(20))?;
+        const TURN: Duration = Duration::from_secs(20);
+        let consumer = |isolation: &str| {
+            ClientConfig::new()
+                .set("bootstrap.servers", kafka.bootstrap())
+                .set("group.id", "demo")
+                .set("isolation.level", isolation)
+                .set("enable.auto.commit", "false")
+                .set("enable.partition.eof", "true")
+                .create::<BaseConsumer>()
+        };
+        let (committed, all) = (consumer("read_committed")?, consumer("read_uncommitted")?);
+        let metadata = committed.fetch_metadata(Some(topic), TURN)?;
         let mut assignment = TopicPartitionList::new();
+        let mut open = HashSet::new();
+        let began = Instant::now();
         for partition in metadata.topics().iter().flat_map(|t| t.partitions()) {
-            assignment.add_partition_offset(topic, partition.id(), Offset::Beginning)?;
+            let id = partition.id();
+            // A commit is answered before its markers are in every partition.
+            while committed.fetch_watermarks(topic, id, TURN)?.1
+                < all.fetch_watermarks(topic, id, TURN)?.1
+            {
+                if began.elapsed() > PATIENCE {
+                    return Err(format!("a transaction stays open in the topic {topic}").into());
+                }
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            assignment.add_partition_offset(topic, id, Offset::Beginning)?;
+            open.insert(id);
         }
-        consumer.assign(&assignment)?;
-        let (mut events, mut open, began) = (Events::new(), assignment.count(), Instant::now());
-        while open > 0 {
+        committed.assign(&assignment)?;
+        let mut events = Events::new();
+        while !open.is_empty() {
             if began.elapsed() > PATIENCE {
                 return Err(format!("the topic {topic} could not be read to its end").into());
             }
-            let message = match consumer.poll(Duration::from_millis(200)) {
+            let message = match committed.poll(Duration::from_millis(200)) {
                 None => continue,
-                Some(Err(KafkaError::PartitionEOF(_))) => {
-                    open -= 1;
+                // It can come again when a partition grows.
+                Some(Err(KafkaError::PartitionEOF(partition))) => {
+                    open.remove(&partition);
                     continue;
                 }
                 Some(message) => message?,

@@ -59,6 +59,8 @@ pub enum SaslMechanism {
     ScramSha256,
     /// `SCRAM-SHA-512`.
     ScramSha512,
+    /// `OAUTHBEARER`, with tokens that nobody signed: any subject whose token has not ended.
+    OauthBearer,
 }
 
 impl SaslMechanism {
@@ -68,6 +70,7 @@ impl SaslMechanism {
             SaslMechanism::Plain => "PLAIN",
             SaslMechanism::ScramSha256 => "SCRAM-SHA-256",
             SaslMechanism::ScramSha512 => "SCRAM-SHA-512",
+            SaslMechanism::OauthBearer => "OAUTHBEARER",
         }
     }
 }
@@ -197,7 +200,7 @@ impl KafkaBuilder {
 
     fn scram_record(&self) -> Option<String> {
         match &self.sasl {
-            None | Some((SaslMechanism::Plain, ..)) => None,
+            None | Some((SaslMechanism::Plain | SaslMechanism::OauthBearer, ..)) => None,
             Some((mechanism, user, password)) => Some(format!(
                 "{}=[name={user},password={password}]",
                 mechanism.name()
@@ -231,6 +234,10 @@ impl KafkaBuilder {
                 SaslMechanism::Plain => (
                     "plain.PlainLoginModule",
                     format!(" user_{user}=\"{password}\""),
+                ),
+                SaslMechanism::OauthBearer => (
+                    "oauthbearer.OAuthBearerLoginModule",
+                    format!(" unsecuredLoginStringClaim_sub=\"{user}\""),
                 ),
                 _ => ("scram.ScramLoginModule", String::new()),
             };

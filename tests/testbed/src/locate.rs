@@ -16,7 +16,8 @@ const DEBIAN_ROOT: &str = "/usr/lib/postgresql";
 /// Which PostgreSQL to run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PgVersion {
-    /// The system's own package: 15 on Debian 12.
+    /// The system's own package: 15 on Debian 12; or the one whose programs lie in the folder
+    /// that `ROLLCALL_TESTBED_POSTGRES` names, so that any version can be put under the tests.
     Debian,
     /// PostgreSQL 18, from a Python wheel. That build has no TLS.
     V18,
@@ -51,7 +52,10 @@ fn server_cache() -> PathBuf {
 /// The folder with `postgres`, `initdb`, `psql`, `pg_recvlogical` and the rest.
 pub(crate) fn postgres_bin(wanted: PgVersion) -> Result<PathBuf> {
     match wanted {
-        PgVersion::Debian => debian_postgres_bin(Path::new(DEBIAN_ROOT)),
+        PgVersion::Debian => match env::var_os("ROLLCALL_TESTBED_POSTGRES") {
+            Some(bin) if !bin.is_empty() => named_postgres_bin(PathBuf::from(bin)),
+            _ => debian_postgres_bin(Path::new(DEBIAN_ROOT)),
+        },
         PgVersion::V18 => {
             let bin = server_cache()
                 .join(format!("postgresql-{}", version("POSTGRES18")))
@@ -66,6 +70,20 @@ pub(crate) fn postgres_bin(wanted: PgVersion) -> Result<PathBuf> {
             }
         }
     }
+}
+
+/// The folder that somebody named, if a server is there.
+fn named_postgres_bin(bin: PathBuf) -> Result<PathBuf> {
+    if bin.join("postgres").exists() {
+        return Ok(bin);
+    }
+    Err(TestbedError::Missing {
+        what: "PostgreSQL".to_owned(),
+        looked: format!(
+            "ROLLCALL_TESTBED_POSTGRES names {}, which has no postgres",
+            bin.display()
+        ),
+    })
 }
 
 /// The newest version that the system's packages have put under `root`.
@@ -132,6 +150,12 @@ mod tests {
             error.to_string(),
             "PostgreSQL is missing (no /nowhere/*/bin/postgres); install it with `make testbed`"
         );
+    }
+
+    #[test]
+    fn a_named_folder_without_a_server_is_said() {
+        let error = named_postgres_bin(PathBuf::from("/nowhere")).unwrap_err();
+        assert!(error.to_string().contains("/nowhere"), "{error}");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What the tests stand on: a broker for all that leave it alone, records, and a consumer
 //! of our own.
 
+use std::collections::HashSet;
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
@@ -12,9 +13,11 @@ use rdkafka::message::{Headers, Message};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use rollcall_contract::Outgoing;
 use rollcall_kafka::KafkaConfig;
-use rollcall_testbed::Kafka;
+use rollcall_testbed::{Kafka, wait_until};
 
 static BROKER: LazyLock<Kafka> = LazyLock::new(|| Kafka::start().unwrap());
+/// For everything that usually takes moments.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The broker that the tests share: each has its own topics.
 pub(crate) fn broker() -> &'static Kafka {
@@ -62,36 +65,51 @@ pub(crate) struct Seen {
     pub(crate) headers: Vec<(String, String)>,
 }
 
-/// All that a `read_committed` consumer can see of a topic.
-pub(crate) fn read(broker: &Kafka, topic: &str) -> Vec<Seen> {
-    let consumer: BaseConsumer = ClientConfig::new()
+fn consumer(broker: &Kafka, isolation: &str) -> BaseConsumer {
+    ClientConfig::new()
         .set("bootstrap.servers", broker.plain_bootstrap())
         .set("group.id", "reader")
-        .set("isolation.level", "read_committed")
+        .set("isolation.level", isolation)
         .set("enable.auto.commit", "false")
         .set("enable.partition.eof", "true")
         .create()
-        .unwrap();
-    let metadata = consumer
-        .fetch_metadata(Some(topic), Duration::from_secs(20))
-        .unwrap();
+        .unwrap()
+}
+
+/// All that a `read_committed` consumer can see of a topic. A commit is answered before its
+/// markers are in every partition, so the reading begins when no transaction is open any
+/// more.
+pub(crate) fn read(broker: &Kafka, topic: &str) -> Vec<Seen> {
+    const TURN: Duration = Duration::from_secs(20);
+    let (committed, all) = (
+        consumer(broker, "read_committed"),
+        consumer(broker, "read_uncommitted"),
+    );
+    let metadata = committed.fetch_metadata(Some(topic), TURN).unwrap();
     let mut assignment = TopicPartitionList::new();
+    let mut open = HashSet::new();
     for partition in metadata.topics()[0].partitions() {
+        let id = partition.id();
+        wait_until(PATIENCE, "every transaction to be over", || {
+            let (_, end) = all.fetch_watermarks(topic, id, TURN).unwrap();
+            let (_, stable) = committed.fetch_watermarks(topic, id, TURN).unwrap();
+            stable == end
+        })
+        .unwrap();
         assignment
-            .add_partition_offset(topic, partition.id(), Offset::Beginning)
+            .add_partition_offset(topic, id, Offset::Beginning)
             .unwrap();
+        open.insert(id);
     }
-    consumer.assign(&assignment).unwrap();
+    committed.assign(&assignment).unwrap();
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    let (mut seen, mut open, began) = (Vec::new(), assignment.count(), Instant::now());
-    while open > 0 {
-        assert!(
-            began.elapsed() < Duration::from_secs(60),
-            "no end of {topic}"
-        );
-        match consumer.poll(Duration::from_millis(200)) {
+    let (mut seen, began) = (Vec::new(), Instant::now());
+    while !open.is_empty() {
+        assert!(began.elapsed() < PATIENCE, "no end of {topic}");
+        match committed.poll(Duration::from_millis(200)) {
             None => {}
-            Some(Err(KafkaError::PartitionEOF(_))) => open -= 1,
+            // It can come again when a partition grows.
+            Some(Err(KafkaError::PartitionEOF(partition))) => drop(open.remove(&partition)),
             Some(Err(error)) => panic!("{error}"),
             Some(Ok(message)) => seen.push(Seen {
                 partition: message.partition(),

@@ -4,7 +4,7 @@ use rollcall_contract::{ConnectorError, Severity};
 use tokio_postgres::Client;
 
 use super::Preflight;
-use crate::config::PostgresConfig;
+use crate::config::{NO_ENCODING, PostgresConfig};
 use crate::{query, slot};
 
 /// A smaller `max_slot_wal_keep_size` is used up within an ordinary maintenance window.
@@ -66,7 +66,7 @@ pub(super) async fn server(
             "Set wal_level = logical (on Amazon RDS rds.logical_replication = 1) and restart the server.",
         );
     }
-    if row.get::<_, &str>(11) == "SQL_ASCII" {
+    if row.get::<_, &str>(11) == NO_ENCODING {
         found.add(
             Severity::Warning,
             "server_encoding",

@@ -12,7 +12,7 @@ use super::frames::Frames;
 use super::queries::timed_out;
 use super::socket::{self, ByteStream};
 use super::startup::{self, server_error};
-use crate::config::PostgresConfig;
+use crate::config::{NO_ENCODING, PostgresConfig};
 use crate::decode::{Decoder, DecoderOptions, Fields};
 use crate::errors::{PgError, from_io, protocol_violation};
 use crate::lsn::Lsn;
@@ -116,10 +116,16 @@ impl ReplicationClient {
                 v[..digits].parse().ok()
             })
             .ok_or_else(|| protocol_violation("no server version"))?;
-        Ok(ReplicationClient {
+        let mut client = ReplicationClient {
             frames: session.frames,
             version,
-        })
+        };
+        let encoding = session.parameters.get("server_encoding");
+        if encoding.is_some_and(|name| name == NO_ENCODING) {
+            let command = format!("SET client_encoding TO '{NO_ENCODING}'");
+            client.query(&command).await?;
+        }
+        Ok(client)
     }
 
     /// The server's major version.

@@ -1,8 +1,13 @@
 //! Whatever may have been lost is a gap, and nothing else is.
 
-use rollcall_contract::{GapReason, Op, Source};
-use rollcall_testbed::{PgVersion, Postgres, StandbyOptions, StopMode, wait_for};
 use std::sync::Arc;
+use std::time::Duration;
+
+use rollcall_contract::{GapReason, Op, Source};
+use rollcall_postgres::PostgresSource;
+use rollcall_testbed::{
+    PgVersion, Postgres, Proxy, StandbyOptions, StopMode, wait_for, wait_until,
+};
 
 use crate::bed::{Bed, PATIENCE, PEOPLE, Reader, shared};
 
@@ -95,6 +100,48 @@ async fn a_slot_advanced_by_someone_else_is_a_gap() {
     ));
     let reader = Reader::open(&bed.source(), Some(stored)).await;
     assert_eq!(reader.reasons(), [GapReason::SlotAdvanced]);
+}
+
+/// The last look: what was right when it was checked may be wrong when the log starts.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slot_advanced_between_the_checks_and_the_start_is_a_gap() {
+    let bed = Bed::new("between");
+    let stored = bed.begin(1).await.close().await;
+    bed.sql("INSERT INTO people VALUES (2, 'skipped')");
+    // Slow enough that the moment can be caught: the slot was looked at, and the next
+    // transaction is asked for before the log starts.
+    let proxy = Proxy::start(&format!("127.0.0.1:{}", bed.server.port())).unwrap();
+    proxy.latency(Duration::from_millis(100));
+    let moment = format!(
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = '{}' AND usename = 'rollcall'
+         AND query LIKE '%pg_snapshot_xmax%'",
+        bed.db
+    );
+    let advance = format!(
+        "SELECT pg_replication_slot_advance('{}', pg_current_wal_lsn())",
+        bed.slot()
+    );
+    for _ in 0..10 {
+        let mut config = bed.config();
+        config.port = proxy.port();
+        let (source, resume) = (PostgresSource::new(config), stored.clone());
+        let opening = tokio::spawn(async move { Reader::open(&source, Some(resume)).await });
+        wait_until(PATIENCE, "the moment before the start", || {
+            bed.sql(&moment) != "0"
+        })
+        .unwrap();
+        proxy.pause();
+        // A slot that has been started cannot be moved: the moment was missed.
+        let moved = bed.server.psql(&bed.db, &advance).is_ok();
+        proxy.resume();
+        let reader = opening.await.unwrap();
+        if moved {
+            assert_eq!(reader.reasons(), [GapReason::SlotAdvanced]);
+            return;
+        }
+        reader.close().await;
+    }
+    panic!("the moment was missed ten times");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -339,26 +386,12 @@ fn with_standby(db: &str) -> (Bed, Postgres) {
     (bed, standby)
 }
 
-/// Waits until the standby has the slot, ready for a fail-over: the slot on the primary has
-/// to move on behind what the standby already dropped, so the reader goes on meanwhile.
+/// Waits until the standby has the slot, ready for a fail-over; the reader confirms meanwhile.
 async fn sync_slot(standby: &Postgres, bed: &Bed, reader: &mut Reader) {
-    let sql = format!(
-        "SELECT FROM (SELECT pg_sync_replication_slots()) s;
-         SELECT pg_is_in_recovery() AND synced AND NOT temporary AND invalidation_reason IS NULL
-         FROM pg_replication_slots WHERE slot_name = '{}'",
-        bed.slot()
-    );
     let start = std::time::Instant::now();
-    loop {
-        bed.sql("SELECT pg_log_standby_snapshot()");
+    while let Err(missing) = bed.server.try_sync_slot(standby, &bed.slot()) {
+        assert!(start.elapsed() < 3 * PATIENCE, "{missing}");
         reader.opened.acknowledge.hurry();
         reader.until_progress().await;
-        let head = bed.server.current_lsn().unwrap();
-        standby.wait_for_replay(&head, PATIENCE).unwrap();
-        let answer = standby.psql("postgres", &sql);
-        if answer.as_deref().is_ok_and(|a| a.trim() == "t") {
-            return;
-        }
-        assert!(start.elapsed() < PATIENCE, "{answer:?}");
     }
 }

@@ -500,6 +500,21 @@ fn a_redacted_value_can_be_computed_with_but_is_never_stored() {
 }
 
 #[test]
+fn a_pattern_that_is_none_is_an_error_and_not_a_failure_of_every_record() {
+    let spec = |expr: &str| MappingSpec {
+        rules: vec![RuleSpec::expr("active", expr)],
+        ..MappingSpec::default()
+    };
+    let errors = compile(spec("first_name.matches('(')")).unwrap_err();
+    let said = errors[0].to_string();
+    assert!(
+        said.contains("always fails: matches") && said.contains("not a valid regex"),
+        "{said}"
+    );
+    assert!(compile(spec("first_name.matches('^[a-z]+$')")).is_ok());
+}
+
+#[test]
 fn a_shadow_of_an_older_schema_is_read_by_column_names() {
     let mut mapper = mapper(vec![
         RuleSpec::column("email", "emp_email"),

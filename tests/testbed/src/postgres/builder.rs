@@ -25,6 +25,7 @@ max_replication_slots = 40
 max_wal_senders = 40
 max_wal_size = 256MB
 autovacuum_naptime = 10s
+password_encryption = scram-sha-256
 log_line_prefix = '%m [%p] '
 log_statement = none
 ";
@@ -138,7 +139,7 @@ impl PostgresBuilder {
         let mut initdb = postgres.tool("initdb");
         initdb
             .args(["-U", "postgres", "-A", "trust", "-E", "UTF8"])
-            .args(["--locale=C.UTF-8", "--no-instructions"])
+            .arg("--locale=C.UTF-8")
             .arg("-D")
             .arg(&postgres.data);
         if !self.fsync {

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::Postgres;
 use crate::error::Result;
+use crate::process::tail;
 use crate::wait::wait_for;
 
 /// How a standby differs from a plain one.
@@ -101,5 +102,61 @@ impl Postgres {
                 }
             },
         )
+    }
+
+    /// One attempt to bring a fail-over slot of this primary to a standby, ready for a
+    /// promotion (PostgreSQL 17 and newer; the standby needs `hot_standby_feedback`).
+    ///
+    /// A synchronized slot stays only if the standby can still decode from where the slot
+    /// on the primary stands (`update_and_persist_local_synced_slot`, `slotsync.c`): its
+    /// `catalog_xmin` must not precede the next transaction that the standby knows of, and
+    /// what the client confirmed must have reached the standby. Anything else makes a
+    /// temporary slot that is gone again when the call returns. So the horizon of the
+    /// primary's slot is moved first, by a snapshot of running transactions in the log
+    /// that the client then confirms, and **nothing may write meanwhile**: each new
+    /// transaction puts the standby ahead again. Call it until it succeeds.
+    ///
+    /// # Errors
+    /// What is still missing, with both servers' slots and the end of the standby's log.
+    pub fn try_sync_slot(&self, standby: &Postgres, slot: &str) -> std::result::Result<(), String> {
+        let missing = |what: &str| {
+            const SLOTS: &str = "SELECT to_jsonb(s) FROM pg_replication_slots s";
+            let slots = |server: &Postgres| match server.psql("postgres", SLOTS) {
+                Ok(rows) => rows,
+                Err(error) => error.to_string(),
+            };
+            format!(
+                "{what}\nslots of the primary:\n{}\nslots of the standby:\n{}\nlog of the standby:\n{}",
+                slots(self),
+                slots(standby),
+                tail(&standby.log())
+            )
+        };
+        let horizon = format!(
+            "SELECT catalog_xmin::text::bigint >= pg_snapshot_xmax(pg_current_snapshot())::text::bigint \
+             FROM pg_replication_slots WHERE slot_name = '{slot}'"
+        );
+        let moved = self
+            .psql("postgres", "SELECT pg_log_standby_snapshot()")
+            .and_then(|_| self.psql("postgres", &horizon));
+        match moved.as_deref() {
+            Ok("t") => {}
+            Ok(_) => return Err(missing("the slot's horizon precedes the next transaction")),
+            Err(error) => return Err(missing(&error.to_string())),
+        }
+        let sync = format!(
+            "SELECT FROM (SELECT pg_sync_replication_slots()) s;
+             SELECT pg_is_in_recovery() AND synced AND NOT temporary AND invalidation_reason IS NULL
+             FROM pg_replication_slots WHERE slot_name = '{slot}'"
+        );
+        let synced = self
+            .current_lsn()
+            .and_then(|head| standby.wait_for_replay(&head, Duration::from_secs(10)))
+            .and_then(|()| standby.psql("postgres", &sync));
+        match synced.as_ref().map(|answer| answer.trim()) {
+            Ok("t") => Ok(()),
+            Ok(answer) => Err(missing(&format!("not synchronized: {answer:?}"))),
+            Err(error) => Err(missing(&error.to_string())),
+        }
     }
 }
