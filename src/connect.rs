@@ -15,7 +15,9 @@ use rollcall_postgres::config::{BatchCaps, PostgresConfig};
 use rollcall_transport::{TlsMode, TlsSettings};
 use secrecy::ExposeSecret;
 
-use crate::config::{self, AttributeType, Destination, SinkConfig, SourceConfig, SourceConnection};
+use crate::config::{
+    self, AttributeType, Config, Destination, SinkConfig, SourceConfig, SourceConnection,
+};
 use crate::delivery::ndjson::{self, NdjsonSink, Target};
 
 /// The connector of a source.
@@ -223,6 +225,15 @@ pub fn mapping_spec(config: &SourceConfig) -> MappingSpec {
         scope: config.mapping.scope.as_ref().map(|s| s.expr.clone()),
         redact: config.redact.clone(),
         ..MappingSpec::default()
+    }
+}
+
+/// What decides which source's value wins; nothing where there is one source.
+pub fn precedence(config: &Config) -> String {
+    let order: Vec<&str> = config.sources.iter().map(|s| s.name.as_str()).collect();
+    match order.len() {
+        0 | 1 => String::new(),
+        _ => format!("{order:?} {:?}", config.authority),
     }
 }
 

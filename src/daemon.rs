@@ -14,6 +14,7 @@ use hashbrown::HashMap;
 use metrics_exporter_prometheus::PrometheusHandle;
 use rollcall_core::attribute::Attributes;
 use rollcall_core::id::SourceId;
+use rollcall_core::mapping::MappingSpec;
 use rollcall_store::{OpenOptions, Readers, Store, StoreError, Writer};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
@@ -367,7 +368,10 @@ impl Prepared {
                 source: connect::source(source),
                 engine: engine.clone(),
                 live: Arc::clone(&live),
-                mapping: Arc::new(connect::mapping_spec(source)),
+                mapping: Arc::new(MappingSpec {
+                    precedence: connect::precedence(config),
+                    ..connect::mapping_spec(source)
+                }),
                 attributes: Arc::clone(&self.attributes),
                 match_attributes: source
                     .match_attributes

@@ -104,7 +104,7 @@ pub struct Event<'a> {
     pub position: &'a str,
     /// For raw changes: the record's key. Otherwise empty.
     pub key: &'a [u8],
-    /// The JSON body.
+    /// The JSON body; of raw changes also nothing, for a tombstone.
     pub data: &'a [u8],
 }
 

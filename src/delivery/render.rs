@@ -82,8 +82,9 @@ impl Renderer {
                 if let Some(topic) = event.source.and_then(|s| self.raw_topics.get(&s)) {
                     out.push(Outgoing {
                         sequence: placed.position,
-                        key: Some(placed.block.slice_ref(event.key)),
-                        value: Some(placed.block.slice_ref(event.data)),
+                        // A change of the whole table has no key, a tombstone no body.
+                        key: some(placed.block, event.key),
+                        value: some(placed.block, event.data),
                         headers: Vec::new(),
                         destination: Some(Arc::clone(topic)),
                     });
@@ -132,6 +133,11 @@ impl Renderer {
         }
         out
     }
+}
+
+/// A part of a block, unless it is empty.
+fn some(block: &Bytes, part: &[u8]) -> Option<Bytes> {
+    (!part.is_empty()).then(|| block.slice_ref(part))
 }
 
 fn write_texts(placed: &Placed<'_>, text: &mut BytesMut) -> Texts {

@@ -28,7 +28,8 @@ pub(super) struct Stream<'a> {
 
 impl Stream<'_> {
     /// Adds a change to the block. A changed key is two changes, as in that format: the old
-    /// key's record is deleted, the new one's is made.
+    /// key's record is deleted, the new one's is made. Behind a deletion stands a tombstone
+    /// (a key without a body), by which a compacted topic forgets the record.
     pub(super) fn push(&self, change: &Change<'_>, events: &mut EventBlock) {
         let table = change.table();
         let key = |row: &Row<'_>| self.key_of(table, row);
@@ -93,23 +94,29 @@ impl Stream<'_> {
             Value::Null => String::new(),
             key => key.to_string(),
         };
-        let id = format!(
-            "{}\n{}\n{}\n{op}",
-            self.name,
-            tx.position(),
-            change.ordinal()
-        );
-        events.push(&Event {
-            kind: EventKind::RawChange,
-            id: xxhash_rust::xxh3::xxh3_128(id.as_bytes()).to_be_bytes(),
-            user: None,
-            source: Some(self.source),
-            time_us: tx.commit_us,
-            run: self.run,
-            position: tx.position(),
-            key: key.as_bytes(),
-            data: body.to_string().as_bytes(),
-        });
+        let mut push = |what: &str, data: &[u8]| {
+            let id = format!(
+                "{}\n{}\n{}\n{what}",
+                self.name,
+                tx.position(),
+                change.ordinal()
+            );
+            events.push(&Event {
+                kind: EventKind::RawChange,
+                id: xxhash_rust::xxh3::xxh3_128(id.as_bytes()).to_be_bytes(),
+                user: None,
+                source: Some(self.source),
+                time_us: tx.commit_us,
+                run: self.run,
+                position: tx.position(),
+                key: key.as_bytes(),
+                data,
+            });
+        };
+        push(op, body.to_string().as_bytes());
+        if op == "d" {
+            push("tombstone", &[]);
+        }
     }
 
     fn shows(&self, column: &Column) -> bool {

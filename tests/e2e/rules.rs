@@ -208,6 +208,27 @@ fn two_sources_feed_one_user_and_the_first_in_authority_decides(kind: &SourceKin
     title("HR again");
     world.db.sql("UPDATE badges SET title = 'Badges again'");
     title("Badges again");
+    daemon.settle();
+    daemon.stop();
+    // Who decides is a part of the configuration: another order counts for everybody.
+    let text = std::fs::read_to_string(world.config()).unwrap();
+    let swapped = text.replace("[\"badges\", \"hr\"]", "[\"hr\", \"badges\"]");
+    assert_ne!(text, swapped);
+    world.write_config(&swapped);
+    let daemon = world.streaming();
+    daemon.until("the title to be decided anew", |_| {
+        field(&world, "title") == "HR again"
+    });
+    daemon.settle();
+    daemon.stop();
+    world.write_config(&text);
+    let daemon = world.streaming();
+    let title = |wanted: &str| {
+        daemon.until("the title to be decided", |_| {
+            field(&world, "title") == wanted
+        });
+    };
+    title("Badges again");
     // One record leaves, the other keeps the person here.
     world.db.sql("DELETE FROM badges");
     title("HR again");

@@ -8,8 +8,8 @@
 use smallvec::SmallVec;
 
 use super::rules::{LeaverAction, Rules};
-use crate::attribute::{ACTIVE, AttrType};
-use crate::document::{Contribution, Document, Evidence, UserState};
+use crate::attribute::{ACTIVE, AttrId, AttrType};
+use crate::document::{Contribution, Document, Evidence, Link, UserState};
 use crate::event::body::Changed;
 use crate::mapped::{Assigned, ListValue, MappedField, MappedRow, Strength};
 use crate::reason::LeaverReason;
@@ -123,14 +123,28 @@ pub(super) fn order(rules: &Rules, document: &mut Document<'_>) {
             .sort_by_key(|c| (c.attribute, c.link));
         return;
     }
-    document.contributions.sort_by_cached_key(|c| {
-        let source = c.link.map(|l| links[usize::from(l)].source);
-        (
-            c.attribute,
-            rules.rank(c.attribute, source, c.strength),
-            c.link,
-        )
-    });
+    document
+        .contributions
+        .sort_by_cached_key(|c| place(rules, links, c));
+}
+
+/// Whether the contributions are as [`order`] leaves them: a change of the authority changes
+/// what that is.
+pub(super) fn is_in_order(rules: &Rules, document: &Document<'_>) -> bool {
+    let links = &document.links;
+    links.len() < 2
+        || document
+            .contributions
+            .is_sorted_by_key(|c| place(rules, links, c))
+}
+
+fn place(rules: &Rules, links: &[Link<'_>], c: &Contribution<'_>) -> (AttrId, u32, Option<u16>) {
+    let source = c.link.map(|l| links[usize::from(l)].source);
+    (
+        c.attribute,
+        rules.rank(c.attribute, source, c.strength),
+        c.link,
+    )
 }
 
 /// Drops what former links gave, once a present one feeds the user. While there is none,

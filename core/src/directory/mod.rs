@@ -363,7 +363,10 @@ impl<'r> Resolver<'r> {
             return Ok(());
         }
         let live = link.state == LinkState::Live;
-        if live && fold::says_the_same(self.rules, document, at as u16, row) {
+        if live
+            && fold::says_the_same(self.rules, document, at as u16, row)
+            && fold::is_in_order(self.rules, document)
+        {
             if cause.counts() {
                 self.plan.counters.unchanged += 1;
             }

@@ -19,6 +19,9 @@ pub struct MappingSpec {
     pub redact: Vec<String>,
     /// The longest value of an attribute, in bytes; a longer one fails its record.
     pub max_value_bytes: usize,
+    /// What decides which source's value wins, in any form: not used in mapping, but with
+    /// another one every record has to be applied again.
+    pub precedence: String,
 }
 
 impl Default for MappingSpec {
@@ -28,6 +31,7 @@ impl Default for MappingSpec {
             scope: None,
             redact: Vec::new(),
             max_value_bytes: DEFAULT_MAX_VALUE_BYTES,
+            precedence: String::new(),
         }
     }
 }

@@ -15,7 +15,6 @@ use std::collections::BTreeMap;
 
 use hashbrown::{HashMap, HashSet};
 use serde_json::Value as Json;
-use smallvec::SmallVec;
 
 use super::*;
 use crate::attribute::{AttrType, Attributes, EMAIL, USER_NAME};
@@ -107,9 +106,14 @@ pub(super) fn attributes() -> Attributes {
 }
 
 pub(super) fn two_sources() -> Rules {
+    ruled_by([B, A])
+}
+
+/// Two sources, and whose titles count first.
+pub(super) fn ruled_by(order: [SourceId; 2]) -> Rules {
     let a = SourceRules::new(A, "hr");
     let b = SourceRules::new(B, "crm");
-    let authority = HashMap::from([(TITLE, vec![B, A])]);
+    let authority = HashMap::from([(TITLE, order.to_vec())]);
     Rules::new(
         "acme",
         attributes(),

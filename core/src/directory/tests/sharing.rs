@@ -21,6 +21,20 @@ fn a_match_links_a_second_source() {
 }
 
 #[test]
+fn another_authority_counts_from_the_next_time_a_record_is_applied() {
+    let mut w = world();
+    w.one(put(A, "1", "10=Clerk;16=a@x"));
+    w.one(put(B, "7", "10=Boss;16=a@x"));
+    assert_eq!(w.user("a@x")["title"], "Boss");
+    w.rules = ruled_by([A, B]);
+    let told = w.one(put(A, "1", "10=Clerk;16=a@x"));
+    assert_eq!(kinds(&told), [UserUpdated]);
+    assert_eq!(w.user("a@x")["title"], "Clerk");
+    assert!(w.one(put(B, "7", "10=Boss;16=a@x")).is_empty());
+    w.check();
+}
+
+#[test]
 fn a_source_removes_only_what_it_contributed() {
     let mut w = world();
     w.one(put(A, "1", "16=a@x;26=dev,shared"));
