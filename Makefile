@@ -15,7 +15,7 @@ demo: cargo ## the whole way on a private PostgreSQL; KAFKA=1 adds a real Apache
 	@KAFKA=$(filter-out 0,$(KAFKA)) $${CARGO_TARGET_DIR:-target}/release/rollcall-demo
 
 test: cargo ## every test, against real servers
-	@$(INSTALL) build postgres postgres18 kafka
+	@$(INSTALL) build postgres postgres18 kafka mysql mariadb mariadb11
 	cargo test --workspace --doc --no-fail-fast
 	cargo test --workspace --lib --bins --tests --no-fail-fast
 
@@ -40,7 +40,7 @@ fmt: cargo ## formats the sources
 	cargo fmt --all
 
 testbed: ## installs all servers and tools that tests, demo and benches use
-	@$(INSTALL) build postgres postgres18 kafka
+	@$(INSTALL) build postgres postgres18 kafka mysql mariadb mariadb11
 	@echo "testbed: everything is in place"
 
 cargo:
