@@ -1,0 +1,151 @@
+#![allow(clippy::unwrap_used, reason = "tests")]
+use proptest::prelude::*;
+
+use super::*;
+use crate::gtid::mysql::{Gtid, ServerUuid};
+
+fn event(kind: u8, flags: u16, body: &[u8], with_checksum: bool) -> Vec<u8> {
+    let size = Header::LEN + body.len() + if with_checksum { 4 } else { 0 };
+    let mut out = vec![1, 0, 0, 0, kind, 7, 0, 0, 0];
+    out.extend((size as u32).to_le_bytes());
+    out.extend(120u32.to_le_bytes());
+    out.extend(flags.to_le_bytes());
+    out.extend(body);
+    if with_checksum {
+        out.extend(crc32fast::hash(&out).to_le_bytes());
+    }
+    out
+}
+
+fn format_description(algorithm: u8) -> Vec<u8> {
+    let mut body = vec![4, 0];
+    body.extend(b"10.11.19-MariaDB-log");
+    body.resize(52, 0);
+    body.extend([0, 0, 0, 0, 19]);
+    body.extend([8; 40]);
+    body.push(algorithm);
+    event(15, 0, &body, true)
+}
+
+#[test]
+fn a_checksum_is_verified_and_taken_away() {
+    let mut framing = Framing::new();
+    let description = format_description(1);
+    let Event::FormatDescription(format) = framing.open(&description).unwrap().parse().unwrap()
+    else {
+        panic!("another event");
+    };
+    assert_eq!(format.server_version, "10.11.19-MariaDB-log");
+    assert_eq!(format.flavour(), Flavour::Mariadb);
+    assert!(framing.has_checksum());
+    let mut xid = event(16, 0, &[1, 0, 0, 0, 0, 0, 0, 0], true);
+    let raw = framing.open(&xid).unwrap();
+    assert_eq!((raw.body.len(), raw.header.server_id), (8, 7));
+    assert!(matches!(raw.parse().unwrap(), Event::Xid(1)));
+    for at in 0..xid.len() {
+        xid[at] ^= 4;
+        assert!(framing.open(&xid).is_err(), "{at}");
+        xid[at] ^= 4;
+    }
+}
+
+#[test]
+fn without_checksums_a_body_keeps_its_last_bytes() {
+    let mut framing = Framing::new();
+    framing.open(&format_description(0)).unwrap();
+    let xid = event(16, 0, &[1, 0, 0, 0, 0, 0, 0, 0], false);
+    assert_eq!(framing.open(&xid).unwrap().body.len(), 8);
+    assert!(framing.open(&format_description(9)).is_err());
+}
+
+#[test]
+fn the_first_artificial_rotate_reads_with_and_without_a_checksum() {
+    let mut body = 4u64.to_le_bytes().to_vec();
+    body.extend(b"binlog.000001");
+    for with_checksum in [false, true] {
+        let bytes = event(4, Header::ARTIFICIAL, &body, with_checksum);
+        let raw = Framing::new().open(&bytes).unwrap();
+        assert!(raw.header.is_artificial());
+        let Event::Rotate(rotate) = raw.parse().unwrap() else {
+            panic!("another event");
+        };
+        assert_eq!(
+            rotate,
+            Rotate {
+                file: "binlog.000001",
+                position: 4
+            }
+        );
+    }
+}
+
+#[test]
+fn an_unknown_event_says_whether_it_may_be_left_out() {
+    for (flags, ignorable) in [(0, false), (Header::IGNORABLE, true)] {
+        let bytes = event(99, flags, &[1, 2], false);
+        let raw = Framing::new().open(&bytes).unwrap();
+        assert!(matches!(
+            raw.parse().unwrap(),
+            Event::Unknown { kind: 99, is_ignorable } if is_ignorable == ignorable
+        ));
+    }
+}
+
+#[test]
+fn a_gtid_event_gives_the_commit_time_to_the_microsecond() {
+    let mut body = vec![1];
+    body.extend([0xAB; 16]);
+    body.extend(42u64.to_le_bytes());
+    body.push(2);
+    body.extend([0; 16]);
+    let mut old = body.clone();
+    old.truncate(25);
+    let commit = 1_700_000_000_123_456u64;
+    body.extend(&(commit | 1 << 55).to_le_bytes()[..7]);
+    body.extend(&(commit - 1).to_le_bytes()[..7]);
+    body.push(200);
+    let event = GtidEvent::parse(&body).unwrap();
+    let gtid = Gtid::new(ServerUuid([0xAB; 16]).into(), 42).unwrap();
+    assert_eq!(event.gtid, Some(gtid));
+    assert_eq!(event.commit_us, Some(commit));
+    assert_eq!(event.original_commit_us, Some(commit - 1));
+    assert_eq!(event.length, Some(200));
+    assert_eq!(GtidEvent::parse(&old).unwrap().commit_us, None);
+}
+
+#[test]
+fn a_query_carries_what_decides_how_it_reads() {
+    let mut body = vec![1, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0];
+    let mut status = vec![0, 0, 0, 0, 0, 1];
+    status.extend((1u64 << 2 | 1 << 20).to_le_bytes());
+    status.extend([6, 3]);
+    status.extend(b"std");
+    status.extend([4, 33, 0, 33, 0, 8, 0, 13, 1, 0, 0, 99, 1]);
+    body.extend((status.len() as u16).to_le_bytes());
+    body.extend(&status);
+    body.extend(b"hr\0drop table t");
+    let query = Query::parse(&body, false).unwrap();
+    assert_eq!(query.database, "hr");
+    assert!(query.sql_mode.ansi_quotes() && query.sql_mode.no_backslash_escapes());
+    assert_eq!(query.client_collation, Some(33));
+    assert_eq!(query.server_collation, Some(8));
+    assert_eq!(query.micros, Some(1));
+    assert_eq!(&*query.text().unwrap(), b"drop table t");
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_are_read_or_refused(
+        kind in any::<u8>(),
+        body in proptest::collection::vec(any::<u8>(), 0..120),
+    ) {
+        let bytes = event(kind, 0, &body, true);
+        let mut framing = Framing::new();
+        if let Ok(raw) = framing.open(&bytes)
+            && let Ok(Event::Query(query)) = raw.parse()
+        {
+            let _ = query.text();
+        }
+        let _ = framing.open(&body);
+    }
+}
