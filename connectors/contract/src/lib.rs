@@ -21,7 +21,7 @@ mod sink;
 mod source;
 mod value;
 
-pub use batch::{Batch, BatchBuilder, Before, Cell, Change, Changes, Op, Row, Tx};
+pub use batch::{Batch, BatchBuilder, Before, Cell, Cells, Change, Changes, Op, Row, Tx};
 pub use check::{Finding, Report, Severity};
 pub use cursor::{Cursor, Lineage, TxId};
 pub use error::{ConnectorError, Definite, Transient};
