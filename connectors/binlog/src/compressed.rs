@@ -43,7 +43,7 @@ pub(crate) fn expand(bytes: &[u8], out: &mut Vec<u8>) -> Result<(), DecodeError>
         out.reserve((len - done).min(STEP) + 1);
         let taken = stream.total_in() as usize;
         let status = stream
-            .decompress_vec(&packed[taken..], out, FlushDecompress::Finish)
+            .decompress_vec(&packed[taken..], out, FlushDecompress::None)
             .map_err(|_| malformed("not zlib"))?;
         let now = out.len() - begin;
         if now > len {

@@ -10,6 +10,7 @@
 
 mod compressed;
 mod error;
+pub mod charset;
 pub mod event;
 mod fields;
 pub mod gtid;
