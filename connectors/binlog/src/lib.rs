@@ -8,11 +8,12 @@
 //! - [`gtid`] holds the positions of both servers, with all of their arithmetic.
 //! - [`event`] opens the frame of an event, verifies its checksum and reads its kind.
 
+pub mod charset;
 mod compressed;
 mod error;
-pub mod charset;
 pub mod event;
 mod fields;
 pub mod gtid;
+pub mod table_map;
 
 pub use error::DecodeError;

@@ -44,7 +44,11 @@ fn a_byte_that_is_no_character_stays_visible_and_different() {
         ("greek", b"\xff", "\u{FFFD}ff"),
         ("ucs2", b"\xd8\x00\x00", "\u{FFFD}d8\u{FFFD}00\u{FFFD}00"),
         ("utf16", b"\xde\x00\x00a", "\u{FFFD}de\u{FFFD}00a"),
-        ("utf32", b"\x00\x11\x00\x00a", "\u{FFFD}00\u{FFFD}11\u{FFFD}00\u{FFFD}00\u{FFFD}61"),
+        (
+            "utf32",
+            b"\x00\x11\x00\x00a",
+            "\u{FFFD}00\u{FFFD}11\u{FFFD}00\u{FFFD}00\u{FFFD}61",
+        ),
         ("gbk", b"a\xff", "a\u{FFFD}ff"),
         ("sjis", b"\x82", "\u{FFFD}82"),
     ] {
@@ -78,7 +82,10 @@ fn collations_of_both_servers_lead_to_their_character_sets() {
     }
     for id in [0, 17, 100, 125, 400, 1024, 1087, 4000] {
         // 1087 would be binary without padding, which does not exist; it is bytes either way.
-        assert!(matches!(Charset::of_collation(id), None | Some(Charset::Binary)), "{id}");
+        assert!(
+            matches!(Charset::of_collation(id), None | Some(Charset::Binary)),
+            "{id}"
+        );
     }
 }
 
