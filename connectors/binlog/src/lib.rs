@@ -14,6 +14,10 @@ mod error;
 pub mod event;
 mod fields;
 pub mod gtid;
+mod json;
+pub mod payload;
+pub mod rows;
 pub mod table_map;
+pub mod types;
 
 pub use error::DecodeError;

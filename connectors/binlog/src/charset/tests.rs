@@ -30,6 +30,17 @@ fn names_mean_what_the_server_means_by_them() {
         ("cp932", b"\x82\xa0\x87\x40", "あ①"),
         ("ujis", b"\xa4\xa2\x8e\xb1\x8f\xb0\xa1", "あｱ丂"),
         ("euckr", b"\xb0\xa1", "가"),
+        // Where the servers have other tables than the WHATWG.
+        ("sjis", b"\x82\xa0\x81\x60\x82\xa0\x81\x5f", "あ〜あ\\"),
+        ("cp932", b"\x81\x60", "～"),
+        (
+            "ujis",
+            b"\xa1\xc1\xa4\xa2\xf5\xa2\x8f\xf5\xa1a",
+            "〜あ\u{E001}\u{E3AC}a",
+        ),
+        ("eucjpms", b"\xa1\xc1\xf9\xa1", "～\u{E178}"),
+        ("gb2312", b"\xa1\xa4\xc4\xe3", "・你"),
+        ("big5", b"\xc6\xa6\xa7\x41\xa2\x47", "あ你£"),
     ] {
         assert_eq!(decoded(name, bytes), (text.to_owned(), 0), "{name}");
     }
