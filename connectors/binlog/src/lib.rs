@@ -10,6 +10,7 @@
 
 pub mod charset;
 mod compressed;
+pub mod ddl;
 mod error;
 pub mod event;
 mod fields;

@@ -139,6 +139,8 @@ pub struct MariadbGtid<'a> {
     pub gtid: mariadb::Gtid,
     /// `FL_*` of `Gtid_log_event`.
     flags: u8,
+    /// `FL_*_E1` of the same.
+    more_flags: u8,
     /// The XA transaction that is prepared here, or ended here.
     pub xid: Option<Xid<'a>>,
 }
@@ -150,6 +152,8 @@ impl<'a> MariadbGtid<'a> {
     const DDL: u8 = 0x20;
     const PREPARED_XA: u8 = 0x40;
     const COMPLETED_XA: u8 = 0x80;
+    const START_ALTER: u8 = 0x02;
+    const ROLLBACK_ALTER: u8 = 0x08;
 
     pub(super) fn parse(body: &'a [u8], server_id: u32) -> Result<Self, DecodeError> {
         let mut f = Fields::new("a GTID event", body);
@@ -158,9 +162,6 @@ impl<'a> MariadbGtid<'a> {
         let flags = f.u8()?;
         if flags & Self::GROUP_COMMIT_ID != 0 {
             f.u64()?;
-        } else {
-            // The fixed part has 19 bytes.
-            f.bytes(6)?;
         }
         let xid = if flags & (Self::PREPARED_XA | Self::COMPLETED_XA) != 0 {
             let format = f.u32()?;
@@ -169,6 +170,8 @@ impl<'a> MariadbGtid<'a> {
         } else {
             None
         };
+        // What is not used of the 19 bytes that a GTID event has at least is zero.
+        let more_flags = f.u8().unwrap_or(0);
         Ok(MariadbGtid {
             gtid: mariadb::Gtid {
                 domain,
@@ -176,6 +179,7 @@ impl<'a> MariadbGtid<'a> {
                 sequence,
             },
             flags,
+            more_flags,
             xid,
         })
     }
@@ -193,6 +197,17 @@ impl<'a> MariadbGtid<'a> {
     /// It is DDL.
     pub fn is_ddl(&self) -> bool {
         self.flags & Self::DDL != 0
+    }
+
+    /// The statement that follows announces an ALTER TABLE that may still fail
+    /// (`binlog_alter_two_phase`); another event, with the same statement, completes it.
+    pub fn is_begun_alter(&self) -> bool {
+        self.more_flags & Self::START_ALTER != 0
+    }
+
+    /// An ALTER TABLE that was announced has failed: the statement that follows was undone.
+    pub fn is_undone_alter(&self) -> bool {
+        self.more_flags & Self::ROLLBACK_ALTER != 0
     }
 
     /// The rows that follow belong to an XA transaction that is prepared, not committed.

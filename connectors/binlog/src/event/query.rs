@@ -41,8 +41,18 @@ pub struct Query<'a> {
     pub server_collation: Option<u16>,
     /// Microseconds of the second in the event's header.
     pub micros: Option<u32>,
+    updated: Updated<'a>,
     text: &'a [u8],
     is_compressed: bool,
+}
+
+/// Which databases the statement changes.
+#[derive(Clone, Copy, Debug)]
+enum Updated<'a> {
+    /// The server does not say, or they are too many.
+    Unknown,
+    /// Names with a zero byte behind each.
+    Named(&'a [u8]),
 }
 
 impl<'a> Query<'a> {
@@ -66,6 +76,7 @@ impl<'a> Query<'a> {
             client_collation: None,
             server_collation: None,
             micros: None,
+            updated: Updated::Unknown,
             text: f.rest(),
             is_compressed,
         };
@@ -107,8 +118,12 @@ impl<'a> Query<'a> {
                 12 => {
                     // 254 stands for more than are named.
                     let count = f.u8()?;
-                    for _ in 0..if count == 254 { 0 } else { count } {
-                        f.until_zero()?;
+                    if count != 254 {
+                        let mut names = f;
+                        for _ in 0..count {
+                            f.until_zero()?;
+                        }
+                        self.updated = Updated::Named(names.bytes(names.len() - f.len())?);
                     }
                 }
                 13 | 128 => self.micros = Some(f.u24()?),
@@ -117,6 +132,20 @@ impl<'a> Query<'a> {
             }
         }
         Ok(())
+    }
+
+    /// The databases that the statement changes, if the server says so. For a statement in
+    /// statement format these, and the default database, are what it may have touched.
+    pub fn updated_databases(&self) -> Option<impl Iterator<Item = &'a str> + use<'a>> {
+        match self.updated {
+            Updated::Unknown => None,
+            Updated::Named(names) => Some(
+                names
+                    .split(|b| *b == 0)
+                    .filter(|name| !name.is_empty())
+                    .filter_map(|name| std::str::from_utf8(name).ok()),
+            ),
+        }
     }
 
     /// The statement, in the client's character set.

@@ -464,13 +464,12 @@ fn pass(
         .and_then(|rest| rest.get(..present.count.div_ceil(8)))
         .ok_or(DecodeError::Truncated { what: WHAT })?;
     let mut at = at + nulls.len();
-    let mut nth = 0;
-    for i in (0..columns).filter(|i| present.has(*i)) {
+    let columns = (0..columns).filter(|i| present.has(*i));
+    for (nth, column) in columns.enumerate() {
         if !bit(nulls, nth) {
-            let (start, len) = extents(i).value(data, at)?;
+            let (start, len) = extents(column).value(data, at)?;
             at = start + len;
         }
-        nth += 1;
     }
     Ok(at)
 }

@@ -4,9 +4,15 @@
 
 use super::{KeyPart, MappedColumn, TableMap, TypeCode, WHAT};
 use crate::error::DecodeError;
+use crate::event::Flavour;
 use crate::fields::Fields;
 
-pub(super) fn read(map: &mut TableMap, mut f: Fields<'_>) -> Result<(), DecodeError> {
+pub(super) fn read(
+    map: &mut TableMap,
+    mut f: Fields<'_>,
+    flavour: Flavour,
+) -> Result<(), DecodeError> {
+    let is_character = |code: TypeCode| code.is_character(flavour);
     while !f.is_empty() {
         let field = f.u8()?;
         let value = f.lenenc_bytes()?;
@@ -16,8 +22,8 @@ pub(super) fn read(map: &mut TableMap, mut f: Fields<'_>) -> Result<(), DecodeEr
             1 => bits(columns, TypeCode::is_numeric, value.rest(), |c, bit| {
                 c.is_unsigned = Some(bit);
             })?,
-            2 => default_collation(columns, TypeCode::is_character, value)?,
-            3 => each(columns, TypeCode::is_character, |c| {
+            2 => default_collation(columns, is_character, value)?,
+            3 => each(columns, is_character, |c| {
                 c.collation = Some(collation(&mut value)?);
                 Ok(())
             })?,

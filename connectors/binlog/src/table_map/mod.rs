@@ -18,6 +18,7 @@ use std::sync::Arc;
 use hashbrown::HashMap;
 
 use crate::error::DecodeError;
+use crate::event::Flavour;
 use crate::fields::Fields;
 
 pub(crate) const WHAT: &str = "a TABLE_MAP event";
@@ -82,16 +83,17 @@ impl TypeCode {
         )
     }
 
-    fn is_character(self) -> bool {
-        matches!(
-            self,
-            TypeCode::STRING
-                | TypeCode::VAR_STRING
-                | TypeCode::VARCHAR
-                | TypeCode::BLOB
-                | TypeCode::BLOB_COMPRESSED
-                | TypeCode::VARCHAR_COMPRESSED
-        )
+    /// Whether the metadata about collations counts it. The servers differ in the types that
+    /// they build on BLOB (`is_character_type` of both).
+    fn is_character(self, flavour: Flavour) -> bool {
+        match self {
+            TypeCode::STRING | TypeCode::VAR_STRING | TypeCode::VARCHAR | TypeCode::BLOB => true,
+            TypeCode::BLOB_COMPRESSED | TypeCode::VARCHAR_COMPRESSED | TypeCode::GEOMETRY => {
+                flavour == Flavour::Mariadb
+            }
+            TypeCode::VECTOR => flavour == Flavour::Mysql,
+            _ => false,
+        }
     }
 
     fn is_enum_or_set(self) -> bool {
@@ -156,7 +158,7 @@ impl TableMap {
     ///
     /// # Errors
     /// When it is not one. Metadata of a later kind is left out.
-    pub fn parse(body: &[u8]) -> Result<TableMap, DecodeError> {
+    pub fn parse(body: &[u8], flavour: Flavour) -> Result<TableMap, DecodeError> {
         let mut f = Fields::new(WHAT, body);
         let id = TableId(f.u48()?);
         let _flags = f.u16()?;
@@ -198,7 +200,7 @@ impl TableMap {
             primary_key: None,
             json_columns,
         };
-        metadata::read(&mut map, f)?;
+        metadata::read(&mut map, f, flavour)?;
         Ok(map)
     }
 
@@ -280,16 +282,21 @@ struct Kept {
 }
 
 /// The last map of each table.
-#[derive(Default)]
 pub struct TableMaps {
+    flavour: Flavour,
     kept: HashMap<TableId, Kept>,
     statement: u64,
 }
 
 impl TableMaps {
-    /// None yet.
-    pub fn new() -> Self {
-        TableMaps::default()
+    /// None yet. The flavour is that of the server that wrote the log
+    /// ([`crate::event::FormatDescription::flavour`]).
+    pub fn new(flavour: Flavour) -> Self {
+        TableMaps {
+            flavour,
+            kept: HashMap::new(),
+            statement: 0,
+        }
     }
 
     /// Takes the body of a TABLE_MAP event in. The map is the same allocation as before
@@ -308,7 +315,7 @@ impl TableMaps {
             entry => {
                 let kept = Kept {
                     body: body.to_vec(),
-                    map: Arc::new(TableMap::parse(body)?),
+                    map: Arc::new(TableMap::parse(body, self.flavour)?),
                     statement: self.statement,
                 };
                 entry.insert(kept).into_mut()

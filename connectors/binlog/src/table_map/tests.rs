@@ -1,4 +1,4 @@
-#![allow(clippy::unwrap_used, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 use proptest::prelude::*;
 
 use super::*;
@@ -24,7 +24,7 @@ fn sample() -> Vec<u8> {
 
 #[test]
 fn a_full_map_describes_its_table() {
-    let map = TableMap::parse(&sample()).unwrap();
+    let map = TableMap::parse(&sample(), Flavour::Mysql).unwrap();
     assert_eq!(
         (map.id, map.database.as_str(), map.table.as_str()),
         (TableId(5), "hr", "people")
@@ -85,7 +85,7 @@ fn the_length_of_a_long_char_hides_in_its_type() {
 
 #[test]
 fn the_same_bytes_give_the_same_map_and_an_ended_statement_none() {
-    let mut maps = TableMaps::new();
+    let mut maps = TableMaps::new(Flavour::Mysql);
     let first = Arc::clone(maps.learn(&sample()).unwrap());
     maps.end_statement();
     assert!(maps.get(TableId(5)).is_none());
@@ -108,13 +108,13 @@ proptest! {
         let mut bytes = sample();
         let at = at.index(bytes.len());
         bytes[at] = byte;
-        let _ = TableMap::parse(&bytes);
+        let _ = TableMap::parse(&bytes, Flavour::Mariadb);
         bytes.truncate(cut.index(bytes.len()));
-        let _ = TableMap::parse(&bytes);
+        let _ = TableMap::parse(&bytes, Flavour::Mariadb);
     }
 
     #[test]
     fn any_bytes_are_read_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..100)) {
-        let _ = TableMap::parse(&bytes);
+        let _ = TableMap::parse(&bytes, Flavour::Mariadb);
     }
 }

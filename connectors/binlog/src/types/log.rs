@@ -348,7 +348,7 @@ pub(super) fn old_time(value: &[u8]) -> Result<Moment, DecodeError> {
 pub(super) fn old_datetime(value: &[u8]) -> Result<Moment, DecodeError> {
     let number = print::unsigned(value)?;
     let days = number / 1_000_000;
-    if days > 9999_12_31 {
+    if days > 99_991_231 {
         return Err(DecodeError::malformed("a DATETIME", "beyond the year 9999"));
     }
     Ok(Moment::Datetime {

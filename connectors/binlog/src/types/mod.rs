@@ -376,6 +376,10 @@ impl Form {
                 Ok(())
             }
             Form::DecimalText => {
+                let is_digits = |b: &u8| b.is_ascii_digit() || matches!(b, b'-' | b'.');
+                if !value.iter().all(is_digits) {
+                    return Err(DecodeError::malformed("a DECIMAL", "not in digits"));
+                }
                 let zeros = value.iter().take_while(|b| **b == b'0').count();
                 let is_needed = !value.get(zeros).is_some_and(u8::is_ascii_digit);
                 let skip = zeros - usize::from(zeros > 0 && is_needed);
