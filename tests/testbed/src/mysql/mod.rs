@@ -409,6 +409,12 @@ impl MySql {
             .arg("--bind-address=127.0.0.1")
             .arg(format!("--port={}", self.port))
             .arg(format!("--socket={}", self.socket.display()))
+            // A server that starts removes the temporary tables of all others that share
+            // the folder.
+            .arg(format!(
+                "--tmpdir={}",
+                self.socket.parent().unwrap_or(Path::new("/tmp")).display()
+            ))
             .arg(format!(
                 "--pid-file={}",
                 self.data.join("server.pid").display()
