@@ -264,6 +264,13 @@ const RULES: &[Rule] = &[
         Then::Definite("Set log_bin and server_id, and restart the server."),
     ),
     rule(
+        &[4052],
+        "",
+        "replica_clash",
+        "Another reader with the same id took the log over.",
+        Then::Transient,
+    ),
+    rule(
         LOG,
         "same server_uuid/server_id",
         "replica_clash",

@@ -7,7 +7,26 @@
 
 pub mod config;
 
+mod check;
+mod decode;
+mod discover;
 mod errors;
+mod keyset;
+mod lineage;
+mod page;
+mod position;
+mod query;
+mod replica;
+mod schema;
+mod script;
+mod server;
+mod source;
+mod status;
+mod stream;
+mod types;
+mod values;
+mod window;
 mod wire;
 
 pub use config::{BatchCaps, Flavour, MySqlConfig, ZeroDates};
+pub use source::MySqlSource;

@@ -144,8 +144,8 @@ impl Client {
         }
     }
 
-    /// Runs a query by the binary protocol, whose numbers are exact, and hands each row on
-    /// as it is: the payload behind its first byte. The callback sees the columns first.
+    /// Runs a query by the binary protocol, whose numbers are exact, and hands the payload
+    /// of each row on as it is, with the columns.
     ///
     /// # Errors
     /// As [`Client::rows`], and what the callback returns.
@@ -171,10 +171,7 @@ impl Client {
                 if ends(payload)? {
                     break;
                 }
-                match payload {
-                    [0, row @ ..] => each(&columns, row)?,
-                    _ => return Err(protocol_violation("a row of an unknown form").into()),
-                }
+                each(&columns, payload)?;
             }
             client.packets.restart();
             let mut payload = vec![command::STMT_CLOSE];

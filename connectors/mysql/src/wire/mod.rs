@@ -10,8 +10,7 @@ mod rows;
 mod socket;
 
 pub(crate) use client::{Client, DumpFrom};
-pub(crate) use fields::Fields;
-pub(crate) use handshake::server_error;
+pub(crate) use handshake::{flavour_of, server_error};
 pub(crate) use packets::{HEADER, MAX_PAYLOAD, MAX_WHOLE};
 pub(crate) use rows::{ColumnDef, Row};
-pub use socket::ByteStream;
+pub(crate) use socket::ByteStream;

@@ -13,7 +13,7 @@ use tokio::net::{TcpStream, UnixStream};
 use crate::config::MySqlConfig;
 
 /// Anything that carries bytes both ways.
-pub trait ByteStream: AsyncRead + AsyncWrite + Send + Sync + Unpin + 'static {}
+pub(crate) trait ByteStream: AsyncRead + AsyncWrite + Send + Sync + Unpin + 'static {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Sync + Unpin + 'static> ByteStream for T {}
 
