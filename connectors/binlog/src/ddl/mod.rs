@@ -138,6 +138,12 @@ pub enum Effect {
 
 /// Reads a statement of the log.
 pub fn read(text: &[u8], session: &Session<'_>) -> Statement {
+    // What stands before nearly every transaction.
+    match text {
+        b"BEGIN" => return Statement::Begin,
+        b"COMMIT" => return Statement::Commit,
+        _ => {}
+    }
     let mut utf8 = Vec::new();
     let text = match std::str::from_utf8(text) {
         Ok(text) if session.charset.is_utf8(text.as_bytes()) => text,

@@ -133,6 +133,84 @@ fn a_query_carries_what_decides_how_it_reads() {
     assert_eq!(&*query.text().unwrap(), b"drop table t");
 }
 
+fn unhex(digits: &str) -> Vec<u8> {
+    let digit = |at: usize| u8::from_str_radix(&digits[at..at + 2], 16).unwrap();
+    (0..digits.len()).step_by(2).map(digit).collect()
+}
+
+/// What dumps of MariaDB 10.11 and MySQL 9.7 sent.
+#[test]
+fn events_of_real_dumps_read() {
+    for bytes in [
+        "0000000004070000002c000000000000002000040000000000000062696e6c6f672e3030303030319aa81da2",
+        "0000000004080000002c000000000000002000040000000000000062696e6c6f672e3030303030312464116b",
+    ] {
+        let bytes = unhex(bytes);
+        let raw = Framing::new().open(&bytes).unwrap();
+        assert!(matches!(
+            raw.parse().unwrap(),
+            Event::Rotate(Rotate {
+                file: "binlog.000001",
+                position: 4
+            })
+        ));
+    }
+    for bytes in [
+        "000000001b08000000240000006e020000000062696e6c6f672e30303030303229f7eb85",
+        "0000000029080000002c0000006e0200000000010d62696e6c6f672e3030303030320203fc6e0200180d8da4",
+    ] {
+        let bytes = unhex(bytes);
+        let raw = Framing::new().open(&bytes).unwrap();
+        assert!(matches!(
+            raw.parse().unwrap(),
+            Event::Heartbeat(Heartbeat {
+                file: "binlog.000002",
+                position: 622
+            })
+        ));
+    }
+}
+
+#[test]
+fn the_servers_set_with_a_tag_reads_and_is_written_back_the_same() {
+    let bytes = unhex(
+        "74ea066b230800000075000000f40000008000010200000000000110fb7fc1e8d511f1abb702fc0000000100\
+         010000000000000001000000000000002a0000000000000010fb7fc1e8d511f1abb702fc0000000108626c75\
+         65010000000000000001000000000000000200000000000000974bee43",
+    );
+    let raw = Framing::new().open(&bytes).unwrap();
+    let Event::PreviousGtids(set) = raw.parse().unwrap() else {
+        panic!("another event");
+    };
+    assert_eq!(
+        set.to_string(),
+        "10fb7fc1-e8d5-11f1-abb7-02fc00000001:1-41:blue:1"
+    );
+    let mut again = Vec::new();
+    set.encode(&mut again);
+    assert_eq!(again, raw.body);
+}
+
+#[test]
+fn an_alter_in_two_phases_says_which_it_is() {
+    // `binlog_alter_two_phase = 1` of MariaDB 10.11: DDL, an announced ALTER, its end.
+    for (body, begun) in [
+        ("02000000000000000000000029000000000000", false),
+        ("03000000000000000000000029020000000000", true),
+        ("04000000000000000000000029040300000000000000", false),
+    ] {
+        let body = unhex(body);
+        let gtid = MariadbGtid::parse(&body, 7).unwrap();
+        assert!(gtid.is_ddl() && gtid.is_standalone());
+        assert_eq!(
+            (gtid.is_begun_alter(), gtid.is_undone_alter()),
+            (begun, false)
+        );
+    }
+    let body = unhex("05000000000000000000000029080300000000000000");
+    assert!(MariadbGtid::parse(&body, 7).unwrap().is_undone_alter());
+}
+
 proptest! {
     #[test]
     fn any_bytes_are_read_or_refused(
