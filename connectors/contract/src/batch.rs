@@ -204,7 +204,8 @@ pub struct Change<'a> {
 pub enum Before<'a> {
     /// The log carries nothing (insert, or an update that left the key alone).
     None,
-    /// Key columns only; every other cell is [`Cell::Missing`].
+    /// The key columns. Every other cell is [`Cell::Missing`], or what else the log happened
+    /// to carry; together they are not the whole row.
     Key(Row<'a>),
     /// The whole old row.
     Full(Row<'a>),
