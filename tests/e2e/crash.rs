@@ -17,8 +17,8 @@ const PEOPLE: u64 = 1_500;
 
 fn nothing_is_lost_or_doubled_when_the_daemon_is_killed_at_any_moment(kind: &SourceKind) {
     let seed = seed(7);
-    let topic = "killed";
-    let options = Options::pages_of(40).and(&sink(broker(), topic));
+    let topic = format!("killed-{}", kind.name);
+    let options = Options::pages_of(40).and(&sink(broker(), &topic));
     let world = World::new(kind, &options);
     world.db.sql(&hire_all(PEOPLE));
     let mut dice = Dice(seed);
@@ -50,7 +50,7 @@ fn nothing_is_lost_or_doubled_when_the_daemon_is_killed_at_any_moment(kind: &Sou
     world.assert_verified();
     daemon.stop();
     let wanted = expected(&world.db.people());
-    let events = read(broker(), topic);
+    let events = read(broker(), &topic);
     events.assert_whole();
     events.assert_once();
     assert_same(&events.fold(), &wanted);
