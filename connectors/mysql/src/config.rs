@@ -65,15 +65,13 @@ pub struct MySqlConfig {
     pub connect_timeout: Duration,
     /// For a single query.
     pub query_timeout: Duration,
-    /// How often the server says that an idle log is alive; after three of these without a
-    /// word the connection is given up.
+    /// How often the server says where an idle log stands. A server that says nothing for
+    /// three of these, and for half a minute, is given up.
     pub heartbeat: Duration,
     /// What a date becomes that no calendar has (`0000-00-00`, `2024-00-10`).
     pub zero_dates: ZeroDates,
     /// When a batch is handed over at the latest.
     pub caps: BatchCaps,
-    /// How often the server and the table are looked at while the log is read.
-    pub watch_interval: Duration,
 }
 
 impl MySqlConfig {
@@ -93,10 +91,9 @@ impl MySqlConfig {
             server_id: None,
             connect_timeout: Duration::from_secs(10),
             query_timeout: Duration::from_secs(60),
-            heartbeat: Duration::from_secs(10),
+            heartbeat: Duration::from_secs(1),
             zero_dates: ZeroDates::default(),
             caps: BatchCaps::default(),
-            watch_interval: Duration::from_secs(15),
         }
     }
 

@@ -312,58 +312,44 @@ pub(crate) async fn logs(client: &mut Client) -> Result<Vec<LogFile>, ConnectorE
         .collect()
 }
 
-/// Whether the file of a place is another one of the same name.
+/// Whether the log of this server was begun anew since it was at a place: it ends before,
+/// or the place's file is another one of the same name.
 async fn begun_anew(
     client: &mut Client,
     config: &MySqlConfig,
     place: &Place,
 ) -> Result<Found, ConnectorError> {
     let logs = logs(client).await?;
-    let Some(log) = logs.iter().find(|log| log.name == place.file) else {
-        return Ok(None);
-    };
-    let is_cut = log.size_bytes < place.position;
-    let is_other = !is_cut
-        && place.created != 0
-        && replica::created(config, &place.file)
+    let is_other = match (logs.iter().find(|log| log.name == place.file), logs.last()) {
+        (Some(log), _) if log.size_bytes < place.position => true,
+        (Some(_), _) if place.created == 0 => false,
+        (Some(_), _) => replica::created(config, &place.file)
             .await?
-            .is_some_and(|created| created != place.created);
-    Ok((is_cut || is_other).then(|| {
+            .is_some_and(|created| created != place.created),
+        (None, Some(last)) => last.name.len() == place.file.len() && last.name < place.file,
+        (None, None) => false,
+    };
+    Ok(is_other.then(|| {
         (
             GapReason::Restored,
             format!(
-                "The file {} of the log is another one than the one that was read: the log was \
-                 reset, or the server restored to an earlier point.",
-                place.file
+                "The log no longer has the stored position {place}, or another one in its place: \
+                 it was reset, or the server restored to an earlier point."
             ),
         )
     }))
 }
 
-/// Whether a place is still in the log of this server.
+/// Whether the file of a place is still there.
 async fn files(client: &mut Client, place: &Place) -> Result<Found, ConnectorError> {
     let logs = logs(client).await?;
-    Ok(
-        match (logs.iter().any(|log| log.name == place.file), logs.last()) {
-            (true, _) => None,
-            (false, Some(last))
-                if last.name.len() == place.file.len() && last.name < place.file =>
-            {
-                Some((
-                    GapReason::Restored,
-                    format!(
-                        "The log ends with {}, before the stored position {place}: it was reset, or \
-                     the server restored to an earlier point.",
-                        last.name
-                    ),
-                ))
-            }
-            (false, _) => Some((
-                GapReason::PositionLost,
-                format!("The server no longer has the file {}.", place.file),
-            )),
-        },
-    )
+    let is_there = logs.iter().any(|log| log.name == place.file);
+    Ok((!is_there).then(|| {
+        (
+            GapReason::PositionLost,
+            format!("The server no longer has the file {}.", place.file),
+        )
+    }))
 }
 
 /// The beginning of a set, for a sentence.

@@ -122,6 +122,11 @@ pub(crate) fn gtid_tx_id(gtid: &mysql::Gtid) -> TxId {
     TxId(bytes)
 }
 
+/// Whether an id is that of a place: those of GTIDs are longer.
+pub(crate) fn is_place(tx: &TxId) -> bool {
+    tx.0.len() == 16
+}
+
 /// Takes an id back.
 pub(crate) fn gtid_of(tx: &TxId) -> Option<mysql::Gtid> {
     let (uuid, rest) = tx.0.split_first_chunk::<16>()?;

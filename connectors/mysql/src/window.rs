@@ -17,7 +17,7 @@
 use rollcall_binlog::gtid::mysql::GtidSet;
 use rollcall_contract::{Cursor, TxId, Window};
 
-use crate::position::{Gtids, Place, Position, gtid_of};
+use crate::position::{Gtids, Place, Position, gtid_of, is_place};
 
 /// The window of one page.
 #[derive(Clone, Debug)]
@@ -42,16 +42,26 @@ pub(crate) enum PageWindow {
 
 impl Window for PageWindow {
     fn may_be_newer(&self, tx: &TxId) -> bool {
+        if tx.0.is_empty() {
+            return true;
+        }
         match self {
-            PageWindow::Gtids { low, .. } => gtid_of(tx).is_none_or(|gtid| !low.contains(gtid)),
+            // An id of the other kind was stored before positions were of this kind. That
+            // change was a gap, and what lies before a gap every page has seen.
+            PageWindow::Gtids { low, .. } => {
+                !is_place(tx) && gtid_of(tx).is_none_or(|gtid| !low.contains(gtid))
+            }
             PageWindow::Places {
                 low,
                 sees_other_servers,
                 ..
-            } => match low.as_ref().and_then(|low| low.covers_tx(tx)) {
-                Some(is_seen) => !is_seen,
-                None => !sees_other_servers,
-            },
+            } => {
+                is_place(tx)
+                    && match low.as_ref().and_then(|low| low.covers_tx(tx)) {
+                        Some(is_seen) => !is_seen,
+                        None => !sees_other_servers,
+                    }
+            }
         }
     }
 
@@ -100,6 +110,8 @@ mod tests {
             [false, true, false, true, true]
         );
         assert!(window.may_be_newer(&TxId::default()));
+        let of_before = Place::new("s", "binlog.000003", 4).tx_id();
+        assert!(!window.may_be_newer(&of_before));
         assert!(!window.is_closed_by(&cursor(Gtids::MySql(set("1-12")), None)));
         assert!(window.is_closed_by(&cursor(Gtids::MySql(set("1-20")), None)));
         assert!(!window.is_closed_by(&Cursor::new(&[], "?")));

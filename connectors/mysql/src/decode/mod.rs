@@ -19,31 +19,31 @@
 //! brought meanwhile stands aside, and the events inside take its place in the buffer; so
 //! there is one way to read an event, and a batch may end between any two of them.
 
+mod control;
 mod layout;
 mod parked;
+mod rows;
 mod statement;
 mod transaction;
 
-use std::collections::VecDeque;
-use std::ops::Range;
-use std::sync::Arc;
+#[cfg(test)]
+mod tests;
 
-use rollcall_binlog::DecodeError;
+use std::collections::VecDeque;
+
 use rollcall_binlog::event::{self, Framing, Header, Kind, RawEvent};
 use rollcall_binlog::payload::{Payload, PayloadEvents};
-use rollcall_binlog::rows::{RowReader, RowsEvent};
-use rollcall_binlog::table_map::{TableMap, TableMaps};
+use rollcall_binlog::table_map::TableMaps;
 use rollcall_contract::{Batch, BatchBuilder, ConnectorError, Cursor, Gap, GapReason, StreamItem};
 
 use crate::config::{BatchCaps, ZeroDates};
 use crate::errors::protocol_violation;
-use crate::position::{Gtids, Inside, Place, Point, Position, TxName};
+use crate::position::{Gtids, Inside, Place, Point, Position};
 use crate::schema::Table;
 use crate::server::LogMode;
-use crate::values;
 use crate::wire::{HEADER, MAX_PAYLOAD, MAX_WHOLE, server_error};
 use layout::{Followed, Layout};
-use parked::{Found, Parking};
+use parked::Parking;
 use transaction::OpenTx;
 
 /// Room made for a read of the socket.
@@ -462,388 +462,6 @@ impl Decoder {
         }
     }
 
-    /// Where an event begins in the log. The server may have left others out before it.
-    fn begin_of(&self, header: &Header) -> Option<Place> {
-        let mut begins = self.here.clone()?;
-        begins.position = begins.position.checked_sub(u64::from(header.size))?;
-        Some(begins)
-    }
-
-    /// An event that holds no rows.
-    fn control(&mut self, header: &Header, event: event::Event<'_>) -> Result<(), ConnectorError> {
-        use event::Event as E;
-        let begins = self.begin_of(header);
-        match event {
-            E::Gtid(gtid) | E::AnonymousGtid(gtid) => {
-                let name = match (gtid.gtid, self.mode) {
-                    (Some(gtid), LogMode::MySqlGtid) => TxName::MySql(gtid),
-                    (None, LogMode::MySqlGtid) => {
-                        return Err(ConnectorError::definite(
-                            "gtid_mode",
-                            "The log has a transaction without GTID although gtid_mode is ON.",
-                            "Set gtid_mode = ON on every server of the group, and \
-                             enforce_gtid_consistency.",
-                        ));
-                    }
-                    _ => self.unnamed(begins.as_ref())?,
-                };
-                let commit_us = gtid
-                    .commit_us
-                    .and_then(|us| i64::try_from(us).ok())
-                    .unwrap_or(i64::from(header.timestamp) * 1_000_000);
-                self.begin_transaction(name, begins, commit_us);
-            }
-            E::MariadbGtid(gtid) => {
-                let name = TxName::MariaDb(gtid.gtid);
-                let commit_us = i64::from(header.timestamp) * 1_000_000;
-                self.begin_transaction(name, begins, commit_us);
-                let is_xa = gtid.is_prepared_xa();
-                if let Some(tx) = &mut self.tx {
-                    tx.is_standalone = gtid.is_standalone();
-                    tx.is_begun = !gtid.is_standalone();
-                    tx.is_xa = is_xa;
-                }
-                if is_xa {
-                    self.parking.begin();
-                }
-            }
-            E::Query(query) => {
-                self.statement(header, &query, begins)?;
-            }
-            E::Xid(_) => self.end_transaction(),
-            E::XaPrepare(prepare) => {
-                if prepare.is_one_phase {
-                    let found = self.parking.take_open();
-                    if let Some(tx) = &mut self.tx {
-                        tx.is_xa = false;
-                    }
-                    self.replay(found);
-                } else {
-                    self.prepare(prepare.xid.to_string().into_bytes());
-                }
-            }
-            E::Rotate(rotate) => {
-                self.here = Some(Place::new(&self.identity, rotate.file, rotate.position));
-                self.maps.end_statement();
-                self.idle(false);
-            }
-            E::Heartbeat(heartbeat) => {
-                // The short form carries 32 bits; a smaller number than before has lost some.
-                let place = Place::new(&self.identity, heartbeat.file, heartbeat.position);
-                if self.tx.is_none()
-                    && self
-                        .here
-                        .as_ref()
-                        .is_none_or(|here| place.covers(here) == Some(true))
-                {
-                    self.here = Some(place);
-                    self.idle(true);
-                }
-            }
-            E::FormatDescription(_) => {
-                self.maps.end_statement();
-                if let Some(here) = &mut self.here {
-                    here.created = header.timestamp;
-                }
-                self.idle(false);
-            }
-            E::Incident(_) => {
-                self.gap(
-                    GapReason::NotInLog,
-                    "The server reports an incident: it could not write all changes to its log."
-                        .to_owned(),
-                );
-                self.end_transaction();
-            }
-            E::LoadData => self.gap(
-                GapReason::NotInLog,
-                "The log has a LOAD DATA as a statement; the rows that it brought are not in it."
-                    .to_owned(),
-            ),
-            E::PreviousGtids(_) | E::MariadbGtidList(_) | E::Nothing => self.idle(false),
-            E::Unknown { kind, is_ignorable } => {
-                if !is_ignorable {
-                    return Err(ConnectorError::definite(
-                        "unknown_event",
-                        format!(
-                            "The log has an event of type {kind} at {}, which this version of \
-                             Rollcall does not know and may not leave out.",
-                            self.cursor().text()
-                        ),
-                        "Upgrade Rollcall, or report this with the server's version.",
-                    ));
-                }
-            }
-            E::TableMap | E::Rows | E::TransactionPayload => {
-                return Err(protocol_violation("an event inside of another one"));
-            }
-        }
-        Ok(())
-    }
-
-    /// The name of a transaction that has no GTID: where it begins.
-    fn unnamed(&self, begins: Option<&Place>) -> Result<TxName, ConnectorError> {
-        begins
-            .cloned()
-            .map(TxName::Place)
-            .ok_or_else(|| protocol_violation("a transaction before the name of the file"))
-    }
-
-    fn begin_transaction(&mut self, name: TxName, begins: Option<Place>, commit_us: i64) {
-        // Groups that hold nothing to be ended by (a change of members) end here.
-        if self.tx.is_some() {
-            self.end_transaction();
-        }
-        let mut tx = OpenTx::new(name, begins, self.here.as_ref());
-        tx.commit_us = commit_us;
-        tx.is_known = self.known.covers(&tx.name, tx.begins.as_ref());
-        if !tx.is_known
-            && let Some(inside) = &self.position.inside
-        {
-            if inside.tx == tx.name {
-                tx.skip_below = inside.changes;
-            } else if follows(&tx.name, &inside.tx) {
-                self.half_is_missing();
-            }
-        }
-        self.tx = Some(tx);
-    }
-
-    /// The transaction in whose middle we were did not come again.
-    fn half_is_missing(&mut self) {
-        let Some(inside) = self.position.inside.take() else {
-            return;
-        };
-        self.gap(
-            GapReason::PositionLost,
-            format!(
-                "The transaction {} was handed over in part, and the server did not send it \
-                 again; its other changes are unknown.",
-                inside.tx
-            ),
-        );
-    }
-
-    /// The open transaction is taken in.
-    fn end_transaction(&mut self) {
-        let Some(tx) = self.tx.take() else {
-            return;
-        };
-        if self
-            .position
-            .inside
-            .as_ref()
-            .is_some_and(|inside| inside.tx == tx.name)
-        {
-            self.position.inside = None;
-        }
-        if tx.is_known {
-            if let Some(again) = &mut self.again {
-                again.add(&tx.name);
-            }
-            return;
-        }
-        self.again = None;
-        self.position.whole.gtids.add(&tx.name);
-        self.position.whole.place.clone_from(&self.here);
-        self.has_moved = true;
-    }
-
-    /// Outside of a transaction, everything before this place has been sent. On another
-    /// server than before that is certain only at the log's end (`is_end`): what was taken
-    /// in already is left out without a word.
-    fn idle(&mut self, is_end: bool) {
-        if self.tx.is_some() || self.position.inside.is_some() {
-            return;
-        }
-        let Some(here) = &self.here else {
-            return;
-        };
-        let is_ahead = match &self.position.whole.place {
-            Some(place) => here.covers(place).unwrap_or(is_end),
-            None => is_end,
-        };
-        if is_ahead && self.position.whole.place.as_ref() != Some(here) {
-            self.position.whole.place = Some(here.clone());
-            self.has_moved = true;
-        }
-    }
-
-    /// The rows of the open transaction are put by until its XA name is heard again.
-    fn prepare(&mut self, xid: Vec<u8>) {
-        let Some(tx) = &self.tx else {
-            return;
-        };
-        let before = Point {
-            gtids: self
-                .again
-                .as_ref()
-                .unwrap_or(&self.position.whole.gtids)
-                .clone(),
-            place: tx
-                .begins
-                .clone()
-                .or_else(|| self.position.whole.place.clone()),
-        };
-        self.parking.prepare(xid, tx.name.clone(), before);
-        self.end_transaction();
-    }
-
-    /// An XA transaction commits in the open one.
-    fn replay(&mut self, found: Found) {
-        match found {
-            Found::Events(events) if !events.is_empty() => {
-                self.enter(Within::Parked(events.into_iter()));
-            }
-            Found::Events(_) => self.end_transaction(),
-            Found::Unknown => {
-                if self.tx.as_ref().is_some_and(|tx| !tx.is_known) {
-                    self.gap(
-                        GapReason::NotInLog,
-                        "An XA transaction committed whose rows are not known here: it was \
-                         prepared before the log was read, or was too large to be kept."
-                            .to_owned(),
-                    );
-                }
-                self.end_transaction();
-            }
-        }
-    }
-
-    fn table_map(&mut self, header: &Header, body: Range<usize>) -> Result<(), ConnectorError> {
-        let bytes = &self.builder.parts().0[body.clone()];
-        let map = self.maps.learn(bytes)?;
-        if !self.followed.is(map) {
-            return Ok(());
-        }
-        let map = Arc::clone(map);
-        if self.tx.as_ref().is_some_and(|tx| tx.is_xa) {
-            self.put_by(header, body);
-            return Ok(());
-        }
-        if self.layout.as_ref().is_some_and(|l| l.is_of(&map)) || self.is_left_out() {
-            return Ok(());
-        }
-        let change = self.followed.take_on(&map)?;
-        if let Some(schema) = change.schema {
-            self.flush();
-            self.items.push_back(StreamItem::SchemaChanged(schema));
-        }
-        if let Some(detail) = change.rewritten {
-            self.gap(GapReason::SchemaChanged, detail);
-        }
-        self.table_index = None;
-        self.layout = Some(change.layout);
-        Ok(())
-    }
-
-    /// A rows event whose body lies at this range of the buffer.
-    fn rows(&mut self, header: &Header, body: Range<usize>) -> Result<(), ConnectorError> {
-        let raw = RawEvent {
-            header: *header,
-            body: &self.builder.parts().0[body.clone()],
-        };
-        let event = RowsEvent::parse(&raw)?;
-        let is_empty = event.is_empty(raw.body);
-        let map = match self.maps.get(event.table) {
-            Some(map) if self.followed.is(map) => Some(Arc::clone(map)),
-            Some(_) => None,
-            None if is_empty => None,
-            None => {
-                return Err(protocol_violation("rows of a table that was not described"));
-            }
-        };
-        if event.ends_statement() {
-            self.maps.end_statement();
-        }
-        let Some(map) = map else {
-            return Ok(());
-        };
-        let Some(tx) = &self.tx else {
-            return Err(protocol_violation("rows outside of a transaction"));
-        };
-        if tx.is_xa {
-            self.put_by(header, body);
-            return Ok(());
-        }
-        if tx.is_known {
-            return Ok(());
-        }
-        // Rows that are expanded are appended to the buffer: nothing may lie behind them.
-        let aside = header.is_compressed.then(|| {
-            let data = self.builder.data();
-            data.split_off(self.parsed.min(data.len()))
-        });
-        self.take_rows(&event, &map, body)?;
-        if let Some(aside) = aside {
-            let data = self.builder.data();
-            self.parsed = data.len();
-            data.extend_from_slice(&aside);
-        }
-        Ok(())
-    }
-
-    fn take_rows(
-        &mut self,
-        event: &RowsEvent,
-        map: &Arc<TableMap>,
-        body: Range<usize>,
-    ) -> Result<(), ConnectorError> {
-        let (Some(tx), Some(layout)) = (&mut self.tx, &self.layout) else {
-            return Ok(());
-        };
-        if !layout.is_of(map) {
-            return Err(protocol_violation("rows of a table that was not described"));
-        }
-        let schema = &layout.schema;
-        let unreadable = |column: Option<usize>, error: &DecodeError| {
-            let column = column.and_then(|i| schema.columns.get(i));
-            values::unreadable_value(column.map(|c| c.name.as_str()), error)
-        };
-        let builder = &mut self.builder;
-        let mut reader =
-            RowReader::new(event, &layout.rows, builder, body).map_err(|e| unreadable(None, &e))?;
-        while tx.changes < tx.skip_below {
-            if !reader
-                .skip(builder)
-                .map_err(|e| unreadable(e.column, &e.error))?
-            {
-                return Ok(());
-            }
-            tx.changes += 1;
-        }
-        let table = *self
-            .table_index
-            .get_or_insert_with(|| builder.table(schema));
-        if !tx.is_announced {
-            builder.tx(tx.announce());
-        }
-        while reader
-            .read(builder, table, tx.changes, &mut self.followed.reading)
-            .map_err(|e| unreadable(e.column, &e.error))?
-            .is_some()
-        {
-            tx.changes += 1;
-        }
-        Ok(())
-    }
-
-    /// Whether changes of the open transaction were all taken in before.
-    fn is_left_out(&self) -> bool {
-        self.tx.as_ref().is_some_and(|tx| tx.is_known)
-    }
-
-    /// Puts an event by, without its checksum.
-    fn put_by(&mut self, header: &Header, body: Range<usize>) {
-        let mut event = self.builder.data()[body.start - Header::LEN..body.end].to_vec();
-        if header.size as usize != event.len() {
-            // The size is told at byte 9.
-            let size = (event.len() as u32).to_le_bytes();
-            event[9..13].copy_from_slice(&size);
-        }
-        self.parking.add(&event);
-    }
-
     fn gap(&mut self, reason: GapReason, detail: String) {
         self.flush();
         let here = self.now().to_string();
@@ -863,17 +481,5 @@ impl Decoder {
             let batch = self.take_batch();
             self.items.push_back(StreamItem::Batch(batch));
         }
-    }
-}
-
-/// Whether the log has gone past a transaction, of which it has just sent another one. In a
-/// set of GTIDs there is no order.
-fn follows(now: &TxName, awaited: &TxName) -> bool {
-    match (now, awaited) {
-        (TxName::MariaDb(now), TxName::MariaDb(awaited)) => {
-            now.domain == awaited.domain && now.sequence > awaited.sequence
-        }
-        (TxName::Place(now), TxName::Place(awaited)) => now.covers(awaited).unwrap_or(true),
-        _ => false,
     }
 }

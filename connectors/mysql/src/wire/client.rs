@@ -42,6 +42,10 @@ pub(crate) enum DumpFrom {
     },
 }
 
+/// Takes the payload of one row, with the columns of the result.
+pub(crate) type EachRow<'a> =
+    dyn FnMut(&[ColumnDef], &[u8]) -> Result<(), ConnectorError> + Send + 'a;
+
 /// A session.
 pub(crate) struct Client {
     packets: Packets,
@@ -152,7 +156,7 @@ impl Client {
     pub(crate) async fn select(
         &mut self,
         sql: &str,
-        each: &mut (dyn FnMut(&[ColumnDef], &[u8]) -> Result<(), ConnectorError> + Send),
+        each: &mut EachRow<'_>,
     ) -> Result<(), MySqlError> {
         self.within(async |client| {
             let statement = client.prepare(sql).await?;

@@ -13,5 +13,6 @@ mod checks;
 mod connecting;
 mod gaps;
 mod pages;
+mod scan_and_log;
 mod stream;
 mod xa;

@@ -415,6 +415,29 @@ async fn without_gtids_places_serve() {
 }
 
 #[tokio::test]
+async fn every_domain_has_its_own_position() {
+    let bed = Bed::alone(MySqlVersion::MariaDb10, &[]);
+    let insert = |domain: u32, id: u32| {
+        bed.sql(&format!(
+            "SET gtid_domain_id = {domain}; INSERT INTO people (id) VALUES ({id})"
+        ));
+    };
+    let stored = bed.begin(1).await.close().await;
+    insert(7, 2);
+    insert(0, 3);
+    let mut reader = Reader::open(&bed.source(), Some(stored)).await;
+    assert_eq!(reader.reasons(), []);
+    reader.until_key("3").await;
+    let stored = reader.close().await;
+    insert(9, 4);
+    insert(7, 5);
+    let mut reader = Reader::open(&bed.source(), Some(stored)).await;
+    assert_eq!(reader.reasons(), []);
+    reader.until_key("5").await;
+    assert_eq!(reader.keys(), ["4", "5"]);
+}
+
+#[tokio::test]
 async fn tagged_transactions_are_transactions() {
     let bed = Bed::new(MySqlVersion::MySql9, "stream_tags");
     let mut reader = bed.begin(1).await;
