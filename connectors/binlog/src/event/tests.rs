@@ -192,6 +192,23 @@ fn the_servers_set_with_a_tag_reads_and_is_written_back_the_same() {
 }
 
 #[test]
+fn an_incident_and_an_xa_name_read() {
+    let raw = event(26, 0, b"\x01\x00\x04lost", false);
+    let Event::Incident(incident) = Framing::new().open(&raw).unwrap().parse().unwrap() else {
+        panic!("another event");
+    };
+    assert_eq!((incident.number, incident.message), (1, &b"lost"[..]));
+    let raw = event(38, 0, b"\x01\x05\0\0\0\x02\0\0\0\x01\0\0\0xab", false);
+    let Event::XaPrepare(xa) = Framing::new().open(&raw).unwrap().parse().unwrap() else {
+        panic!("another event");
+    };
+    assert!(xa.is_one_phase);
+    assert_eq!(xa.xid.to_string(), "X'7861',X'62',5");
+    let long = event(38, 0, b"\x01\x05\0\0\0\xff\xff\xff\xff\x01\0\0\0xab", false);
+    assert!(Framing::new().open(&long).unwrap().parse().is_err());
+}
+
+#[test]
 fn an_alter_in_two_phases_says_which_it_is() {
     // `binlog_alter_two_phase = 1` of MariaDB 10.11: DDL, an announced ALTER, its end.
     for (body, begun) in [

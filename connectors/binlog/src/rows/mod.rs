@@ -202,6 +202,7 @@ impl<'l> RowReader<'l> {
             .present(bytes)?
             .map(|bits| Present::new(bits, columns));
         let rows = event.rows(builder, body)?;
+        crate::types::is_addressable(rows.end)?;
         Ok(RowReader {
             layout,
             op: event.op(),

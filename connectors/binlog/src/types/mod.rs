@@ -297,6 +297,18 @@ pub(crate) const TOO_LONG: DecodeError = DecodeError::Unsupported {
     why: "its canonical text does not fit into one batch",
 };
 
+/// More than any value takes whose text is not as long as its bytes: a SET of 64 members
+/// with every character escaped.
+const SHORT_TEXT: usize = 1 << 20;
+
+/// The batch's buffer is addressed with 31 bits.
+pub(crate) fn is_addressable(end: usize) -> Result<(), DecodeError> {
+    if end >= 1 << 31 {
+        return Err(TOO_LONG);
+    }
+    Ok(())
+}
+
 fn fits(cells: &Cells<'_>, needed: usize) -> Result<(), DecodeError> {
     if needed > cells.room() {
         return Err(TOO_LONG);
@@ -327,6 +339,7 @@ impl Form {
                 }
                 text(*charset, value, cells, reading)
             }
+            _ if cells.room() < SHORT_TEXT => Err(TOO_LONG),
             Form::Signed => {
                 cells.bytes(itoa::Buffer::new().format(print::signed(value)?).as_bytes());
                 Ok(())

@@ -206,8 +206,9 @@ impl ResultRows {
         packet: Range<usize>,
         reading: &mut Reading,
     ) -> Result<(), (Option<usize>, DecodeError)> {
-        let (data, mut cells) = builder.parts();
         let end = packet.end;
+        super::is_addressable(end).map_err(|e| (None, e))?;
+        let (data, mut cells) = builder.parts();
         let mut f = Fields::new(WHAT, data.get(packet).unwrap_or_default());
         let nulls = (|| {
             if f.u8()? != 0 {
