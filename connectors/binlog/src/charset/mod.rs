@@ -7,7 +7,7 @@
 //!
 //! Names mean what the server means by them: its `latin1` is Windows code page 1252 with
 //! the five holes filled, its `gbk` and `sjis` have their own rows. The single-byte tables
-//! are the server's ([`tables`]).
+//! are the server's (`tables`).
 //!
 //! A byte that is no character becomes U+FFFD and its two hexadecimal digits: visible, and
 //! different for different bytes, so that two keys do not become one.

@@ -2,10 +2,9 @@
 //!
 //! A value comes in two encodings: in the log as the storage layer packs it, in the result
 //! of a prepared statement as the client protocol packs it. Each column of either gets one
-//! [`Form`] when its table is described, and a form turns the bytes of one value into the
-//! contract's canonical text. Both families of forms end in the same printers ([`print`],
-//! [`crate::charset`], [`crate::json`]), so equal values are equal bytes wherever they were
-//! read.
+//! form when its table is described, and a form turns the bytes of one value into the
+//! contract's canonical text. Both families of forms end in the same printers,
+//! so equal values are equal bytes wherever they were read.
 //!
 //! Choices where the contract leaves one: fractions of a second lose trailing zeros (as
 //! PostgreSQL prints them), so a change of precision alone changes no value. `BIT(1)` is a
