@@ -320,13 +320,16 @@ async fn begun_anew(
     place: &Place,
 ) -> Result<Found, ConnectorError> {
     let logs = logs(client).await?;
-    let is_other = match (logs.iter().find(|log| log.name == place.file), logs.last()) {
+    let is_other = match (
+        logs.iter().find(|log| *log.name == *place.file),
+        logs.last(),
+    ) {
         (Some(log), _) if log.size_bytes < place.position => true,
         (Some(_), _) if place.created == 0 => false,
         (Some(_), _) => replica::created(config, &place.file)
             .await?
             .is_some_and(|created| created != place.created),
-        (None, Some(last)) => last.name.len() == place.file.len() && last.name < place.file,
+        (None, Some(last)) => last.name.len() == place.file.len() && *last.name < *place.file,
         (None, None) => false,
     };
     Ok(is_other.then(|| {
@@ -343,7 +346,7 @@ async fn begun_anew(
 /// Whether the file of a place is still there.
 async fn files(client: &mut Client, place: &Place) -> Result<Found, ConnectorError> {
     let logs = logs(client).await?;
-    let is_there = logs.iter().any(|log| log.name == place.file);
+    let is_there = logs.iter().any(|log| *log.name == *place.file);
     Ok((!is_there).then(|| {
         (
             GapReason::PositionLost,

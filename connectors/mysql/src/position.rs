@@ -15,6 +15,7 @@
 //! way is recognised by the position and left out.
 
 use std::fmt;
+use std::sync::Arc;
 
 use rollcall_binlog::gtid::mariadb::{self, GtidState};
 use rollcall_binlog::gtid::mysql::{self, GtidSet};
@@ -32,7 +33,7 @@ pub(crate) struct ServerTag(pub(crate) u32);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Place {
     pub(crate) server: ServerTag,
-    pub(crate) file: String,
+    pub(crate) file: Arc<str>,
     /// Bytes from the file's beginning.
     pub(crate) position: u64,
     /// When the file was begun, seconds since the Unix epoch; 0 when that is not known.
@@ -54,7 +55,7 @@ impl Place {
             });
         Place {
             server: ServerTag((hash ^ (hash >> 32)) as u32),
-            file: file.to_owned(),
+            file: file.into(),
             position,
             created: 0,
         }
@@ -423,7 +424,7 @@ impl<'a> Reader<'a> {
             server: ServerTag(self.u32()?),
             position: self.array().map(u64::from_be_bytes)?,
             created: self.u32()?,
-            file: self.text()?.to_owned(),
+            file: self.text()?.into(),
         })
     }
 

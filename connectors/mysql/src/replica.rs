@@ -163,7 +163,7 @@ pub(crate) async fn ask(
                 )
             })?;
             DumpFrom::Place {
-                file: place.file.clone(),
+                file: place.file.to_string(),
                 position,
             }
         }

@@ -34,7 +34,7 @@ pub(crate) async fn look(
         && place.server == head.place.server
     {
         status.lag_bytes = bytes_between(&files, place, &head.place);
-        if files.len() > 1 && files.first().is_some_and(|f| f.name == place.file) {
+        if files.len() > 1 && files.first().is_some_and(|f| *f.name == *place.file) {
             status.warnings.push(format!(
                 "The file {} that is being read is the oldest that the server still has: when it \
                  is removed before it was read, the table is read again.",
@@ -47,8 +47,8 @@ pub(crate) async fn look(
 
 /// Bytes of the log between two places; none when the first one is gone.
 fn bytes_between(files: &[LogFile], from: &Place, to: &Place) -> Option<u64> {
-    let first = files.iter().position(|f| f.name == from.file)?;
-    let last = files.iter().position(|f| f.name == to.file)?;
+    let first = files.iter().position(|f| *f.name == *from.file)?;
+    let last = files.iter().position(|f| *f.name == *to.file)?;
     let before_last: u64 = files.get(first..last)?.iter().map(|f| f.size_bytes).sum();
     Some((before_last + to.position).saturating_sub(from.position))
 }

@@ -82,10 +82,13 @@ impl Decoder {
             }
             E::Heartbeat(heartbeat) => {
                 // The short form carries 32 bits; a smaller number than before has lost some.
-                let mut place = Place::new(&self.identity, heartbeat.file, heartbeat.position);
-                if let Some(here) = self.here.as_ref().filter(|h| h.file == place.file) {
-                    place.created = here.created;
-                }
+                let place = match &self.here {
+                    Some(here) if *here.file == *heartbeat.file => Place {
+                        position: heartbeat.position,
+                        ..here.clone()
+                    },
+                    _ => Place::new(&self.identity, heartbeat.file, heartbeat.position),
+                };
                 if self.tx.is_none()
                     && self
                         .here

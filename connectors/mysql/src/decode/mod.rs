@@ -27,7 +27,7 @@ mod statement;
 mod transaction;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::collections::VecDeque;
 

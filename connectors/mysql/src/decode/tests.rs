@@ -36,13 +36,13 @@ fn packet(event: &[u8]) -> Vec<u8> {
 }
 
 /// A log as the server sends it, with places as they would be.
-struct Log {
-    bytes: Vec<u8>,
+pub(crate) struct Log {
+    pub(crate) bytes: Vec<u8>,
     at: u32,
 }
 
 impl Log {
-    fn new() -> Log {
+    pub(crate) fn new() -> Log {
         let mut rotate = 4u64.to_le_bytes().to_vec();
         rotate.extend(b"binlog.000001");
         let mut log = Log {
@@ -103,7 +103,7 @@ impl Log {
         self.add(30, &rows)
     }
 
-    fn transaction(&mut self, number: u64, ids: &[i32]) -> &mut Log {
+    pub(crate) fn transaction(&mut self, number: u64, ids: &[i32]) -> &mut Log {
         self.gtid(number).query("BEGIN").rows(ids).add(16, &[0; 8])
     }
 }
@@ -135,7 +135,7 @@ fn table() -> Table {
     }
 }
 
-fn set(text: &str) -> Gtids {
+pub(crate) fn set(text: &str) -> Gtids {
     let uuid = "07070707-0707-0707-0707-070707070707";
     Gtids::MySql(match text {
         "" => "".parse().unwrap(),
@@ -143,11 +143,11 @@ fn set(text: &str) -> Gtids {
     })
 }
 
-fn at(gtids: Gtids) -> Position {
+pub(crate) fn at(gtids: Gtids) -> Position {
     Position::at(Point { gtids, place: None })
 }
 
-fn decoder(start: Position, mode: LogMode) -> Decoder {
+pub(crate) fn decoder(start: Position, mode: LogMode) -> Decoder {
     Decoder::new(DecoderOptions {
         start,
         mode,

@@ -187,3 +187,6 @@ impl Acknowledge for MySqlAcknowledge {
         self.shared.hurry();
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -11,6 +11,7 @@
 mod bed;
 mod checks;
 mod connecting;
+mod faults;
 mod gaps;
 mod pages;
 mod scan_and_log;
