@@ -131,6 +131,28 @@ fn a_query_carries_what_decides_how_it_reads() {
     assert_eq!(query.server_collation, Some(8));
     assert_eq!(query.micros, Some(1));
     assert_eq!(&*query.text().unwrap(), b"drop table t");
+    assert!(query.updated_databases().is_none());
+}
+
+#[test]
+fn a_statement_names_the_databases_that_it_changes_unless_they_are_too_many() {
+    for (status, expected) in [
+        (
+            &b"\x0c\x02hr\0pay\0\x0d\x07\0\0"[..],
+            Some(vec!["hr", "pay"]),
+        ),
+        (b"\x0c\xfe\x0d\x07\0\0", None),
+        (b"\x0d\x07\0\0", None),
+    ] {
+        let mut body = vec![1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+        body.extend((status.len() as u16).to_le_bytes());
+        body.extend(status);
+        body.extend(b"\0insert into t values (1)");
+        let query = Query::parse(&body, false).unwrap();
+        let found = query.updated_databases().map(Iterator::collect::<Vec<_>>);
+        assert_eq!(found, expected);
+        assert_eq!((query.database, query.micros), ("", Some(7)));
+    }
 }
 
 fn unhex(digits: &str) -> Vec<u8> {
