@@ -15,6 +15,7 @@ mod bounds;
 mod company;
 mod crash;
 mod delivery;
+mod first;
 mod fold;
 mod gaps;
 mod health;

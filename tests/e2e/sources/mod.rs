@@ -39,6 +39,8 @@ pub(crate) struct Setup<'a> {
 pub(crate) trait Server: Send + Sync {
     /// The lines of `[source.<name>]` that say where it is, without the table.
     fn connection(&self) -> String;
+    /// The address for `rollcall discover`, and the variable of the password.
+    fn url(&self) -> (String, &'static str);
     /// A line of `[source.<name>]` for a second daemon on the same server.
     fn second_reader(&self) -> &'static str;
     /// The table's name in the configuration.

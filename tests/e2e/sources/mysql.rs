@@ -64,6 +64,14 @@ fn start(version: MySqlVersion, setup: &Setup<'_>) -> Arc<dyn Server> {
     Arc::new(server)
 }
 
+/// As the configuration and URLs call it.
+fn name(server: &MySql) -> &'static str {
+    match server.version().is_mariadb() {
+        true => "mariadb",
+        false => "mysql",
+    }
+}
+
 /// What it takes to read the log. MariaDB calls the second right by its own name.
 fn log_rights(version: MySqlVersion) -> &'static str {
     match version.is_mariadb() {
@@ -74,14 +82,16 @@ fn log_rights(version: MySqlVersion) -> &'static str {
 
 impl Server for MySql {
     fn connection(&self) -> String {
-        let kind = match self.version().is_mariadb() {
-            true => "mariadb",
-            false => "mysql",
-        };
         format!(
-            "type = \"{kind}\"\nhost = \"127.0.0.1\"\nport = {}\nuser = \"rollcall\"",
+            "type = \"{}\"\nhost = \"127.0.0.1\"\nport = {}\nuser = \"rollcall\"",
+            name(self),
             self.port()
         )
+    }
+
+    fn url(&self) -> (String, &'static str) {
+        let url = format!("{}://rollcall@127.0.0.1:{}/hr", name(self), self.port());
+        (url, "MYSQL_PWD")
     }
 
     fn second_reader(&self) -> &'static str {

@@ -87,6 +87,11 @@ impl Server for Postgres {
         )
     }
 
+    fn url(&self) -> (String, &'static str) {
+        let url = format!("postgres://rollcall@127.0.0.1:{}/hr", self.port());
+        (url, "PGPASSWORD")
+    }
+
     fn second_reader(&self) -> &'static str {
         "slot = \"another\""
     }
