@@ -25,6 +25,21 @@ pub(crate) async fn look(
         }),
         ..SourceStatus::default()
     };
+    // What was right when the log was opened can be changed under it.
+    if !matches!(server.setting("binlog_format"), "ROW" | "") {
+        status.warnings.push(format!(
+            "binlog_format is {} now: what new sessions change is not in the log as rows, and \
+             each such change costs reading the table again.",
+            server.setting("binlog_format")
+        ));
+    }
+    if server.setting("binlog_row_metadata") != "FULL" {
+        status.warnings.push(
+            "The log does not name its columns (binlog_row_metadata): an ALTER TABLE that moves \
+             them stops the source."
+                .to_owned(),
+        );
+    }
     let Some(point) = durable else {
         return Ok(status);
     };

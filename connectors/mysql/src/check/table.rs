@@ -112,6 +112,18 @@ pub(super) async fn table(
             ),
         ),
     }
+    let image = found.server.setting("binlog_row_image").to_owned();
+    if !matches!(image.as_str(), "FULL" | "") && !matches!(table.key_index.as_str(), "PRIMARY" | "")
+    {
+        found.error(
+            "binlog_row_image",
+            format!(
+                "binlog_row_image is {image}: an old row carries the primary key of {name} and \
+                 not the columns of `key`, so a deleted record cannot be told."
+            ),
+            "Set binlog_row_image = FULL, or use the primary key.",
+        );
+    }
     if table.kind != RelationKind::View && !table.is_transactional() {
         found.note(
             "engine",

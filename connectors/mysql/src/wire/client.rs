@@ -87,8 +87,12 @@ impl Client {
         };
         // One form of every value, whatever the server's defaults are; and no quotes of
         // ours are read in another way.
+        // And no waiting on the server for a lock after we have given up.
         client
-            .run("SET NAMES utf8mb4, time_zone = '+00:00', sql_mode = ''")
+            .run(&format!(
+                "SET NAMES utf8mb4, time_zone = '+00:00', sql_mode = '', lock_wait_timeout = {}",
+                config.query_timeout.as_secs().max(1)
+            ))
             .await?;
         Ok(client)
     }

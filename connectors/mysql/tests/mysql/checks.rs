@@ -169,6 +169,20 @@ async fn numbers_out_of_order_are_warned_of() {
 }
 
 #[tokio::test]
+async fn a_key_that_old_rows_do_not_carry_is_refused() {
+    let bed = Bed::alone(MySqlVersion::MariaDb10, &[("binlog_row_image", "MINIMAL")]);
+    bed.sql("ALTER TABLE people ADD COLUMN no INT NOT NULL UNIQUE");
+    let mut config = bed.config();
+    config.key = Some(vec!["no".to_owned()]);
+    let report = MySqlSource::new(config).check().await;
+    let found = report
+        .findings
+        .iter()
+        .find(|f| f.code == "binlog_row_image" && f.severity == Severity::Error);
+    assert!(found.is_some(), "{report:#?}");
+}
+
+#[tokio::test]
 async fn a_configured_key_needs_its_index() {
     let bed = Bed::on(
         shared(MySqlVersion::MariaDb10),

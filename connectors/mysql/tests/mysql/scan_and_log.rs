@@ -303,7 +303,49 @@ with_both!(
     every_type_reads_the_same_from_the_log_and_from_a_page,
     every_type_reads_the_same_without_metadata,
     dates_that_no_calendar_has_follow_the_choice,
+    columns_of_every_kind_are_in_both,
 );
+
+async fn columns_of_every_kind_are_in_both(version: MySqlVersion) {
+    let functional = match version.is_mariadb() {
+        true => "",
+        false => ", INDEX ((a + 3))",
+    };
+    let bed = Bed::on(
+        crate::bed::shared(version),
+        "value_kinds",
+        &format!(
+            "CREATE TABLE people (id INT PRIMARY KEY, a INT, v INT AS (a + 1) VIRTUAL,
+               s VARCHAR(20) AS (CONCAT('s', a)) STORED, h INT INVISIBLE DEFAULT 5,
+               `Weird ``Näme.` TEXT, z INT{functional});"
+        ),
+    );
+    let source = bed.source();
+    let schema = source.schema().await.unwrap();
+    let names: Vec<&str> = schema.columns.iter().map(|c| c.name.as_str()).collect();
+    assert_eq!(names, ["id", "a", "v", "s", "h", "Weird `Näme.", "z"]);
+    let mut opened = source.open(None).await.unwrap();
+    bed.sql(
+        "INSERT INTO people (id, a, `Weird ``Näme.`, z) VALUES (1, 7, 'w', 9);
+         ALTER TABLE people ADD INDEX (z), ADD COLUMN n INT AFTER id;
+         UPDATE people SET a = 8",
+    );
+    let mut logged = std::collections::BTreeMap::new();
+    let mut changes = 0;
+    while changes < 2 {
+        let item = tokio::time::timeout(PATIENCE, opened.stream.next()).await;
+        if let StreamItem::Batch(batch) = item.unwrap().unwrap() {
+            changes += batch.len();
+            logged.extend(cells(&batch));
+        }
+    }
+    let page = &pages(&source, 10, usize::MAX).await[0];
+    assert_eq!(logged, cells(&page.rows));
+    let row: Vec<Option<&str>> = logged["1"].iter().map(Option::as_deref).collect();
+    let expected = ["8", "9", "s8", "5", "w", "9"].map(Some);
+    assert_eq!(row[..2], [Some("1"), None]);
+    assert_eq!(row[2..], expected);
+}
 
 fn bed(version: MySqlVersion, settings: &[(&str, &str)], tables: &str) -> Bed {
     let mut builder = MySql::builder()
