@@ -9,13 +9,13 @@ INSTALL := tests/testbed/install
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: cargo ## the whole way on a private PostgreSQL; KAFKA=1 adds a real Apache Kafka
-	@$(INSTALL) build postgres $(if $(filter-out 0,$(KAFKA)),kafka)
+demo: cargo ## the whole way; SOURCE=postgres|mysql|mariadb, KAFKA=1 adds a real Apache Kafka
+	@$(INSTALL) build $(or $(SOURCE),postgres) $(if $(filter-out 0,$(KAFKA)),kafka)
 	cargo build --release -p rollcall -p rollcall-demo --bin rollcall --bin rollcall-demo
-	@KAFKA=$(filter-out 0,$(KAFKA)) $${CARGO_TARGET_DIR:-target}/release/rollcall-demo
+	@SOURCE=$(SOURCE) KAFKA=$(filter-out 0,$(KAFKA)) $${CARGO_TARGET_DIR:-target}/release/rollcall-demo
 
 test: cargo ## every test, against real servers
-	@$(INSTALL) build postgres postgres18 kafka
+	@$(INSTALL) build postgres postgres18 kafka mysql mariadb mariadb11
 	cargo test --workspace --doc --no-fail-fast
 	cargo test --workspace --lib --bins --tests --no-fail-fast
 
@@ -40,7 +40,7 @@ fmt: cargo ## formats the sources
 	cargo fmt --all
 
 testbed: ## installs all servers and tools that tests, demo and benches use
-	@$(INSTALL) build postgres postgres18 kafka
+	@$(INSTALL) build postgres postgres18 kafka mysql mariadb mariadb11
 	@echo "testbed: everything is in place"
 
 cargo:

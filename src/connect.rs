@@ -6,56 +6,126 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use rollcall_contract::{Report, Sink, Source};
+use rollcall_contract::{Report, Sink, Source, TableName};
 use rollcall_core::attribute::AttrType;
 use rollcall_core::mapped::Strength;
 use rollcall_core::mapping::{ConstValue, MappingSpec, OnNull, RuleKind, RuleSpec};
+use rollcall_mysql::{MySqlConfig, MySqlSource};
 use rollcall_postgres::PostgresSource;
-use rollcall_postgres::config::{BatchCaps, PostgresConfig};
+use rollcall_postgres::config::PostgresConfig;
 use rollcall_transport::{TlsMode, TlsSettings};
 use secrecy::ExposeSecret;
 
 use crate::config::{
-    self, AttributeType, Config, Destination, SinkConfig, SourceConfig, SourceConnection,
+    self, AttributeType, Config, Destination, ServerConfig, SinkConfig, SourceConfig, SourceKind,
+    SourceType,
 };
 use crate::delivery::ndjson::{self, NdjsonSink, Target};
 
-/// The connector of a source.
-pub fn source(config: &SourceConfig) -> Arc<dyn Source> {
-    match &config.connection {
-        SourceConnection::Postgres(postgres) => {
+/// The connector of a source. The organization's name is part of what it calls itself at
+/// the server.
+pub fn source(organization: &str, config: &SourceConfig) -> Arc<dyn Source> {
+    match &config.kind {
+        SourceKind::Postgres(postgres) => {
             Arc::new(PostgresSource::new(postgres_config(config, postgres)))
+        }
+        SourceKind::MySql(mysql) => {
+            Arc::new(MySqlSource::new(mysql_config(organization, config, mysql)))
         }
     }
 }
 
 fn postgres_config(source: &SourceConfig, postgres: &config::PostgresConfig) -> PostgresConfig {
-    let host = match &postgres.host {
-        config::Host::Tcp(name) => name.clone(),
-        config::Host::Socket(path) => path.display().to_string(),
-    };
+    let server = &source.server;
     let mut out = PostgresConfig::new(
-        &host,
+        &server.host.to_string(),
         &postgres.database,
-        &postgres.user,
-        postgres.table.clone(),
+        &server.user,
+        source.table.clone(),
     );
-    out.port = postgres.port;
-    out.password.clone_from(&postgres.password);
-    out.tls = postgres_tls(&postgres.tls);
+    out.port = server.port;
+    out.password.clone_from(&server.password);
+    out.tls = tls_settings(&server.tls);
     out.slot.clone_from(&postgres.slot);
     out.publication.clone_from(&postgres.publication);
-    out.key.clone_from(&postgres.key);
+    out.key.clone_from(&source.key);
     out.application_name = format!("rollcall/{}", source.name);
     out.connect_timeout = source.connect_timeout;
-    out.caps = BatchCaps {
+    out.caps = rollcall_postgres::config::BatchCaps {
         changes: source.batch.rows,
-        bytes: usize::try_from(source.batch.size_bytes).unwrap_or(usize::MAX),
+        bytes: batch_bytes(source),
     };
     out
 }
 
-fn postgres_tls(tls: &config::TlsConfig) -> TlsSettings {
+fn mysql_config(
+    organization: &str,
+    source: &SourceConfig,
+    mysql: &config::MySqlConfig,
+) -> MySqlConfig {
+    let server = &source.server;
+    let flavour = mysql_flavour(mysql.flavour);
+    let mut out = MySqlConfig::new(
+        flavour,
+        &server.host.to_string(),
+        &server.user,
+        source.table.clone(),
+    );
+    out.port = server.port;
+    out.password.clone_from(&server.password);
+    out.tls = tls_settings(&server.tls);
+    out.key.clone_from(&source.key);
+    out.name = format!("{organization}/{}", source.name);
+    out.server_id = mysql.server_id;
+    out.connect_timeout = source.connect_timeout;
+    out.zero_dates = match mysql.zero_dates {
+        config::ZeroDates::Null => rollcall_mysql::ZeroDates::Null,
+        config::ZeroDates::Text => rollcall_mysql::ZeroDates::Text,
+    };
+    out.caps = rollcall_mysql::BatchCaps {
+        changes: source.batch.rows,
+        bytes: batch_bytes(source),
+    };
+    out
+}
+
+fn mysql_flavour(flavour: config::Flavour) -> rollcall_mysql::Flavour {
+    match flavour {
+        config::Flavour::MySql => rollcall_mysql::Flavour::MySql,
+        config::Flavour::MariaDb => rollcall_mysql::Flavour::MariaDb,
+    }
+}
+
+fn batch_bytes(source: &SourceConfig) -> usize {
+    usize::try_from(source.batch.size_bytes).unwrap_or(usize::MAX)
+}
+
+/// A connector that follows no table: for looking around on a server.
+pub fn server(kind: SourceType, server: &ServerConfig, database: Option<&str>) -> Arc<dyn Source> {
+    let host = server.host.to_string();
+    match kind {
+        SourceType::Postgres => {
+            let none = TableName::new("public", "");
+            let database = database.unwrap_or(&server.user);
+            let mut out = PostgresConfig::new(&host, database, &server.user, none);
+            out.port = server.port;
+            out.password.clone_from(&server.password);
+            out.tls = tls_settings(&server.tls);
+            Arc::new(PostgresSource::new(out))
+        }
+        SourceType::MySql(flavour) => {
+            let none = TableName::new(database.unwrap_or_default(), "");
+            let flavour = mysql_flavour(flavour);
+            let mut out = MySqlConfig::new(flavour, &host, &server.user, none);
+            out.port = server.port;
+            out.password.clone_from(&server.password);
+            out.tls = tls_settings(&server.tls);
+            Arc::new(MySqlSource::new(out))
+        }
+    }
+}
+
+fn tls_settings(tls: &config::TlsConfig) -> TlsSettings {
     let config::TlsConfig::Enable { verify, client } = tls else {
         return TlsSettings::new(TlsMode::Disable);
     };

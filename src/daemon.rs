@@ -365,7 +365,7 @@ impl Prepared {
             drivers.push(Driver {
                 id,
                 name: source.name.clone(),
-                source: connect::source(source),
+                source: connect::source(&config.organization, source),
                 engine: engine.clone(),
                 live: Arc::clone(&live),
                 mapping: Arc::new(MappingSpec {

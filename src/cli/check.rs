@@ -123,7 +123,7 @@ fn print(config: &Config, checked: &[Checked]) -> Result<(), Failure> {
 
 /// The connector's report, and whether the mapping fits the table.
 async fn check_source(config: &Config, source: &SourceConfig) -> Report {
-    let connector = connect::source(source);
+    let connector = connect::source(&config.organization, source);
     let mut report = connector.check().await;
     let Ok(schema) = connector.schema().await else {
         return report;

@@ -78,10 +78,10 @@ pub fn run(args: &ConfigArgs, json: bool, out: &mut dyn Write) -> Result<(), Con
             writeln!(out)?;
         }
         writeln!(out, "{}", key.pattern)?;
-        let only = key
-            .only
-            .map(|kind| format!(", only with type = \"{kind}\""))
-            .unwrap_or_default();
+        let only = match key.only {
+            [] => String::new(),
+            _ => format!(", only with {}", key.only_in_words()),
+        };
         let presence = match key.presence {
             Presence::Required => ", required".to_owned(),
             Presence::Optional => String::new(),
@@ -111,7 +111,7 @@ fn as_json(key: &Key) -> Value {
         "required": key.presence == Presence::Required,
         "default": default,
         "default_depends": depends,
-        "only_type": key.only,
+        "only_types": key.only,
         "meaning": key.meaning,
         "example": key.example,
     })
@@ -146,8 +146,8 @@ mod tests {
     #[test]
     fn one_key_is_explained_in_four_lines() {
         assert_eq!(
-            output(&["--explain", "source.hr.port"], false).unwrap(),
-            "source.*.port\n    integer 1–65535, default 5432, only with type = \"postgres\"\n    The server's port.\n    example: 5432\n"
+            output(&["--explain", "source.hr.server_id"], false).unwrap(),
+            "source.*.server_id\n    integer 1–4294967295, default: made from the names of organization and source, only with type = \"mysql\" or \"mariadb\"\n    The id under which Rollcall reads the log as a replica. No other replica of the server may have it.\n    example: 4711\n"
         );
     }
 

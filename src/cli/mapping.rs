@@ -61,7 +61,7 @@ pub(super) fn run(cli: &Cli, args: &Args) -> Result<Exit, Failure> {
         toml::from_str(&text).map_err(|e| wrong(e.to_string()))?
     };
     let attributes = super::check::declared_attributes(&config);
-    let connector = connect::source(source);
+    let connector = connect::source(&config.organization, source);
     let schema = super::runtime()?.block_on(connector.schema())?;
     let mapper = sync::mapper::compile(
         &connect::mapping_spec(source),

@@ -38,7 +38,7 @@ pub(super) fn run(cli: &Cli, args: &Args) -> Result<Exit, Failure> {
     let source = super::verify::one_source(&config, args.source.as_deref())?;
     let attributes = super::check::declared_attributes(&config);
     let spec = connect::mapping_spec(source);
-    let connector = connect::source(source);
+    let connector = connect::source(&config.organization, source);
     let page = super::runtime()?.block_on(async {
         let schema = connector.schema().await?;
         let mapper = sync::mapper::compile(&spec, &[(1, (*schema).clone())], &attributes)?;

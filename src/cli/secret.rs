@@ -394,7 +394,7 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
-    use crate::config::{Config, SourceConnection};
+    use crate::config::Config;
 
     const FILE: &str = "organization = \"acme\"\n\n[source.hr]\ntype = \"postgres\"\nhost = \"localhost\"\ndatabase = \"hr\"\nuser = \"rollcall\"\npassword = \"in plain text\" # of the role\ntable = \"public.employees\"\nmap = { email = \"emp_email\" }\n";
 
@@ -443,8 +443,7 @@ mod tests {
             let text = std::fs::read_to_string(self.file()).unwrap();
             let config = Config::parse(&self.file(), &text, &self.environment).unwrap();
             let source = config.source("hr").unwrap();
-            let SourceConnection::Postgres(postgres) = &source.connection;
-            let password = postgres.password.as_ref().unwrap();
+            let password = source.server.password.as_ref().unwrap();
             password.expose_secret().to_owned()
         }
     }

@@ -90,7 +90,7 @@ pub(super) fn run(cli: &Cli, args: &Args) -> Result<Exit, Failure> {
     let config = cli.load()?;
     let source = one_source(&config, args.source.as_deref())?;
     let readers = Readers::open_readonly(&config.store.path)?;
-    let proof = super::runtime()?.block_on(prove(source, &readers, args))?;
+    let proof = super::runtime()?.block_on(prove(&config.organization, source, &readers, args))?;
     if cli.json {
         output::json(&proof)?;
     } else {
@@ -151,14 +151,19 @@ enum Verdict {
     Differs(Drift),
 }
 
-async fn prove(source: &SourceConfig, readers: &Readers, args: &Args) -> Result<Proof, Failure> {
+async fn prove(
+    organization: &str,
+    source: &SourceConfig,
+    readers: &Readers,
+    args: &Args,
+) -> Result<Proof, Failure> {
     let Some(row) = readers.source(&source.name)? else {
         return Err(Failure::new(
             Exit::NotFound,
             format!("the store knows nothing of {:?} yet", source.name),
         ));
     };
-    let connector = connect::source(source);
+    let connector = connect::source(organization, source);
     let attributes = Attributes::new(readers.custom_attributes()?);
     let schema = connector.schema().await?;
     let mapper = sync::mapper::compile(

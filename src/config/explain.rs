@@ -147,10 +147,10 @@ pub fn markdown() -> String {
 
 fn row(key: &Key) -> String {
     let name = key.leaf();
-    let only = key
-        .only
-        .map(|kind| format!(" Only `type = \"{kind}\"`."))
-        .unwrap_or_default();
+    let only = match key.only {
+        [] => String::new(),
+        _ => format!(" Only `{}`.", key.only_in_words()),
+    };
     let presence = match key.presence {
         Presence::Default(text) => format!("`{text}`"),
         Presence::Optional => String::new(),

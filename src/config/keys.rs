@@ -65,15 +65,7 @@ impl Kind {
             Kind::Secret => {
                 "a reference: { sealed = \"…\" }, { env = \"…\" } or { file = \"…\" }".into()
             }
-            Kind::OneOf(words) => {
-                let quoted: Vec<String> = words.iter().map(|word| format!("\"{word}\"")).collect();
-                match quoted.split_last() {
-                    Some((last, rest)) if !rest.is_empty() => {
-                        format!("{} or {last}", rest.join(", "))
-                    }
-                    _ => quoted.concat(),
-                }
-            }
+            Kind::OneOf(words) => quoted_choice(words),
             Kind::Texts => "a list of texts, at least one, none twice".into(),
             Kind::Rule => "a column's name or a table with column, expr or constant".into(),
             Kind::Constant => "a text, number, boolean, date or list of texts".into(),
@@ -108,6 +100,15 @@ impl Kind {
     }
 }
 
+/// Words in quotes with "or" before the last.
+fn quoted_choice(words: &[&str]) -> String {
+    let quoted: Vec<String> = words.iter().map(|word| format!("\"{word}\"")).collect();
+    match quoted.split_last() {
+        Some((last, rest)) if !rest.is_empty() => format!("{} or {last}", rest.join(", ")),
+        _ => quoted.concat(),
+    }
+}
+
 /// Whether a key has to be there, and what counts when it is not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Presence {
@@ -134,14 +135,24 @@ pub struct Key {
     pub meaning: &'static str,
     /// A value as it would stand in the file.
     pub example: &'static str,
-    /// The `type` of source or sink that has this key; none when all have it.
-    pub only: Option<&'static str>,
+    /// The types of source or sink that have this key; empty when all have it.
+    pub only: &'static [&'static str],
 }
 
 impl Key {
     /// The table that it is in; empty for the top of the file.
     pub fn table(&self) -> &'static str {
         self.pattern.rsplit_once('.').map_or("", |(above, _)| above)
+    }
+
+    /// The types that have it, to come after "only".
+    pub fn only_in_words(&self) -> String {
+        format!("type = {}", quoted_choice(self.only))
+    }
+
+    /// Whether a source or sink of this type has it.
+    pub fn is_of(&self, kind: &str) -> bool {
+        self.only.is_empty() || self.only.contains(&kind)
     }
 
     /// The part behind the last dot.
@@ -167,9 +178,9 @@ pub(super) const ATTRIBUTE_RULE: &str =
 pub(super) const SLOT_RULE: &str = "1 to 63 of the characters a-z, 0-9 and _";
 /// The rule for tables.
 pub(super) const TABLE_RULE: &str =
-    "schema.table, either part in double quotes where PostgreSQL would want them";
+    "schema.table, either part in quotes where the server would want them";
 /// The rule for hosts.
-pub(super) const HOST_RULE: &str = "a host name, an IP address or the folder of a Unix socket";
+pub(super) const HOST_RULE: &str = "a host name, an IP address or the path of a Unix socket";
 /// The rule for log levels.
 pub(super) const LEVEL_RULE: &str =
     "a level (error, warn, info, debug, trace), or target=level pairs separated by commas";
@@ -191,7 +202,7 @@ const fn key(
         presence,
         meaning,
         example,
-        only: None,
+        only: &[],
     }
 }
 
@@ -203,7 +214,20 @@ const fn postgres(
     meaning: &'static str,
 ) -> Key {
     Key {
-        only: Some("postgres"),
+        only: &["postgres"],
+        ..key(pattern, kind, presence, example, meaning)
+    }
+}
+
+const fn mysql(
+    pattern: &'static str,
+    kind: Kind,
+    presence: Presence,
+    example: &'static str,
+    meaning: &'static str,
+) -> Key {
+    Key {
+        only: &["mysql", "mariadb"],
         ..key(pattern, kind, presence, example, meaning)
     }
 }
@@ -216,7 +240,7 @@ const fn kafka(
     meaning: &'static str,
 ) -> Key {
     Key {
-        only: Some("kafka"),
+        only: &["kafka"],
         ..key(pattern, kind, presence, example, meaning)
     }
 }
@@ -229,7 +253,7 @@ const fn ndjson(
     meaning: &'static str,
 ) -> Key {
     Key {
-        only: Some("ndjson"),
+        only: &["ndjson"],
         ..key(pattern, kind, presence, example, meaning)
     }
 }
@@ -287,25 +311,29 @@ pub const KEYS: &[Key] = &[
 
     key("source", Table, Required, "{ hr = { type = \"postgres\" } }", "The databases that are followed, by name."),
     key("source.*", Table, Optional, "{ type = \"postgres\" }", "One followed table. The name is part of events and stays the same for good."),
-    key("source.*.type", OneOf(&["postgres"]), Required, "\"postgres\"", "What kind of database it is."),
-    postgres("source.*.host", Name(HOST_RULE), Required, "\"db.example.com\"",
-        "The server. A path that begins with / is the folder of its Unix socket."),
-    postgres("source.*.port", Integer(1, 65535), Default("5432"), "5432", "The server's port."),
-    postgres("source.*.database", Text, Required, "\"hr\"", "The database."),
-    postgres("source.*.user", Text, Required, "\"rollcall\"", "The role; it needs LOGIN, REPLICATION and SELECT on the table."),
-    postgres("source.*.password", Secret, Optional, "{ env = \"HR_PASSWORD\" }",
+    key("source.*.type", OneOf(&["postgres", "mysql", "mariadb"]), Required, "\"postgres\"", "What kind of database it is."),
+    key("source.*.host", Name(HOST_RULE), Required, "\"db.example.com\"",
+        "The server. A path that begins with / is its Unix socket: the folder of it for PostgreSQL, the socket itself for MySQL and MariaDB."),
+    key("source.*.port", Integer(1, 65535), Depends("5432 for PostgreSQL, 3306 for MySQL and MariaDB"), "5432", "The server's port."),
+    postgres("source.*.database", Text, Required, "\"hr\"", "The database. MySQL and MariaDB have it in front of the table's name."),
+    key("source.*.user", Text, Required, "\"rollcall\"", "The role or account; it needs to read the table and the log. `rollcall check --script` prints the statements that grant it."),
+    key("source.*.password", Secret, Optional, "{ env = \"HR_PASSWORD\" }",
         "Its password. Without one, the server has to trust the socket or the client certificate."),
-    postgres("source.*.tls", Table, Optional, "{ mode = \"verify-full\", ca = \"/etc/rollcall/db-ca.pem\" }", "How the connection is protected."),
-    postgres("source.*.tls.mode", OneOf(&["disable", "require", "verify-ca", "verify-full"]),
+    key("source.*.tls", Table, Optional, "{ mode = \"verify-full\", ca = \"/etc/rollcall/db-ca.pem\" }", "How the connection is protected."),
+    key("source.*.tls.mode", OneOf(&["disable", "require", "verify-ca", "verify-full"]),
         Depends("\"verify-full\", or \"disable\" when the host is the loopback or a socket"), "\"verify-full\"",
         "disable: no TLS. require: TLS with any certificate. verify-ca: with one of the named authority. verify-full: and with the host's name."),
-    postgres("source.*.tls.ca", Path, Depends("the system's authorities"), "\"/etc/rollcall/db-ca.pem\"", "The certificates of the authorities to trust (PEM)."),
-    postgres("source.*.tls.cert", Path, Optional, "\"/etc/rollcall/client.pem\"", "A client certificate (PEM); needs key."),
-    postgres("source.*.tls.key", Path, Optional, "\"/etc/rollcall/client.key\"", "The client certificate's key (PEM); needs cert."),
-    postgres("source.*.table", Name(TABLE_RULE), Required, "\"public.employees\"", "The table to follow; of a partitioned table, the root."),
-    postgres("source.*.key", Texts, Depends("the table's primary key"), "[\"id\"]", "The columns that name a record."),
+    key("source.*.tls.ca", Path, Depends("the system's authorities"), "\"/etc/rollcall/db-ca.pem\"", "The certificates of the authorities to trust (PEM)."),
+    key("source.*.tls.cert", Path, Optional, "\"/etc/rollcall/client.pem\"", "A client certificate (PEM); needs key."),
+    key("source.*.tls.key", Path, Optional, "\"/etc/rollcall/client.key\"", "The client certificate's key (PEM); needs cert."),
+    key("source.*.table", Name(TABLE_RULE), Required, "\"public.employees\"", "The table to follow; of a partitioned table, the root. For MySQL and MariaDB it is database.table."),
+    key("source.*.key", Texts, Depends("the table's primary key"), "[\"id\"]", "The columns that name a record."),
     postgres("source.*.slot", Name(SLOT_RULE), Depends("\"rollcall_<source>\""), "\"rollcall_hr\"", "The replication slot. No other program may use it."),
     postgres("source.*.publication", Text, Default("\"rollcall\""), "\"rollcall\"", "The publication that has the table."),
+    mysql("source.*.server_id", Integer(1, 4_294_967_295), Depends("made from the names of organization and source"), "4711",
+        "The id under which Rollcall reads the log as a replica. No other replica of the server may have it."),
+    mysql("source.*.zero_dates", OneOf(&["null", "text"]), Default("\"null\""), "\"null\"",
+        "What a date becomes that no calendar has, such as 0000-00-00. null: no value. text: as the server prints it."),
     key("source.*.redact", Texts, Optional, "[\"ssn\"]", "Columns whose values are never stored. Expressions can still compute with them."),
     key("source.*.scope", Text, Optional, "\"status != 'contractor'\"",
         "A CEL expression over columns: only records for which it is true are users. One that leaves the scope is a leaver."),

@@ -16,8 +16,10 @@ mod mapping;
 mod reader;
 mod schema;
 mod secret;
+mod server;
 mod sink;
 mod source;
+mod table;
 mod tls;
 mod top;
 mod values;
@@ -35,14 +37,15 @@ pub use keys::{KEYS, Key, Kind, Presence};
 pub use mapping::{Constant, MappingConfig, OnNull, RuleConfig, RuleKind, ScopeConfig, Strength};
 pub use schema::json_schema;
 pub use secret::{Environment, ProcessEnvironment, VaultConfig};
+pub use server::{
+    Flavour, Host, MySqlConfig, PostgresConfig, ServerConfig, SourceKind, SourceType, ZeroDates,
+};
 pub use sink::{
     Delivery, Destination, KafkaConfig, NdjsonConfig, PasswordMechanism, PropertyValue, Sasl,
     SinkConfig,
 };
-pub use source::{
-    BatchConfig, ChangeStreamConfig, Host, LeaverAction, PostgresConfig, RescanConfig,
-    SourceConfig, SourceConnection,
-};
+pub use source::{BatchConfig, ChangeStreamConfig, LeaverAction, RescanConfig, SourceConfig};
+pub use table::Naming;
 pub use tls::{ClientCertificate, TlsConfig, Verification};
 
 use reader::{Document, Section};

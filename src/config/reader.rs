@@ -283,9 +283,9 @@ impl<'a> Section<'a> {
                 continue;
             }
             let pattern = child(&self.pattern, text);
-            let (found, fix) = match keys::find(&pattern).and_then(|key| key.only) {
-                Some(only) => (
-                    format!("a key that only type = \"{only}\" has"),
+            let (found, fix) = match keys::find(&pattern).filter(|key| !key.only.is_empty()) {
+                Some(key) => (
+                    format!("a key that only {} has", key.only_in_words()),
                     "remove it".to_owned(),
                 ),
                 None => (
@@ -356,7 +356,7 @@ const UNLISTED: Key = Key {
     presence: Presence::Optional,
     meaning: "",
     example: "\"\"",
-    only: None,
+    only: &[],
 };
 
 /// A value of the file, with its key.

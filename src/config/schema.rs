@@ -60,14 +60,14 @@ fn table(pattern: &str) -> Map<String, Value> {
         .collect();
     schema.insert("properties".into(), Value::Object(properties));
     schema.insert("additionalProperties".into(), false.into());
-    let required = |only: Option<&str>| -> Vec<&str> {
+    let required = |of: &dyn Fn(&Key) -> bool| -> Vec<&str> {
         children
             .iter()
-            .filter(|key| key.presence == Presence::Required && key.only == only)
+            .filter(|key| key.presence == Presence::Required && of(key))
             .map(|key| key.leaf())
             .collect()
     };
-    let always = required(None);
+    let always = required(&|key| key.only.is_empty());
     if !always.is_empty() {
         schema.insert("required".into(), json!(always));
     }
@@ -78,12 +78,12 @@ fn table(pattern: &str) -> Map<String, Value> {
             .map(|kind| {
                 let others: Map<String, Value> = children
                     .iter()
-                    .filter(|key| key.only.is_some_and(|only| only != *kind))
+                    .filter(|key| !key.is_of(kind))
                     .map(|key| (key.leaf().to_owned(), false.into()))
                     .collect();
                 json!({
                     "if": { "properties": { "type": { "const": kind } }, "required": ["type"] },
-                    "then": { "required": required(Some(kind)), "properties": others },
+                    "then": { "required": required(&|key| key.only.contains(kind)), "properties": others },
                 })
             })
             .collect();

@@ -10,7 +10,7 @@ use toml::de::{DeTable, DeValue};
 use super::error::Place;
 use super::reader::{Item, Section, child};
 use super::secret::{Context, secret};
-use super::source::is_loopback;
+use super::server::is_loopback;
 use super::tls::{TlsConfig, tls};
 use super::values;
 use crate::vault::Owner;

@@ -1,20 +1,17 @@
 //! One followed table: where it is, who its users are, what happens when one leaves.
 
-use std::net::IpAddr;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use rollcall_contract::TableName;
-use secrecy::SecretString;
 use toml::de::DeValue;
 
 use super::error::Place;
 use super::mapping::{self, MappingConfig, ScopeConfig};
 use super::reader::{Item, Section, child, suggest};
-use super::secret::{Context, secret};
-use super::tls::{TlsConfig, tls};
+use super::secret::Context;
+use super::server::{self, ServerConfig, SourceKind, SourceType};
+use super::table::Naming;
 use super::values;
-use crate::vault::Owner;
 
 /// One followed table.
 #[derive(Clone, Debug)]
@@ -23,8 +20,14 @@ pub struct SourceConfig {
     pub name: String,
     /// Where it stands.
     pub place: Place,
-    /// The database.
-    pub connection: SourceConnection,
+    /// The server, and who logs in there.
+    pub server: ServerConfig,
+    /// The table; of a partitioned one, the root.
+    pub table: TableName,
+    /// The columns that name a record; the table's primary key when none.
+    pub key: Option<Vec<String>>,
+    /// What only this kind of database has.
+    pub kind: SourceKind,
     /// Columns that are never stored.
     pub redact: Vec<String>,
     /// Columns to attributes.
@@ -46,57 +49,6 @@ pub struct SourceConfig {
     pub connect_timeout: Duration,
     /// The longest pause between two attempts.
     pub retry_max: Duration,
-}
-
-/// The database of a source.
-#[derive(Clone, Debug)]
-pub enum SourceConnection {
-    /// PostgreSQL.
-    Postgres(PostgresConfig),
-}
-
-/// A server's place.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Host {
-    /// A host name or IP address.
-    Tcp(String),
-    /// The folder of a Unix socket.
-    Socket(PathBuf),
-}
-
-impl Host {
-    /// Whether traffic to it stays on this machine.
-    pub fn is_local(&self) -> bool {
-        match self {
-            Host::Tcp(name) => is_loopback(name),
-            Host::Socket(_) => true,
-        }
-    }
-}
-
-/// A PostgreSQL server and table.
-#[derive(Clone, Debug)]
-pub struct PostgresConfig {
-    /// The server.
-    pub host: Host,
-    /// Its port.
-    pub port: u16,
-    /// The database.
-    pub database: String,
-    /// The role.
-    pub user: String,
-    /// The role's password.
-    pub password: Option<SecretString>,
-    /// How the connection is protected.
-    pub tls: TlsConfig,
-    /// The table; of a partitioned one, the root.
-    pub table: TableName,
-    /// The columns that name a record; the table's primary key when none.
-    pub key: Option<Vec<String>>,
-    /// The replication slot.
-    pub slot: String,
-    /// The publication.
-    pub publication: String,
 }
 
 /// What happens to a user whose record is gone.
@@ -141,24 +93,24 @@ pub struct BatchConfig {
     pub page_size_bytes: u64,
 }
 
-/// Whether a host name or address is this machine's own.
-pub(super) fn is_loopback(host: &str) -> bool {
-    let host = host.trim_start_matches('[').trim_end_matches(']');
-    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
-}
-
 pub(super) fn source(
     name: String,
     section: Section<'_>,
     context: &Context<'_>,
 ) -> Option<SourceConfig> {
     let place = section.place();
-    let kind = section.required("type", values::choice(&[("postgres", ())]));
-    if kind.is_none() {
+    let kind = section.required("type", values::choice(server::TYPES));
+    let Some(kind) = kind else {
         section.finish_of_any_type();
         return None;
-    }
-    let connection = postgres(&name, &section, context);
+    };
+    let login = server::server(&name, kind, &section, context);
+    let table = section.required("table", |item| table(item, kind.naming()));
+    let key = section.optional("key", values::texts);
+    let kind = match kind {
+        SourceType::Postgres => server::postgres(&name, &section).map(SourceKind::Postgres),
+        SourceType::MySql(flavour) => server::mysql(flavour, &section).map(SourceKind::MySql),
+    };
     let redact = section.optional("redact", values::texts);
     let scope = section.optional("scope", |item| {
         Some(ScopeConfig {
@@ -217,7 +169,10 @@ pub(super) fn source(
     Some(SourceConfig {
         name,
         place,
-        connection: SourceConnection::Postgres(connection?),
+        server: login?,
+        table: table?,
+        key: key?,
+        kind: kind?,
         redact: redact?.unwrap_or_default(),
         mapping: MappingConfig {
             scope: scope?,
@@ -234,117 +189,27 @@ pub(super) fn source(
     })
 }
 
-fn postgres(name: &str, section: &Section<'_>, context: &Context<'_>) -> Option<PostgresConfig> {
-    let host = section.required("host", host);
-    let port = section.required("port", values::integer::<u16>);
-    let database = section.required("database", plain_name);
-    let user = section.required("user", plain_name);
-    let password = section.optional("password", |item| {
-        secret(item, context, Owner::Source(name), "password")
-    });
-    let is_local = host.as_ref().is_some_and(Host::is_local);
-    let tls = section
-        .section("tls")
-        .and_then(|section| tls(section, context, Owner::Source(name), is_local));
-    let table = section.required("table", table);
-    let key = section.optional("key", values::texts);
-    let slot = section.optional("slot", values::text_where(values::is_slot));
-    let publication = section.required("publication", values::text);
-    Some(PostgresConfig {
-        host: host?,
-        port: port?,
-        database: database?,
-        user: user?,
-        password: password?,
-        tls: tls?,
-        table: table?,
-        key: key?,
-        slot: slot?.unwrap_or_else(|| format!("rollcall_{}", name.replace('-', "_"))),
-        publication: publication?,
-    })
-}
-
-fn host(item: &Item<'_>) -> Option<Host> {
-    let text = values::text(item)?;
-    if text.starts_with('/') {
-        return Some(Host::Socket(PathBuf::from(text)));
-    }
-    let named = text
-        .bytes()
-        .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_'));
-    if named || text.parse::<IpAddr>().is_ok() {
-        return Some(Host::Tcp(text));
-    }
-    if text.contains(['@', '=']) || text.contains("://") {
-        return item.reject(
-            "an address with more in it (not shown)",
-            item.kind().expected(),
-            "write the host alone; port, user, password and database have keys of their own",
-        );
-    }
-    item.wrong()
-}
-
-/// A name, and not a whole connection string with a password in it.
-fn plain_name(item: &Item<'_>) -> Option<String> {
-    let text = values::text(item)?;
-    if text.contains("://") || text.contains("password=") {
-        return item.reject(
-            "an address with more in it (not shown)",
-            "the name alone",
-            item.example(),
-        );
-    }
-    Some(text)
-}
-
-/// `schema.table`; a part in double quotes is taken as it is, with `""` for a quote.
-fn table(item: &Item<'_>) -> Option<TableName> {
+fn table(item: &Item<'_>, naming: Naming) -> Option<TableName> {
     let DeValue::String(text) = item.value() else {
         return item.wrong();
     };
     if text.contains('\0') {
         return item.wrong();
     }
-    let parsed = identifier(text).and_then(|(schema, rest)| {
-        let (name, end) = identifier(rest.strip_prefix('.')?)?;
-        end.is_empty().then(|| TableName::new(schema, name))
-    });
-    match parsed {
+    match naming.parse(text) {
         Some(table) => Some(table),
-        None if identifier(text).is_some_and(|(_, rest)| rest.is_empty()) => item.reject(
-            item.found(),
-            item.kind().expected(),
-            format!("write `table = \"public.{text}\"` if that is its schema"),
-        ),
-        None => item.wrong(),
-    }
-}
-
-fn identifier(text: &str) -> Option<(String, &str)> {
-    let Some(mut rest) = text.strip_prefix('"') else {
-        let end = text.find(['.', '"']).unwrap_or(text.len());
-        let (name, rest) = text.split_at(end);
-        let plain = !name.is_empty()
-            && !name.starts_with(|c: char| c.is_ascii_digit())
-            && name
-                .chars()
-                .all(|c| c.is_alphanumeric() || matches!(c, '_' | '$'));
-        // PostgreSQL folds what is not quoted.
-        return plain.then(|| (name.to_ascii_lowercase(), rest));
-    };
-    let mut name = String::new();
-    loop {
-        let end = rest.find('"')?;
-        let (part, behind) = (rest.get(..end)?, rest.get(end + 1..)?);
-        name.push_str(part);
-        match behind.strip_prefix('"') {
-            Some(more) => {
-                name.push('"');
-                rest = more;
-            }
-            None => return (!name.is_empty()).then_some((name, behind)),
+        None if naming.is_one_name(text) => {
+            let fix = match naming {
+                Naming::Postgres => {
+                    format!("write `table = \"public.{text}\"` if that is its schema")
+                }
+                Naming::MySql => {
+                    format!("write `table = \"hr.{text}\"` if that is its database")
+                }
+            };
+            item.reject(item.found(), item.kind().expected(), fix)
         }
+        None => item.wrong(),
     }
 }
 

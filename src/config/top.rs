@@ -10,8 +10,8 @@ use super::reader::{Section, child, suggest};
 use super::secret::{Context, Resolver, split_fix};
 use super::{
     ApiConfig, AttributeType, Config, Destination, Environment, LogConfig, LogFormat, NdjsonConfig,
-    Sealing, ShutdownConfig, SinkConfig, SourceConfig, SourceConnection, StoreConfig, VaultConfig,
-    keys, mapping, sink, source, values,
+    Sealing, ShutdownConfig, SinkConfig, SourceConfig, SourceKind, StoreConfig, VaultConfig, keys,
+    mapping, sink, source, values,
 };
 
 pub(super) fn config(root: &Section<'_>, environment: Option<&dyn Environment>) -> Option<Config> {
@@ -258,28 +258,32 @@ fn authority(section: &Section<'_>, sources: &[String]) -> Option<BTreeMap<Strin
     complete.then_some(read)
 }
 
+/// What no two readers of one server's log may share: the key that says it, and which it is.
+fn reader_of_its_own(source: &SourceConfig) -> Option<(&'static str, String)> {
+    match &source.kind {
+        SourceKind::Postgres(postgres) => Some(("slot", format!("slot {:?}", postgres.slot))),
+        SourceKind::MySql(mysql) => mysql
+            .server_id
+            .map(|id| ("server_id", format!("server_id {id}"))),
+    }
+}
+
 /// What only shows when sources and sinks are seen together.
 fn crossings(root: &Section<'_>, sources: &[SourceConfig], sinks: &[SinkConfig]) {
     let document = root.document();
-    let mut slots = BTreeMap::new();
+    let mut readers = BTreeMap::new();
     for source in sources {
-        let SourceConnection::Postgres(postgres) = &source.connection;
-        let server = (
-            format!("{:?}", postgres.host),
-            postgres.port,
-            &postgres.slot,
-        );
-        if let Some(first) = slots.insert(server, &source.name) {
-            document.reject(
-                source.place,
-                format!("source.{}.slot", source.name),
-                format!(
-                    "the slot {:?}, which source {first:?} has too",
-                    postgres.slot
-                ),
-                "a slot of its own for each source",
-                "write another slot",
-            );
+        if let Some((key, what)) = reader_of_its_own(source) {
+            let server = (&source.server.host, source.server.port);
+            if let Some(first) = readers.insert((server, what.clone()), &source.name) {
+                document.reject(
+                    source.place,
+                    format!("source.{}.{key}", source.name),
+                    format!("the {what}, which source {first:?} has too"),
+                    format!("a {key} of its own for each source"),
+                    format!("write another {key}"),
+                );
+            }
         }
         let Some(stream) = &source.change_stream else {
             continue;

@@ -1,7 +1,7 @@
 //! Liveness and readiness.
 //!
 //! Alive: the process answers. Ready: every source streams, or loads for the first time, and
-//! is not stalled. A source that is refused, waits for its server, or whose slot is about
+//! is not stalled. A source that is refused, waits for its server, or whose log is about
 //! to be lost makes the daemon not ready, with the sentence that says why. A sink that is
 //! gone does not: the outbox keeps its events.
 

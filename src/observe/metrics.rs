@@ -55,11 +55,11 @@ pub fn install() -> Result<PrometheusHandle, String> {
     );
     describe_gauge!(
         names::RETAINED_BYTES,
-        "Log that the server keeps because of this slot."
+        "Log that the server keeps because of this source."
     );
     describe_gauge!(
         names::SAFE_BYTES,
-        "Log that may be written before the slot is lost."
+        "Log that may still be written before the server gives this source up."
     );
     describe_gauge!(
         names::SOURCE_STATE,

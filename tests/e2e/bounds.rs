@@ -21,10 +21,10 @@ fn a_transaction_larger_than_memory_allows_passes_in_bounded_memory(kind: &Sourc
     world.db.sql(&format!(
         "INSERT INTO people (id, first_name, kind, job_title)
          SELECT n, 'Batch', CASE WHEN n > {last} THEN 'employee' ELSE 'contractor' END,
-                rpad(n::text, 900, 'x')
-         FROM generate_series(1000, {end}) n",
+                rpad(concat(n), 900, 'x')
+         FROM {numbers} ORDER BY n",
         last = 1000 + ROWS - 100,
-        end = 1000 + ROWS,
+        numbers = world.db.numbers(1000, 1000 + ROWS),
     ));
     let record = format!("hr:{}", 1000 + ROWS);
     wait_for(PATIENCE * 4, "the end of the transaction", || {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::company::{Company, Dice, hire_all, seed};
 use crate::fold::{assert_same, expected};
-use crate::sources::{Server, SourceKind, every_source};
+use crate::sources::{Setup, SourceKind, every_source};
 use crate::topic::{broker, read, sink};
 use crate::world::{Options, World};
 
@@ -18,10 +18,10 @@ const PEOPLE: u64 = 1_500;
 
 fn nothing_is_lost_or_doubled_when_the_daemon_is_killed_at_any_moment(kind: &SourceKind) {
     let seed = seed(7);
-    let topic = "killed";
-    let db: Arc<dyn Server> = Arc::from((kind.start)());
+    let topic = format!("killed-{}", kind.name);
+    let db = (kind.start)(&Setup::default());
     let (options, proxy) = Options::pages_of(40).slowed(&*db);
-    let world = World::on(db, &options.and(&sink(broker(), topic)));
+    let world = World::on(db, &options.and(&sink(broker(), &topic)));
     world.db.sql(&hire_all(PEOPLE));
     let mut dice = Dice(seed);
     let writer = Company::new(seed, PEOPLE).write(Arc::clone(&world.db), Duration::from_millis(20));
@@ -57,7 +57,7 @@ fn nothing_is_lost_or_doubled_when_the_daemon_is_killed_at_any_moment(kind: &Sou
     world.assert_verified();
     daemon.stop();
     let wanted = expected(&world.db.people());
-    let events = read(broker(), topic);
+    let events = read(broker(), &topic);
     events.assert_whole();
     events.assert_once();
     assert_same(&events.fold(), &wanted);

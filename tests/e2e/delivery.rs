@@ -3,15 +3,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use rollcall_testbed::{Kafka, Postgres, Process, wait_until};
+use rollcall_testbed::{Kafka, Process, wait_until};
 
 use crate::company::{Company, hire_all, hire_with, long_note};
 use crate::fold::{Events, assert_same, expected};
-use crate::sources::{Server as _, SourceKind, every_source, prepared};
+use crate::sources::{Setup, SourceKind, every_source};
 use crate::topic::{broker, read, sink};
 use crate::world::{Options, PATIENCE, World};
 
 every_source!(
+    a_broker_that_is_down_loses_nothing_and_holds_back_no_source,
+    a_second_instance_fences_the_first,
     a_second_daemon_on_the_same_store_is_refused_with_the_pid,
     a_stop_commits_and_delivers_what_was_read,
     a_file_of_events_is_rotated_and_stays_whole,
@@ -19,26 +21,29 @@ every_source!(
     a_daemon_that_starts_again_emits_nothing_twice,
 );
 
-#[test]
-fn a_broker_that_is_down_loses_nothing_and_holds_back_no_slot() {
+fn a_broker_that_is_down_loses_nothing_and_holds_back_no_source(kind: &SourceKind) {
     let kafka = Kafka::start().unwrap();
-    let server = Arc::new(prepared(Postgres::builder()));
-    let world = World::on(
-        Arc::clone(&server) as _,
-        &Options::default().and(&sink(&kafka, "away")),
-    );
+    let world = World::new(kind, &Options::default().and(&sink(&kafka, "away")));
     world.db.sql(&hire_all(50));
     let daemon = world.streaming();
     daemon.settle();
-    let confirmed = || {
-        let sql = "SELECT confirmed_flush_lsn - '0/0'::pg_lsn FROM pg_replication_slots";
-        server.sql(sql).parse::<u64>().unwrap()
+    // What the server knows of it, or how many changes were taken in.
+    let taken_in = || {
+        assert_eq!(
+            world.db.acknowledged().is_some(),
+            kind.keeps_log_for_readers
+        );
+        world
+            .db
+            .acknowledged()
+            .or_else(|| daemon.status()["outbox_head"].as_u64())
+            .unwrap()
     };
     kafka.stop().unwrap();
     let writer = Company::new(3, 50).write(Arc::clone(&world.db), Duration::from_millis(50));
     for _ in 0..4 {
-        let before = confirmed();
-        wait_until(PATIENCE, "the slot to move on", || confirmed() > before).unwrap();
+        let before = taken_in();
+        wait_until(PATIENCE, "the source to move on", || taken_in() > before).unwrap();
     }
     let changes = writer.end();
     daemon.until(
@@ -61,17 +66,16 @@ fn a_broker_that_is_down_loses_nothing_and_holds_back_no_slot() {
     world.assert_equal();
 }
 
-#[test]
-fn a_second_instance_fences_the_first() {
-    let server = Arc::new(prepared(Postgres::builder()));
-    let sink = sink(broker(), "fenced");
-    let first = World::on(Arc::clone(&server) as _, &Options::default().and(&sink));
+fn a_second_instance_fences_the_first(kind: &SourceKind) {
+    let server = (kind.start)(&Setup::default());
+    let sink = sink(broker(), &format!("fenced-{}", kind.name));
+    let first = World::on(Arc::clone(&server), &Options::default().and(&sink));
     first.db.sql(&hire_all(5));
     let one = first.streaming();
     one.settle();
     let mut options = Options::default().and(&sink);
-    options.source = "slot = \"another\"".to_owned();
-    let second = World::on(Arc::clone(&server) as _, &options);
+    options.source = server.second_reader().to_owned();
+    let second = World::on(Arc::clone(&server), &options);
     let two = second.streaming();
     two.until("the second to deliver", |status| {
         status["sinks"]

@@ -5,15 +5,25 @@
 
 use std::sync::Arc;
 
-use rollcall_testbed::{Postgres, StandbyOptions, StopMode, wait_for};
+use rollcall_testbed::{Postgres, wait_for};
 
 use crate::company::{hire, hire_all};
 use crate::fold::Events;
-use crate::sources::{prepared, prepared_18};
+use crate::sources::{Replica, Server, Setup, SourceKind, every_source, prepared};
 use crate::world::{Daemon, Options, PATIENCE, World};
 
+every_source!(
+    a_log_that_was_lost_is_a_gap_and_never_a_silent_restart,
+    a_restored_database_is_a_gap,
+    another_server_behind_the_address_is_a_gap,
+    a_table_made_anew_is_a_gap,
+    a_replica_promoted_with_none_lost_goes_on,
+    a_replica_promoted_with_lost_transactions_is_a_gap,
+    a_rescan_that_would_deactivate_too_many_stops_that_part,
+    a_truncated_table_deactivates_nobody_by_itself,
+);
+
 const PEOPLE: u64 = 150;
-const SLOT: &str = "rollcall_hr";
 
 /// Changes of every sort; the leavers are few enough to be believed.
 const UNSEEN: &str = "
@@ -23,11 +33,14 @@ UPDATE people SET id = 20000 WHERE id = 4;
 UPDATE people SET kind = 'contractor' WHERE id = 5;
 ";
 
-fn world(server: Postgres) -> (Arc<Postgres>, World) {
-    let server = Arc::new(server);
-    let world = World::on(Arc::clone(&server) as _, &Options::pages_of(5));
-    server.psql("hr", &hire_all(PEOPLE)).unwrap();
-    (server, world)
+fn world(server: Arc<dyn Server>) -> World {
+    let world = World::on(server, &Options::pages_of(5));
+    world.db.sql(&hire_all(PEOPLE));
+    world
+}
+
+fn world_of(kind: &SourceKind) -> World {
+    world((kind.start)(&Setup::default()))
 }
 
 /// Loads everybody and stops.
@@ -56,21 +69,12 @@ fn until_closed(world: &World, daemon: &Daemon<'_>, reason: &str) -> Events {
     events
 }
 
-fn drop_slot(server: &Postgres) {
-    let sql = format!("SELECT pg_drop_replication_slot('{SLOT}')");
-    wait_for(PATIENCE, "the slot to be dropped", || {
-        server.psql("hr", &sql).map_err(|e| e.to_string())
-    })
-    .unwrap();
-}
-
-#[test]
-fn a_slot_that_was_dropped_is_a_gap_and_never_a_silent_restart() {
-    let (server, world) = world(prepared(Postgres::builder()));
+fn a_log_that_was_lost_is_a_gap_and_never_a_silent_restart(kind: &SourceKind) {
+    let world = world_of(kind);
     loaded(&world);
     let fourth = world.events(0).user_id(4);
-    drop_slot(&server);
-    server.psql("hr", UNSEEN).unwrap();
+    world.db.sql(UNSEEN);
+    world.db.lose_log();
     let daemon = world.start();
     let events = until_closed(&world, &daemon, "position_lost");
     // Nobody saw the key change, and still it is the same person.
@@ -79,11 +83,11 @@ fn a_slot_that_was_dropped_is_a_gap_and_never_a_silent_restart() {
 
 #[test]
 fn a_slot_that_was_advanced_is_a_gap() {
-    let (server, world) = world(prepared(Postgres::builder()));
+    let server = Arc::new(prepared(Postgres::builder()));
+    let world = world(Arc::clone(&server) as _);
     loaded(&world);
-    server.psql("hr", UNSEEN).unwrap();
-    let advance = format!("SELECT pg_replication_slot_advance('{SLOT}', pg_current_wal_lsn())");
-    server.psql("hr", &advance).unwrap();
+    server.sql(UNSEEN);
+    server.sql("SELECT pg_replication_slot_advance('rollcall_hr', pg_current_wal_lsn())");
     let daemon = world.start();
     until_closed(&world, &daemon, "slot_advanced");
 }
@@ -94,16 +98,17 @@ fn a_slot_that_was_invalidated_is_a_gap() {
         .setting("max_slot_wal_keep_size", "1MB")
         .setting("min_wal_size", "32MB")
         .setting("max_wal_size", "32MB");
-    let (server, world) = world(prepared(small));
+    let server = Arc::new(prepared(small));
+    let world = world(Arc::clone(&server) as _);
     loaded(&world);
-    server.psql("hr", UNSEEN).unwrap();
-    server.psql("hr", "CREATE TABLE noise (t text)").unwrap();
-    let state = format!("SELECT wal_status FROM pg_replication_slots WHERE slot_name = '{SLOT}'");
+    server.sql(UNSEEN);
+    server.sql("CREATE TABLE noise (t text)");
+    let state = "SELECT wal_status FROM pg_replication_slots WHERE slot_name = 'rollcall_hr'";
     wait_for(PATIENCE, "the slot to be invalidated", || {
         let noise = "INSERT INTO noise SELECT repeat('x', 1000) FROM generate_series(1, 2000);
                      SELECT pg_switch_wal(); CHECKPOINT;";
         server.psql("hr", noise).map_err(|e| e.to_string())?;
-        match server.psql("hr", &state).unwrap() {
+        match server.sql(state) {
             lost if lost == "lost" => Ok(()),
             other => Err(other),
         }
@@ -113,81 +118,72 @@ fn a_slot_that_was_invalidated_is_a_gap() {
     until_closed(&world, &daemon, "slot_invalidated");
 }
 
-#[test]
-fn a_restored_database_is_a_gap() {
-    let (server, world) = world(prepared(Postgres::builder()));
+fn a_restored_database_is_a_gap(kind: &SourceKind) {
+    let world = world_of(kind);
     loaded(&world);
-    let copy = server.copy_data_dir().unwrap();
+    let backup = world.db.back_up();
     let daemon = world.streaming();
-    server.psql("hr", UNSEEN).unwrap();
+    world.db.sql(UNSEEN);
     // Enough that the restored server's log ends well before what we have seen.
     let many: String = (30_001..30_004).map(hire).collect();
     let fill = "UPDATE people SET department = repeat('x', 3000) WHERE id > 20000;";
-    server
-        .psql("hr", &format!("{many}{}", fill.repeat(30)))
-        .unwrap();
+    world.db.sql(&format!("{many}{}", fill.repeat(30)));
     daemon.settle();
     daemon.stop();
-    server.stop(StopMode::Immediate).unwrap();
-    server.restore_from(&copy).unwrap();
+    world.db.kill9();
+    world.db.restore(&backup);
     let daemon = world.start();
     until_closed(&world, &daemon, "restored");
 }
 
-#[test]
-fn another_cluster_behind_the_address_is_a_gap() {
-    let (_first, world) = world(prepared(Postgres::builder()));
+fn another_server_behind_the_address_is_a_gap(kind: &SourceKind) {
+    let world = world_of(kind);
     loaded(&world);
-    let other = prepared(Postgres::builder());
-    other.psql("hr", &hire_all(PEOPLE)).unwrap();
-    other.psql("hr", UNSEEN).unwrap();
-    let other: Arc<Postgres> = Arc::new(other);
+    let other = (kind.start)(&Setup::default());
+    other.sql(&hire_all(PEOPLE));
+    other.sql(UNSEEN);
     world.configure(&*other, &Options::pages_of(5));
     let daemon = world.start();
     daemon.until("the gap in the status", |status| {
         let gaps = status["sources"][0]["gaps"].as_array().unwrap();
-        gaps.iter().any(|gap| gap["reason"] == "other_server")
+        // A server without an identity of its own has only other transactions.
+        gaps.iter()
+            .any(|gap| gap["reason"] == "other_server" || gap["reason"] == "timeline_diverged")
     });
     daemon.until_streaming();
     world.assert_verified();
 }
 
-#[test]
-fn a_table_made_anew_is_a_gap() {
-    let (server, world) = world(prepared(Postgres::builder()));
+fn a_table_made_anew_is_a_gap(kind: &SourceKind) {
+    let world = world_of(kind);
     let daemon = world.streaming();
     daemon.settle();
-    server
-        .psql(
-            "hr",
-            "BEGIN;
-             CREATE TABLE newer (LIKE people INCLUDING ALL);
-             INSERT INTO newer SELECT * FROM people WHERE id <> 7;
-             DROP TABLE people;
-             ALTER TABLE newer RENAME TO people;
-             GRANT SELECT ON people TO rollcall;
-             ALTER PUBLICATION rollcall ADD TABLE people;
-             COMMIT;",
-        )
-        .unwrap();
+    world.db.sql(&world.db.table_anew_without(7));
     until_closed(&world, &daemon, "table_recreated");
 }
 
-#[test]
-fn a_standby_promoted_with_none_lost_goes_on() {
-    let (primary, world) = world(prepared_18());
-    let standby = standby_of(&primary);
+/// A world whose server has a replica.
+fn replicated(kind: &SourceKind) -> (World, Box<dyn Replica>) {
+    let setup = Setup {
+        replicated: true,
+        ..Setup::default()
+    };
+    let primary = (kind.start)(&setup);
+    let world = world(Arc::clone(&primary));
+    (world, primary.replica())
+}
+
+fn a_replica_promoted_with_none_lost_goes_on(kind: &SourceKind) {
+    let (world, replica) = replicated(kind);
     let daemon = world.streaming();
-    sync_slot(&primary, &standby);
+    replica.until_ready(&world);
     daemon.settle();
-    let head = primary.current_lsn().unwrap();
-    standby.wait_for_replay(&head, PATIENCE).unwrap();
+    replica.catch_up();
     daemon.stop();
-    primary.kill9();
-    standby.promote().unwrap();
-    let standby = Arc::new(standby);
-    let after = moved(world, Arc::clone(&standby));
-    standby.psql("hr", UNSEEN).unwrap();
+    world.db.kill9();
+    replica.promote();
+    let after = moved(world, replica.server());
+    after.db.sql(UNSEEN);
     let daemon = after.streaming();
     daemon.settle();
     let events = after.assert_equal();
@@ -195,71 +191,35 @@ fn a_standby_promoted_with_none_lost_goes_on() {
     after.assert_verified();
 }
 
-#[test]
-fn a_standby_promoted_with_lost_transactions_is_a_gap() {
-    let (primary, world) = world(prepared_18());
-    let standby = standby_of(&primary);
+fn a_replica_promoted_with_lost_transactions_is_a_gap(kind: &SourceKind) {
+    let (world, replica) = replicated(kind);
     let daemon = world.streaming();
-    sync_slot(&primary, &standby);
-    standby
-        .psql("postgres", "ALTER SYSTEM SET primary_conninfo = ''")
-        .unwrap();
-    standby.reload().unwrap();
-    wait_for(PATIENCE, "the standby to be cut off", || {
-        match standby
-            .psql("postgres", "SELECT count(*) FROM pg_stat_wal_receiver")
-            .unwrap()
-        {
-            n if n == "0" => Ok(()),
-            n => Err(n),
-        }
-    })
-    .unwrap();
-    primary.psql("hr", UNSEEN).unwrap();
+    replica.until_ready(&world);
+    replica.cut_off();
+    world.db.sql(UNSEEN);
     daemon.settle();
     daemon.stop();
-    primary.kill9();
-    standby.promote().unwrap();
-    let after = moved(world, Arc::new(standby));
+    world.db.kill9();
+    replica.promote();
+    let after = moved(world, replica.server());
     let daemon = after.start();
     until_closed(&after, &daemon, "timeline_diverged");
 }
 
 /// The same directory, with the source at another address.
-fn moved(world: World, server: Arc<Postgres>) -> World {
+fn moved(world: World, server: Arc<dyn Server>) -> World {
     world.configure(&*server, &Options::pages_of(5));
     world.with_server(server)
 }
 
-fn standby_of(primary: &Postgres) -> Postgres {
-    let options = StandbyOptions {
-        slot: Some("standby".to_owned()),
-        settings: vec![("hot_standby_feedback".to_owned(), "on".to_owned())],
-    };
-    primary.basebackup_standby_with(&options).unwrap()
-}
-
-/// Waits until the standby has the daemon's slot, ready for a fail-over. Nothing is written
-/// meanwhile, or the standby would be ahead of the slot again.
-fn sync_slot(primary: &Postgres, standby: &Postgres) {
-    wait_for(3 * PATIENCE, "the standby to have the slot", || {
-        primary.try_sync_slot(standby, SLOT)
-    })
-    .unwrap();
-}
-
-#[test]
-fn a_rescan_that_would_deactivate_too_many_stops_that_part() {
-    let (server, world) = world(prepared(Postgres::builder()));
+fn a_rescan_that_would_deactivate_too_many_stops_that_part(kind: &SourceKind) {
+    let world = world_of(kind);
     loaded(&world);
-    drop_slot(&server);
-    server
-        .psql(
-            "hr",
-            "DELETE FROM people WHERE id BETWEEN 10 AND 60;
-             UPDATE people SET job_title = 'Stays' WHERE id = 1;",
-        )
-        .unwrap();
+    world.db.sql(
+        "DELETE FROM people WHERE id BETWEEN 10 AND 60;
+         UPDATE people SET job_title = 'Stays' WHERE id = 1;",
+    );
+    world.db.lose_log();
     let daemon = world.streaming();
     daemon.settle();
     let people = world.events(0).fold();
@@ -289,13 +249,12 @@ fn a_rescan_that_would_deactivate_too_many_stops_that_part() {
     assert_eq!(world.events(0).of_type("run.staged").len(), 1);
 }
 
-#[test]
-fn a_truncated_table_deactivates_nobody_by_itself() {
-    let (server, world) = world(prepared(Postgres::builder()));
+fn a_truncated_table_deactivates_nobody_by_itself(kind: &SourceKind) {
+    let world = world_of(kind);
     let daemon = world.streaming();
     daemon.settle();
-    server.psql("hr", "TRUNCATE people").unwrap();
-    server.psql("hr", &hire(1)).unwrap();
+    world.db.sql("TRUNCATE TABLE people");
+    world.db.sql(&hire(1));
     daemon.until("the rescan to be staged", |status| {
         let reason = status["sources"][0]["reason"].as_str().unwrap_or_default();
         reason.contains("absent")
@@ -310,8 +269,8 @@ fn a_truncated_table_deactivates_nobody_by_itself() {
     assert!(events.of_type("user.deactivated").is_empty());
     assert!(events.fold().len() as u64 >= PEOPLE);
     // Those who come back are simply there again.
-    server.psql("hr", "DELETE FROM people").unwrap();
-    server.psql("hr", &hire_all(PEOPLE)).unwrap();
+    world.db.sql("DELETE FROM people");
+    world.db.sql(&hire_all(PEOPLE));
     daemon.settle();
     assert!(world.events(0).fold().len() as u64 >= PEOPLE);
 }

@@ -2,14 +2,15 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
-use std::sync::Arc;
 use std::time::Duration;
 
-use rollcall_testbed::{Postgres, StopMode, wait_for};
+use rollcall_testbed::wait_for;
 
 use crate::company::{hire, hire_all};
-use crate::sources::prepared;
+use crate::sources::{POSTGRES, SourceKind, every_source};
 use crate::world::{Options, PATIENCE, World};
+
+every_source!(readyz_livez_and_metrics_tell_over_tcp_how_it_goes);
 
 /// Status code and body of a GET.
 pub(crate) fn get(port: u16, path: &str) -> (u16, String) {
@@ -43,13 +44,11 @@ fn ready(port: u16, code: u16) -> String {
     .unwrap()
 }
 
-#[test]
-fn readyz_livez_and_metrics_tell_over_tcp_how_it_goes() {
-    let server = Arc::new(prepared(Postgres::builder()));
+fn readyz_livez_and_metrics_tell_over_tcp_how_it_goes(kind: &SourceKind) {
     let port = rollcall_testbed::free_port().unwrap();
     let api = format!("[api]\nlisten = \"127.0.0.1:{port}\"\n");
-    let world = World::on(Arc::clone(&server) as _, &Options::default().and(&api));
-    server.psql("hr", &hire_all(25)).unwrap();
+    let world = World::new(kind, &Options::default().and(&api));
+    world.db.sql(&hire_all(25));
     let daemon = world.streaming();
     daemon.settle();
     assert_eq!(get(port, "/livez").0, 200);
@@ -63,7 +62,6 @@ fn readyz_livez_and_metrics_tell_over_tcp_how_it_goes() {
         "rollcall_delivered_total",
         "rollcall_source_lag_bytes",
         "rollcall_source_lag_seconds",
-        "rollcall_source_retained_wal_bytes",
         "rollcall_source_state",
         "rollcall_source_gaps_open",
         "rollcall_queued_bytes",
@@ -73,6 +71,11 @@ fn readyz_livez_and_metrics_tell_over_tcp_how_it_goes() {
     ] {
         assert!(metrics.contains(name), "{name} is not in\n{metrics}");
     }
+    assert_eq!(
+        metrics.contains("rollcall_source_retained_wal_bytes"),
+        kind.keeps_log_for_readers,
+        "{metrics}"
+    );
     assert!(
         metrics.contains("rollcall_users{active=\"true\"} 26"),
         "{metrics}"
@@ -80,13 +83,13 @@ fn readyz_livez_and_metrics_tell_over_tcp_how_it_goes() {
     // Only health and metrics are there for everybody.
     assert_eq!(get(port, "/v1/status").0, 404);
 
-    server.stop(StopMode::Fast).unwrap();
+    world.db.stop();
     let why = ready(port, 503);
     assert!(why.contains("\"hr\"") && why.len() > 30, "{why}");
     assert_eq!(get(port, "/livez").0, 200, "alive, though not ready");
-    server.start_again().unwrap();
+    world.db.start_again();
     ready(port, 200);
-    server.psql("hr", &hire(500)).unwrap();
+    world.db.sql(&hire(500));
     daemon.settle();
     world.assert_equal();
 }
@@ -94,7 +97,7 @@ fn readyz_livez_and_metrics_tell_over_tcp_how_it_goes() {
 #[test]
 fn the_socket_belongs_to_its_owner_alone() {
     use std::os::unix::fs::PermissionsExt as _;
-    let world = World::on(Arc::new(prepared(Postgres::builder())), &Options::default());
+    let world = World::new(&POSTGRES, &Options::default());
     let _daemon = world.streaming();
     let socket = world.store().join("rollcall.sock");
     let mode = std::fs::metadata(socket).unwrap().permissions().mode();

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::company::{Company, hire_all, seed};
-use crate::sources::{Server, SourceKind, every_source};
+use crate::sources::{Setup, SourceKind, every_source};
 use crate::world::{Options, World};
 
 every_source!(
@@ -28,7 +28,7 @@ fn a_row_updated_while_its_page_is_read_ends_with_its_newest_value_and_a_deleted
 }
 
 fn a_load_goes_on_behind_its_last_page(kind: &SourceKind) {
-    let db: Arc<dyn Server> = Arc::from((kind.start)());
+    let db = (kind.start)(&Setup::default());
     let (options, _proxy) = Options::pages_of(5).slowed(&*db);
     let world = World::on(db, &options);
     world.db.sql(&hire_all(600));

@@ -18,6 +18,7 @@ mod commands;
 mod company;
 mod crash;
 mod delivery;
+mod first;
 mod fold;
 mod gaps;
 mod health;

@@ -4,11 +4,11 @@ use serde_json::Value;
 
 use crate::company::{hire, hire_all, hire_with, long_note};
 use crate::fold::{assert_same, expected};
-use crate::sources::{SourceKind, every_source};
+use crate::sources::{Setup, SourceKind, every_source};
 use crate::world::{Options, World};
 
 every_source!(
-    an_unchanged_toast_value_survives_an_update,
+    an_unchanged_large_value_survives_an_update,
     duplicates_are_written_neither_and_heal,
     duplicates_found_by_a_load_are_written_neither_and_heal,
     a_changed_key_is_a_rename_and_keeps_the_user,
@@ -19,7 +19,7 @@ every_source!(
     a_changed_mapping_is_applied_to_everybody,
 );
 
-fn an_unchanged_toast_value_survives_an_update(kind: &SourceKind) {
+fn an_unchanged_large_value_survives_an_update(kind: &SourceKind) {
     let world = World::new(kind, &Options::default());
     world.db.sql(&hire_with(1, &[("note", &long_note(1))]));
     let daemon = world.streaming();
@@ -176,13 +176,13 @@ fn a_record_that_leaves_the_scope_is_a_leaver(kind: &SourceKind) {
 }
 
 fn two_sources_feed_one_user_and_the_first_in_authority_decides(kind: &SourceKind) {
-    let db = std::sync::Arc::from((kind.start)());
+    let db = (kind.start)(&Setup::default());
     let second = format!(
         "[authority]\ntitle = [\"badges\", \"hr\"]\n\
          [source.badges]\n{}\ntable = \"{}\"\n\
          [source.badges.map]\nemail = \"mail\"\ntitle = \"title\"\naddress.locality = \"room\"\n",
-        db_connection(&db),
-        db_table(&db, "badges"),
+        db.connection(),
+        db.table("badges"),
     );
     let world = World::on(db, &Options::default().and(&second));
     world.db.sql(&hire_with(1, &[("job_title", "From HR")]));
@@ -242,14 +242,6 @@ fn two_sources_feed_one_user_and_the_first_in_authority_decides(kind: &SourceKin
         daemon.status()["users"].as_u64().unwrap()
     );
     assert!(events.of_type("user.deactivated").is_empty());
-}
-
-fn db_connection(db: &std::sync::Arc<dyn crate::sources::Server>) -> String {
-    db.connection()
-}
-
-fn db_table(db: &std::sync::Arc<dyn crate::sources::Server>, name: &str) -> String {
-    db.table(name)
 }
 
 fn links(world: &World) -> usize {

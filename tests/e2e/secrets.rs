@@ -5,12 +5,16 @@
 
 use std::path::Path;
 
-use rollcall_testbed::{Postgres, Process};
+use rollcall_testbed::Process;
 
 use crate::company::{hire_all, hire_with};
 use crate::health::get;
-use crate::sources::{Server as _, prepared};
+use crate::sources::{Setup, SourceKind, every_source};
 use crate::world::{Options, PATIENCE, World};
+
+every_source!(
+    no_credential_and_no_cell_value_appears_in_any_log_error_metric_or_in_the_store_file_for_redacted_columns,
+);
 
 const PASSWORD: &str = "p4ssw0rd-mArker";
 const WRONG: &str = "wr0ng-mArker";
@@ -40,11 +44,13 @@ fn assert_files_without(folder: &Path, markers: &[&str]) {
     assert!(files >= 2, "the store has files");
 }
 
-#[test]
-fn no_credential_and_no_cell_value_appears_in_any_log_error_metric_or_in_the_store_file_for_redacted_columns()
- {
-    let server = prepared(Postgres::builder().password_auth());
-    server.sql(&format!("ALTER ROLE rollcall PASSWORD '{PASSWORD}'"));
+fn no_credential_and_no_cell_value_appears_in_any_log_error_metric_or_in_the_store_file_for_redacted_columns(
+    kind: &SourceKind,
+) {
+    let server = (kind.start)(&Setup {
+        password: Some(PASSWORD),
+        ..Setup::default()
+    });
     let port = rollcall_testbed::free_port().unwrap();
     let options = Options {
         connection: Some(format!(
@@ -55,7 +61,7 @@ fn no_credential_and_no_cell_value_appears_in_any_log_error_metric_or_in_the_sto
         rest: format!("[api]\nlisten = \"127.0.0.1:{port}\"\n"),
         ..Options::default()
     };
-    let world = World::on(std::sync::Arc::new(server), &options);
+    let world = World::on(server, &options);
     world.db.sql(&hire_all(10));
     world.db.sql(&hire_with(
         50,

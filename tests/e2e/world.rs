@@ -12,7 +12,7 @@ use tempfile::TempDir;
 
 use crate::company::hire;
 use crate::fold::{Events, assert_same, expected};
-use crate::sources::{Server, SourceKind};
+use crate::sources::{Server, Setup, SourceKind};
 
 /// How long anything may take that usually takes moments.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
@@ -87,7 +87,7 @@ pub(crate) struct World {
 impl World {
     /// With a server of its own.
     pub(crate) fn new(kind: &SourceKind, options: &Options) -> World {
-        World::on(Arc::from((kind.start)()), options)
+        World::on((kind.start)(&Setup::default()), options)
     }
 
     /// On a server that there is.

@@ -227,7 +227,8 @@ pub struct Change<'a> {
 pub enum Before<'a> {
     /// The log carries nothing (insert, or an update that left the key alone).
     None,
-    /// Key columns only; every other cell is [`Cell::Missing`].
+    /// The key columns. Every other cell is [`Cell::Missing`], or what else the log happened
+    /// to carry; together they are not the whole row.
     Key(Row<'a>),
     /// The whole old row.
     Full(Row<'a>),
@@ -556,6 +557,24 @@ impl BatchBuilder {
         });
     }
 
+    /// The raw buffer to read from, and beside it the place where cells are added: for a
+    /// connector that decodes binary values, so that it need not copy each one first.
+    #[inline]
+    pub fn parts(&mut self) -> (&[u8], Cells<'_>) {
+        let Buffers {
+            data, extra, cells, ..
+        } = &mut *self.batch.buffers;
+        let data_len = data.len();
+        (
+            data,
+            Cells {
+                cells,
+                extra,
+                data_len,
+            },
+        )
+    }
+
     /// Says that the cells added since [`BatchBuilder::begin`] are the key-only old row.
     pub fn before_is_key(&mut self) {
         self.set_before(BeforeKind::Key);
@@ -605,5 +624,197 @@ impl BatchBuilder {
         self.abandon();
         self.batch.cursor = cursor;
         self.batch
+    }
+}
+
+/// Adds cells to the open change while the raw buffer is read; see [`BatchBuilder::parts`].
+pub struct Cells<'a> {
+    cells: &'a mut Vec<RawCell>,
+    extra: &'a mut Vec<u8>,
+    data_len: usize,
+}
+
+impl Cells<'_> {
+    fn state(&mut self, len: u32) {
+        self.cells.push(RawCell { start: 0, len });
+    }
+
+    /// As [`BatchBuilder::cell_null`].
+    #[inline]
+    pub fn null(&mut self) {
+        self.state(NULL);
+    }
+
+    /// As [`BatchBuilder::cell_missing`].
+    #[inline]
+    pub fn missing(&mut self) {
+        self.state(MISSING);
+    }
+
+    /// As [`BatchBuilder::cell_unchanged`].
+    #[inline]
+    pub fn unchanged(&mut self) {
+        self.state(UNCHANGED);
+    }
+
+    /// As [`BatchBuilder::cell_from_before`].
+    #[inline]
+    pub fn from_before(&mut self, columns: usize) {
+        match self.before(columns) {
+            Some(cell) if cell.len != MISSING => self.cells.push(cell),
+            _ => self.unchanged(),
+        }
+    }
+
+    fn before(&self, columns: usize) -> Option<RawCell> {
+        let at = self.cells.len().checked_sub(columns)?;
+        self.cells.get(at).copied()
+    }
+
+    /// The rewritten text of the old row's cell in the same column, if it has one that was
+    /// added with [`Cells::write`] or [`Cells::bytes`].
+    pub fn before_text(&self, columns: usize) -> Option<&[u8]> {
+        let cell = self.before(columns)?;
+        if cell.len >= UNCHANGED || cell.start & EXTRA == 0 {
+            return None;
+        }
+        let start = (cell.start & !EXTRA) as usize;
+        self.extra.get(start..start + cell.len as usize)
+    }
+
+    /// As [`BatchBuilder::cell_range`].
+    ///
+    /// # Panics
+    /// When the range is not inside of the raw buffer, or beyond 2 GiB.
+    #[inline]
+    pub fn range(&mut self, start: usize, len: usize) {
+        assert!(
+            start + len <= self.data_len && start + len < EXTRA as usize,
+            "a cell outside of its batch"
+        );
+        self.cells.push(RawCell {
+            start: start as u32,
+            len: len as u32,
+        });
+    }
+
+    /// Bytes that rewritten text may still take in this batch.
+    #[inline]
+    pub fn room(&self) -> usize {
+        (EXTRA as usize - 1).saturating_sub(self.extra.len())
+    }
+
+    /// As [`BatchBuilder::cell_bytes`].
+    ///
+    /// # Panics
+    /// When the text is longer than [`Cells::room`].
+    #[inline]
+    pub fn bytes(&mut self, text: &[u8]) {
+        let start = self.extra.len();
+        self.extra.extend_from_slice(text);
+        self.close(start);
+    }
+
+    /// Adds the canonical text that the closure appends. When it fails, no cell is added.
+    ///
+    /// # Errors
+    /// What the closure returns.
+    ///
+    /// # Panics
+    /// When what was appended is longer than [`Cells::room`].
+    #[inline]
+    pub fn write<E>(
+        &mut self,
+        append: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let start = self.extra.len();
+        if let Err(error) = append(self.extra) {
+            self.extra.truncate(start);
+            return Err(error);
+        }
+        self.close(start);
+        Ok(())
+    }
+
+    #[inline]
+    fn close(&mut self, start: usize) {
+        assert!(
+            start <= self.extra.len() && self.extra.len() < EXTRA as usize,
+            "a batch of over 2 GiB"
+        );
+        self.cells.push(RawCell {
+            start: start as u32 | EXTRA,
+            len: (self.extra.len() - start) as u32,
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+    use crate::{Class, Column, TableName};
+
+    #[test]
+    fn cells_that_are_added_beside_the_buffer_read_as_those_of_the_builder() {
+        let column = |name: &str| Column {
+            name: name.to_owned(),
+            class: Class::Text,
+            type_name: "text".to_owned(),
+            nullable: true,
+        };
+        let schema = Arc::new(TableSchema {
+            table: TableName::new("hr", "t"),
+            columns: vec![column("a"), column("b"), column("c")],
+            key: vec![0],
+        });
+        let mut builder = BatchBuilder::with_buffer(b"raw text".to_vec());
+        let table = builder.table(&schema);
+        builder.tx(Tx {
+            id: TxId::default(),
+            position: SmallVec::new(),
+            commit_us: 0,
+        });
+        builder.begin(table, Op::Update, 0);
+        let (data, mut cells) = builder.parts();
+        assert_eq!(data, b"raw text");
+        cells.range(4, 4);
+        cells.bytes(b"old");
+        cells.missing();
+        builder.before_is_full();
+        let (_, mut cells) = builder.parts();
+        let before = cells.room();
+        let failed: Result<(), u8> = cells.write(|out| {
+            out.extend_from_slice(b"half");
+            Err(1)
+        });
+        assert_eq!(
+            (failed, cells.room()),
+            (Err(1), before),
+            "nothing was added"
+        );
+        assert_eq!(cells.before_text(3), None, "it lies in the raw buffer");
+        cells.null();
+        assert_eq!(cells.before_text(3), Some(&b"old"[..]));
+        cells
+            .write::<u8>(|out| {
+                out.extend_from_slice(b"new");
+                Ok(())
+            })
+            .unwrap();
+        cells.from_before(3);
+        builder.finish(true, 8);
+        let batch = builder.build(Cursor::new(&[1], "1"));
+        let change = batch.change(0);
+        let read = |row: Row<'_>| format!("{:?}", row.cells().collect::<Vec<_>>());
+        let text = |t: &str| format!("{:?}", Cell::Value(t.as_bytes()));
+        assert_eq!(
+            read(change.before().row().unwrap()),
+            format!("[{}, {}, Missing]", text("text"), text("old"))
+        );
+        assert_eq!(
+            read(change.after().unwrap()),
+            format!("[Null, {}, Unchanged]", text("new"))
+        );
     }
 }

@@ -38,6 +38,9 @@ pub enum GapReason {
     Restored,
     /// The publication was dropped, recreated, or no longer lists the table.
     PublicationChanged,
+    /// Changes were made that the log does not carry as rows: statements in place of them,
+    /// or what the server itself could not write.
+    NotInLog,
     /// The table was dropped and created again.
     TableRecreated,
     /// The table was emptied at once: everybody is absent, and that needs a look.
@@ -73,6 +76,7 @@ impl GapReason {
             GapReason::SlotAdvanced => "slot_advanced",
             GapReason::Restored => "restored",
             GapReason::PublicationChanged => "publication_changed",
+            GapReason::NotInLog => "not_in_log",
             GapReason::TableRecreated => "table_recreated",
             GapReason::Truncated => "truncated",
             GapReason::PartitionsChanged => "partitions_changed",

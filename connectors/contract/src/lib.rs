@@ -22,7 +22,7 @@ mod sink;
 mod source;
 mod value;
 
-pub use batch::{Batch, BatchBuilder, Before, Buffers, Cell, Change, Changes, Op, Row, Tx};
+pub use batch::{Batch, BatchBuilder, Before, Buffers, Cell, Cells, Change, Changes, Op, Row, Tx};
 pub use check::{Finding, Report, Severity};
 pub use cursor::{Cursor, Lineage, TxId};
 pub use error::{ConnectorError, Definite, Transient};

@@ -1,6 +1,6 @@
 //! Every wrong file has its sentence, and every sentence its place.
 
-use super::{SMALL, parse_with, refused};
+use super::{MYSQL, SMALL, parse_with, refused};
 
 /// The sentences after one change to the small file.
 fn after(right: &str, wrong: &str) -> Vec<String> {
@@ -37,17 +37,17 @@ fn a_value_of_the_wrong_kind_is_named_with_what_was_expected() {
         (
             "host = \"localhost\"",
             "host = \"not a host\"",
-            "rollcall.toml:5:8: source.hr.host: found the text \"not a host\", expected a host name, an IP address or the folder of a Unix socket; fix: write for example `host = \"db.example.com\"`",
+            "rollcall.toml:5:8: source.hr.host: found the text \"not a host\", expected a host name, an IP address or the path of a Unix socket; fix: write for example `host = \"db.example.com\"`",
         ),
         (
             "table = \"public.employees\"",
             "table = \"employees\"",
-            "rollcall.toml:8:9: source.hr.table: found the text \"employees\", expected schema.table, either part in double quotes where PostgreSQL would want them; fix: write `table = \"public.employees\"` if that is its schema",
+            "rollcall.toml:8:9: source.hr.table: found the text \"employees\", expected schema.table, either part in quotes where the server would want them; fix: write `table = \"public.employees\"` if that is its schema",
         ),
         (
             "type = \"postgres\"",
             "type = \"postgre\"",
-            "rollcall.toml:4:8: source.hr.type: found the text \"postgre\", expected \"postgres\"; fix: write \"postgres\"",
+            "rollcall.toml:4:8: source.hr.type: found the text \"postgre\", expected \"postgres\", \"mysql\" or \"mariadb\"; fix: write \"postgres\"",
         ),
         (
             "map = { email = \"emp_email\" }",
@@ -124,7 +124,7 @@ fn what_is_missing_is_named_with_the_line_to_add() {
         (
             "host = \"localhost\"\n",
             "",
-            "rollcall.toml:3:9: source.hr.host: found nothing, expected a host name, an IP address or the folder of a Unix socket; fix: add `host = \"db.example.com\"` to [source.hr]",
+            "rollcall.toml:3:9: source.hr.host: found nothing, expected a host name, an IP address or the path of a Unix socket; fix: add `host = \"db.example.com\"` to [source.hr]",
         ),
         (
             "map = { email = \"emp_email\" }\n",
@@ -264,6 +264,28 @@ fn names_that_lead_nowhere_are_errors() {
 }
 
 #[test]
+fn a_key_of_another_kind_of_database_is_refused() {
+    assert_eq!(
+        refused(&MYSQL.replace("table =", "database = \"hr\"\ntable =")),
+        [
+            "rollcall.toml:7:1: source.hr.database: found a key that only type = \"postgres\" has, expected a key of [source.hr]; fix: remove it"
+        ]
+    );
+    assert_eq!(
+        refused(&MYSQL.replace("hr.employees", "employees")),
+        [
+            "rollcall.toml:7:9: source.hr.table: found the text \"employees\", expected schema.table, either part in quotes where the server would want them; fix: write `table = \"hr.employees\"` if that is its database"
+        ]
+    );
+    assert_eq!(
+        refused(&format!("{SMALL}server_id = 7\n")),
+        [
+            "rollcall.toml:10:1: source.hr.server_id: found a key that only type = \"mysql\" or \"mariadb\" has, expected a key of [source.hr]; fix: remove it"
+        ]
+    );
+}
+
+#[test]
 fn what_two_cannot_share_is_refused() {
     let second = SMALL
         .replace("organization = \"acme\"\n", "")
@@ -273,6 +295,16 @@ fn what_two_cannot_share_is_refused() {
         refused(&format!("{SMALL}{second}")),
         [
             "rollcall.toml:11:9: source.crm.slot: found the slot \"rollcall_hr\", which source \"hr\" has too, expected a slot of its own for each source; fix: write another slot"
+        ]
+    );
+    let first = format!("{MYSQL}server_id = 7\n");
+    let second = first
+        .replace("organization = \"acme\"\n", "")
+        .replace("source.hr", "source.crm");
+    assert_eq!(
+        refused(&format!("{first}{second}")),
+        [
+            "rollcall.toml:11:9: source.crm.server_id: found the server_id 7, which source \"hr\" has too, expected a server_id of its own for each source; fix: write another server_id"
         ]
     );
     let sinks = "[sink.a]\ntype = \"ndjson\"\n[sink.b]\ntype = \"ndjson\"\n";

@@ -6,16 +6,18 @@ use std::time::Duration;
 use rollcall_contract::TableName;
 
 use super::super::*;
-use super::{SMALL, parse_with, valid};
+use super::{MYSQL, SMALL, parse_with, valid};
 
 fn postgres(config: &Config) -> &PostgresConfig {
-    let SourceConnection::Postgres(postgres) = &config.sources[0].connection;
-    postgres
+    match &config.sources[0].kind {
+        SourceKind::Postgres(postgres) => postgres,
+        SourceKind::MySql(_) => panic!("it is a PostgreSQL"),
+    }
 }
 
 /// None without TLS; with it, whom to believe.
 fn verification(config: &Config) -> Option<Option<Verification>> {
-    match &postgres(config).tls {
+    match &config.sources[0].server.tls {
         TlsConfig::Disable => None,
         TlsConfig::Enable { verify, .. } => Some(verify.clone()),
     }
@@ -51,11 +53,11 @@ fn what_is_left_out_takes_its_default() {
     assert_eq!(source.batch.rows, 10_000);
     assert_eq!(source.batch.size_bytes, 4 << 20);
     let postgres = postgres(&config);
-    assert_eq!(postgres.port, 5432);
+    assert_eq!(source.server.port, 5432);
     assert_eq!(postgres.slot, "rollcall_hr");
     assert_eq!(postgres.publication, "rollcall");
     assert_eq!(verification(&config), None, "the loopback");
-    assert_eq!(postgres.table, TableName::new("public", "employees"));
+    assert_eq!(source.table, TableName::new("public", "employees"));
     assert!(config.sinks.is_empty());
 }
 
@@ -95,8 +97,69 @@ fn a_table_reads_as_postgresql_reads_it() {
         ("\\\"a\\\"\\\"b\\\".t_1", "a\"b", "t_1"),
     ] {
         let config = valid(&SMALL.replace("public.employees", text));
-        assert_eq!(postgres(&config).table, TableName::new(schema, name));
+        assert_eq!(config.sources[0].table, TableName::new(schema, name));
     }
+}
+
+#[test]
+fn a_table_reads_as_mysql_reads_it() {
+    for (text, schema, name) in [
+        ("hr.employees", "hr", "employees"),
+        ("HR.Employees", "HR", "Employees"),
+        ("2026.7days", "2026", "7days"),
+        ("hr.`Weird.Name`", "hr", "Weird.Name"),
+        ("`a``b`.\\\"c`d\\\"", "a`b", "c`d"),
+    ] {
+        let config = valid(&MYSQL.replace("hr.employees", text));
+        assert_eq!(config.sources[0].table, TableName::new(schema, name));
+    }
+}
+
+#[test]
+fn a_table_is_written_as_it_is_read() {
+    for naming in [Naming::Postgres, Naming::MySql] {
+        for name in [
+            "employees",
+            "Weird.Name",
+            "7days",
+            "a\"b",
+            "a`b",
+            "größe",
+            "\"",
+            "a b",
+        ] {
+            let table = TableName::new("HR", name);
+            let written = naming.write(&table);
+            assert_eq!(naming.parse(&written), Some(table), "{written}");
+        }
+    }
+    let plain = TableName::new("hr", "employees");
+    assert_eq!(Naming::MySql.write(&plain), "hr.employees");
+    assert_eq!(Naming::Postgres.write(&plain), "hr.employees");
+}
+
+#[test]
+fn mysql_and_mariadb_have_their_own_defaults() {
+    for (kind, flavour) in [("mysql", Flavour::MySql), ("mariadb", Flavour::MariaDb)] {
+        let config = valid(&MYSQL.replace("\"mysql\"", &format!("\"{kind}\"")));
+        let source = config.source("hr").unwrap();
+        assert_eq!(source.server.port, 3306);
+        let SourceKind::MySql(mysql) = &source.kind else {
+            panic!("it is a {kind}");
+        };
+        assert_eq!(mysql.flavour, flavour);
+        assert_eq!(mysql.server_id, None);
+        assert_eq!(mysql.zero_dates, ZeroDates::Null);
+    }
+    let config = valid(&format!(
+        "{MYSQL}port = 3307\nserver_id = 4294967295\nzero_dates = \"text\"\n"
+    ));
+    assert_eq!(config.sources[0].server.port, 3307);
+    let SourceKind::MySql(mysql) = &config.sources[0].kind else {
+        panic!("it is a mysql");
+    };
+    assert_eq!(mysql.server_id, Some(u32::MAX));
+    assert_eq!(mysql.zero_dates, ZeroDates::Text);
 }
 
 #[test]

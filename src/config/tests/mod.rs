@@ -29,6 +29,17 @@ table = "public.employees"
 map = { email = "emp_email" }
 "#;
 
+/// The same for MySQL.
+const MYSQL: &str = r#"organization = "acme"
+
+[source.hr]
+type = "mysql"
+host = "localhost"
+user = "rollcall"
+table = "hr.employees"
+map = { email = "emp_email" }
+"#;
+
 fn parse(text: &str) -> Result<Config, ConfigErrors> {
     parse_with(text, &[])
 }

@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 
 use secrecy::{ExposeSecret, SecretString};
 
-use super::super::{Config, SourceConnection};
+use super::super::Config;
 use super::{SMALL, parse_with};
 use crate::vault::{Binding, Key, Owner, Vault};
 
@@ -15,8 +15,12 @@ fn with_password(reference: &str) -> String {
 }
 
 fn password(config: &Config) -> &str {
-    let SourceConnection::Postgres(postgres) = &config.sources[0].connection;
-    postgres.password.as_ref().unwrap().expose_secret()
+    config.sources[0]
+        .server
+        .password
+        .as_ref()
+        .unwrap()
+        .expose_secret()
 }
 
 fn refused(reference: &str, variables: &[(&str, &str)]) -> String {

@@ -25,6 +25,12 @@ user = "rollcall"
 table = "public.employees"
 change_stream = { sink = "events", topic = "raw" }
 map = { email = { column = "email" } }
+[source.crm]
+type = "mysql"
+host = "localhost"
+user = "rollcall"
+table = "crm.people"
+map = { email = "email" }
 [sink.events]
 type = "kafka"
 brokers = ["localhost:9092"]
@@ -68,12 +74,15 @@ fn every_default_and_example_is_a_value_of_toml() {
 }
 
 /// A file made of the examples of one kind of source and sink.
-fn from_examples(sink: &str, leave_out: &[&str]) -> String {
+fn from_examples(source: &str, sink: &str, leave_out: &[&str]) -> String {
     let mut tables: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for key in KEYS {
-        let of_other_sink = key.pattern.starts_with("sink") && key.only.is_some_and(|o| o != sink);
+        let of_other_type = match key.pattern.starts_with("sink") {
+            true => !key.is_of(sink),
+            false => !key.is_of(source),
+        };
         let is_table = KEYS.iter().any(|other| other.table() == key.pattern);
-        if is_table || of_other_sink || leave_out.contains(&key.pattern) {
+        if is_table || of_other_type || leave_out.contains(&key.pattern) {
             continue;
         }
         let concrete = |pattern: &str| match pattern.rsplit_once(".map.*") {
@@ -93,6 +102,7 @@ fn from_examples(sink: &str, leave_out: &[&str]) -> String {
         let name = path.strip_prefix(&table).unwrap().trim_start_matches('.');
         let value = match name {
             "type" if key.pattern.starts_with("sink") => format!("\"{sink}\""),
+            "type" if key.pattern.starts_with("source") => format!("\"{source}\""),
             _ => key.example.to_owned(),
         };
         tables
@@ -128,7 +138,11 @@ fn the_examples_together_are_a_valid_file() {
         "sink.*.sasl.token_file",
         "authority.*",
     ];
-    for sink in ["kafka", "ndjson"] {
+    for (source, sink) in [
+        ("postgres", "kafka"),
+        ("mysql", "kafka"),
+        ("mariadb", "ndjson"),
+    ] {
         let mut left_out = of_files.to_vec();
         if sink == "ndjson" {
             // Raw changes need a sink with topics.
@@ -138,7 +152,7 @@ fn the_examples_together_are_a_valid_file() {
                     .filter(|p| p.contains("change_stream")),
             );
         }
-        let mut text = from_examples(sink, &left_out);
+        let mut text = from_examples(source, sink, &left_out);
         let needed = "[source.hr.map.email]\ncolumn = \"email\"\n[source.hr.map.employeeNumber]\ncolumn = \"no\"\n[source.hr.map.name]\ngivenName = \"first\"\nfamilyName = \"last\"\n[source.hr.map.custom]\nbirthDate = \"born\"\n";
         text.push_str(needed);
         let environment: BTreeMap<String, String> = ["HR_PASSWORD", "KAFKA_PASSWORD"]
@@ -277,6 +291,7 @@ fn the_schema_takes_what_the_parser_takes_and_refuses_what_it_refuses() {
     assert!(schema_takes(EXAMPLE));
     assert!(schema_takes(EVERY_BRANCH));
     assert!(schema_takes(super::SMALL));
+    assert!(schema_takes(super::MYSQL));
     for (right, wrong) in [
         ("host = \"localhost\"", "hosts = \"localhost\""),
         ("host = \"localhost\"", "host = 5"),
@@ -295,6 +310,16 @@ fn the_schema_takes_what_the_parser_takes_and_refuses_what_it_refuses() {
     ] {
         let text = super::SMALL.replace(right, wrong);
         assert_ne!(text, super::SMALL);
+        assert!(!schema_takes(&text), "{text}");
+        assert!(super::parse(&text).is_err(), "{text}");
+    }
+    for line in [
+        "slot = \"rollcall\"",
+        "database = \"hr\"",
+        "server_id = 0",
+        "zero_dates = \"zero\"",
+    ] {
+        let text = format!("{}{line}\n", super::MYSQL);
         assert!(!schema_takes(&text), "{text}");
         assert!(super::parse(&text).is_err(), "{text}");
     }

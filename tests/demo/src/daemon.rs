@@ -5,9 +5,10 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use rollcall_testbed::{Kafka, Postgres, Process};
+use rollcall_testbed::{Kafka, Process};
 use serde_json::Value;
 
+use crate::database::Database;
 use crate::show::Show;
 use crate::{PATIENCE, Result};
 
@@ -26,10 +27,9 @@ type = "date"
 type = "text"
 
 [source.hr]
-type = "postgres"
+SOURCE
 host = "127.0.0.1"
 port = PORT
-database = "hr"
 user = "rollcall"
 table = "hr.employees"
 redact = ["salary"]
@@ -64,7 +64,7 @@ pub(crate) struct Daemon {
 
 impl Daemon {
     /// Finds the program and writes its configuration.
-    pub(crate) fn prepare(database: &Postgres, kafka: Option<&Kafka>) -> Result<Daemon> {
+    pub(crate) fn prepare(database: &Database, kafka: Option<&Kafka>) -> Result<Daemon> {
         let program = match std::env::var_os("ROLLCALL") {
             Some(path) => PathBuf::from(path),
             None => std::env::current_exe()?.with_file_name("rollcall"),
@@ -79,6 +79,7 @@ impl Daemon {
         let folder = tempfile::tempdir()?;
         let mut config = CONFIG
             .replace("DIR", &folder.path().display().to_string())
+            .replace("SOURCE", database.config_lines())
             .replace("PORT", &database.port().to_string());
         if let Some(kafka) = kafka {
             config += &format!(

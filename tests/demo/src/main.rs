@@ -1,11 +1,13 @@
 //! `make demo`: an HR table of 10,000 people becomes a directory, follows its changes,
 //! survives `kill -9`, and is proved equal to the table.
 //!
-//! The proof does not lean on the daemon: the demo folds the events itself and compares
-//! them with what its own SQL makes of the table ([`proof`]). Whatever fails ends the demo
+//! `SOURCE` names the kind of database. The proof does not lean on the daemon: the demo
+//! folds the events itself and compares them with what a mapping of its own makes of the
+//! table ([`proof`]). Whatever fails ends the demo
 //! with one sentence and status 1; the servers and the daemon end with their values.
 
 mod daemon;
+mod database;
 mod people;
 mod proof;
 mod show;
@@ -16,9 +18,10 @@ use std::io::Write as _;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use rollcall_testbed::{Kafka, Postgres};
+use rollcall_testbed::Kafka;
 
 use crate::daemon::Daemon;
+use crate::database::Database;
 use crate::show::Show;
 use crate::tail::Tail;
 
@@ -52,19 +55,21 @@ fn main() -> ExitCode {
 fn run(show: &Show) -> Result<String> {
     let with_kafka = std::env::var("KAFKA").is_ok_and(|v| !v.is_empty() && v != "0");
 
-    show.chapter("A private PostgreSQL with an HR table");
-    let database = Postgres::builder()
-        .setting("max_slot_wal_keep_size", "1GB")
-        .start()?;
-    let server = database.psql("postgres", "SHOW server_version")?;
+    let source = std::env::var("SOURCE").unwrap_or_default();
+
+    show.chapter("A private database server with an HR table");
+    let database = Database::start(match source.as_str() {
+        "" => "postgres",
+        named => named,
+    })?;
     show.fact(&format!(
-        "PostgreSQL {server} on port {}, for this demo alone",
+        "{} on port {}, for this demo alone",
+        database.name()?,
         database.port()
     ));
-    database.psql("postgres", "CREATE DATABASE hr")?;
-    database.psql("hr", people::TABLE)?;
-    database.psql("hr", &people::insert_all(PEOPLE))?;
-    show.fact(&people::summary(&database)?);
+    database.sql(&people::insert_all(PEOPLE))?;
+    database.analyze()?;
+    show.fact(&people::summary(&database.rows()?));
 
     let kafka = if with_kafka {
         let kafka = Kafka::start()?;
@@ -77,8 +82,8 @@ fn run(show: &Show) -> Result<String> {
     show.chapter("What an operator writes, and runs once as an administrator");
     let daemon = Daemon::prepare(&database, kafka.as_ref())?;
     show.text(&daemon.config_shown());
-    database.psql("hr", people::GRANTS)?;
-    show.text(people::GRANTS);
+    database.sql(database.grants())?;
+    show.text(database.grants());
 
     show.chapter("rollcall check");
     for line in daemon.check()? {
@@ -98,7 +103,15 @@ fn run(show: &Show) -> Result<String> {
 
     show.chapter("kill -9 in the middle of a burst");
     let burst = steps::Burst::begin(&database, BURST)?;
-    let before_kill = seen.wait_for_events(BURST as usize / 8)?;
+    let before_kill = match seen.wait_for_events(BURST as usize / 8) {
+        Ok(events) => events,
+        Err(failure) => {
+            if burst.is_finished() {
+                burst.end()?;
+            }
+            return Err(failure);
+        }
+    };
     running.kill9();
     let still_writing = !burst.is_finished();
     show.fact(&format!(
@@ -122,7 +135,7 @@ fn run(show: &Show) -> Result<String> {
     daemon.wait_until_delivered(&running)?;
     show.fact(&daemon.verify()?);
     daemon.stop(&running)?;
-    let wanted = proof::expected(&database)?;
+    let wanted = proof::expected(&database.rows()?);
     let file = proof::Events::of_file(&daemon.events_file())?;
     file.check_sequences()?;
     let mut fold = file.fold()?;
@@ -144,7 +157,7 @@ fn run(show: &Show) -> Result<String> {
     }
     let users = proof::compare(&wanted, &fold)?;
     show.fact(&format!(
-        "the fold of all events = what SQL makes of the table, in all {users} users and {} attributes",
+        "the fold of all events = what a second mapping makes of the table, in all {users} users and {} attributes",
         proof::values(&wanted)
     ));
     Ok(format!(

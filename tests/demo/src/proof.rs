@@ -1,7 +1,7 @@
-//! The proof that does not lean on the daemon: what SQL makes of the table on one side, the
-//! fold of all events on the other.
+//! The proof that does not lean on the daemon: what the mapping, written here once more by
+//! hand, makes of the table on one side, the fold of all events on the other.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -10,42 +10,71 @@ use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::KafkaError;
 use rdkafka::message::{Headers as _, Message as _};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
-use rollcall_testbed::{Kafka, Postgres};
-use serde_json::Value;
+use rollcall_testbed::Kafka;
+use serde_json::{Value, json};
+use unicode_normalization::UnicodeNormalization as _;
 
 use crate::{PATIENCE, Result, daemon};
 
 /// Users by employee number.
 pub(crate) type People = BTreeMap<String, Value>;
 
-/// The mapping once more, written in SQL by hand.
-const EXPECTED: &str = "
-SELECT jsonb_strip_nulls(jsonb_build_object(
-  'name', nullif(jsonb_strip_nulls(jsonb_build_object(
-      'givenName', normalize(first_name), 'familyName', normalize(last_name))), '{}'),
-  'displayName', normalize(concat_ws(' ', first_name, last_name)),
-  'title', coalesce(normalize(job_title), 'Employee'),
-  'userType', CASE WHEN department = 'Engineering' THEN 'developer' ELSE 'user' END,
-  'active', true,
-  'email', nullif(btrim(normalize(email), E' \\t'), ''),
-  'phoneNumber', phone,
-  'roles', (SELECT jsonb_agg(role ORDER BY role COLLATE \"C\") FROM (
-      SELECT DISTINCT btrim(normalize(part)) AS role
-      FROM unnest(string_to_array(roles, ',')) AS part) AS parts WHERE role <> ''),
-  'employeeNumber', id::text,
-  'department', normalize(department),
-  'custom', nullif(jsonb_strip_nulls(jsonb_build_object(
-      'hiredOn', hired_on, 'note', normalize(notes))), '{}')))
-FROM hr.employees WHERE employment_type <> 'contractor'";
-
 /// What the directory has to be, from the table alone.
-pub(crate) fn expected(database: &Postgres) -> Result<People> {
-    let mut people = People::new();
-    for line in database.psql("hr", EXPECTED)?.lines() {
-        let user: Value = serde_json::from_str(line)?;
-        people.insert(number(&user), user);
+pub(crate) fn expected(rows: &[Value]) -> People {
+    rows.iter()
+        .filter(|row| row["employment_type"] != "contractor")
+        .map(|row| (row["id"].to_string(), user_of(row)))
+        .collect()
+}
+
+/// The mapping of the configuration once more, written by hand.
+fn user_of(row: &Value) -> Value {
+    let text =
+        |column: &str| -> Option<String> { row[column].as_str().map(|text| text.nfc().collect()) };
+    let [first, last] = ["first_name", "last_name"].map(text);
+    let display: Vec<&str> = [&first, &last]
+        .into_iter()
+        .flatten()
+        .map(String::as_str)
+        .collect();
+    let roles: BTreeSet<String> = text("roles")
+        .unwrap_or_default()
+        .split(',')
+        .map(|role| role.trim().to_owned())
+        .filter(|role| !role.is_empty())
+        .collect();
+    let email = text("email").map(|email| email.trim().to_owned());
+    let engineer = row["department"] == "Engineering";
+    let mut user = json!({
+        "employeeNumber": row["id"].to_string(),
+        "name": present(json!({ "givenName": first, "familyName": last })),
+        "displayName": display.join(" "),
+        "title": text("job_title").unwrap_or_else(|| "Employee".to_owned()),
+        "userType": if engineer { "developer" } else { "user" },
+        "active": true,
+        "email": email.filter(|email| !email.is_empty()),
+        "phoneNumber": row["phone"],
+        "department": text("department"),
+        "custom": present(json!({ "hiredOn": row["hired_on"], "note": text("notes") })),
+    });
+    if !roles.is_empty() {
+        user["roles"] = json!(roles);
     }
-    Ok(people)
+    present(user)
+}
+
+/// An object without what is null; null when nothing is left.
+fn present(value: Value) -> Value {
+    match value {
+        Value::Object(mut fields) => {
+            fields.retain(|_, value| !value.is_null());
+            match fields.is_empty() {
+                true => Value::Null,
+                false => Value::Object(fields),
+            }
+        }
+        other => other,
+    }
 }
 
 fn number(user: &Value) -> String {

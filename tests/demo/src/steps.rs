@@ -6,8 +6,9 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use rollcall_testbed::Postgres;
+use unicode_normalization::UnicodeNormalization as _;
 
+use crate::database::Database;
 use crate::people::{self, Dice};
 use crate::show::Show;
 use crate::tail::{Arrived, Tail};
@@ -20,13 +21,13 @@ const MARKED: u64 = 1;
 
 /// The database, and the events that come of it.
 pub(crate) struct Steps<'a> {
-    database: &'a Postgres,
+    database: &'a Database,
     show: &'a Show,
     tail: &'a mut Tail,
 }
 
 impl<'a> Steps<'a> {
-    pub(crate) fn new(database: &'a Postgres, show: &'a Show, tail: &'a mut Tail) -> Steps<'a> {
+    pub(crate) fn new(database: &'a Database, show: &'a Show, tail: &'a mut Tail) -> Steps<'a> {
         Steps {
             database,
             show,
@@ -45,7 +46,7 @@ impl<'a> Steps<'a> {
     fn step(&mut self, why: &str, sql: &str, events: &[&str]) -> Result<String> {
         self.tail.new_events()?;
         let began = Timestamp::now();
-        self.database.psql("hr", sql)?;
+        self.database.sql(sql)?;
         let mut missing: Vec<&str> = events.to_vec();
         let mut came: Vec<Arrived> = Vec::new();
         let what = format!("{why}: {}", events.join(" and "));
@@ -76,15 +77,28 @@ impl<'a> Steps<'a> {
                     .filter(|w| !w.is_empty())
                     .unwrap_or(name.clone())
             };
-            let latency = if arrived.is_older_than(began) {
-                "was held".to_owned()
-            } else {
-                format!("{:.1} ms", arrived.latency_ms())
-            };
+            let latency = self.latency(arrived, began);
             self.show.event(why, what, &who, &latency);
             why = "";
         }
         result.map(|()| subject)
+    }
+
+    /// From the commit to the event. Where the log tells times to the second only, from
+    /// before the statement was sent.
+    fn latency(&self, arrived: &Arrived, began: Timestamp) -> String {
+        let coarse = self.database.has_coarse_times();
+        let oldest = match coarse {
+            true => Timestamp::from_second(began.as_second()).unwrap_or(began),
+            false => began,
+        };
+        if arrived.is_older_than(oldest) {
+            "was held".to_owned()
+        } else if coarse {
+            format!("< {:.1} ms", arrived.since_ms(began))
+        } else {
+            format!("{:.1} ms", arrived.latency_ms())
+        }
     }
 
     /// Waits until so many events have come.
@@ -119,8 +133,9 @@ pub(crate) fn live(steps: &mut Steps<'_>) -> Result<()> {
         "hired",
         &format!(
             "INSERT INTO hr.employees (id, first_name, last_name, email, department, roles, hired_on) \
-             VALUES ({new}, normalize('Zoë', NFD), 'Lindström', '  Zoe.Lindstrom@Example.com ', \
-             'Engineering', 'staff, developer', current_date)"
+             VALUES ({new}, '{}', 'Lindström', '  Zoe.Lindstrom@Example.com ', \
+             'Engineering', 'staff, developer', current_date)",
+            "Zoë".nfd()
         ),
         &["created"],
     )?;
@@ -196,19 +211,15 @@ pub(crate) struct Burst {
 }
 
 impl Burst {
-    pub(crate) fn begin(database: &Postgres, changes: u64) -> Result<Burst> {
+    pub(crate) fn begin(database: &Database, changes: u64) -> Result<Burst> {
         let sql = burst_sql(changes);
-        let mut command = std::process::Command::new(database.bin("psql"));
+        let mut command = database.client();
         command
-            .args(["-X", "-q", "-v", "ON_ERROR_STOP=1", "-w", "-U"])
-            .args([database.superuser(), "-d", "hr", "-h"])
-            .arg(database.socket_dir())
-            .args(["-p", &database.port().to_string(), "-f", "-"])
             .stdin(std::process::Stdio::piped())
             .stdout(std::process::Stdio::null())
             .stderr(std::process::Stdio::piped());
         let mut child = command.spawn()?;
-        let mut input = child.stdin.take().ok_or("psql takes no input")?;
+        let mut input = child.stdin.take().ok_or("the client takes no input")?;
         let writer = std::thread::spawn(move || {
             use std::io::Write as _;
             let written = input.write_all(sql.as_bytes());
@@ -261,7 +272,8 @@ fn burst_sql(changes: u64) -> String {
             ),
             4 => writeln!(
                 sql,
-                "UPDATE hr.employees SET notes = repeat(md5('{n}'), 200) WHERE id = {someone};"
+                "UPDATE hr.employees SET notes = '{}' WHERE id = {someone};",
+                people::note(&mut dice)
             ),
             5 => writeln!(
                 sql,

@@ -28,15 +28,20 @@ impl Arrived {
         kind.strip_prefix("user.").unwrap_or(kind)
     }
 
-    /// When PostgreSQL committed the change that the event is about.
+    /// When the database committed the change that the event is about.
     fn committed(&self) -> Timestamp {
         let time = self.event["time"].as_str().and_then(|t| t.parse().ok());
         time.unwrap_or(self.at)
     }
 
-    /// From the commit in PostgreSQL until the event could be read.
+    /// From the commit in the database until the event could be read.
     pub(crate) fn latency_ms(&self) -> f64 {
         self.at.duration_since(self.committed()).as_secs_f64() * 1e3
+    }
+
+    /// From a moment until the event could be read.
+    pub(crate) fn since_ms(&self, moment: Timestamp) -> f64 {
+        self.at.duration_since(moment).as_secs_f64() * 1e3
     }
 
     /// Whether the event is about a record that was there before and was held until now.

@@ -25,13 +25,17 @@
 //! # }
 //! ```
 //!
+//! [`MySql`] is the same for MySQL and MariaDB, [`Kafka`] for a broker.
+//!
 //! What is not installed is an error that says so and names the command
 //! (`make testbed`); no test is skipped for it.
 
 mod account;
 mod error;
+mod files;
 mod kafka;
 mod locate;
+mod mysql;
 mod ports;
 mod postgres;
 mod process;
@@ -43,7 +47,8 @@ mod wait;
 
 pub use error::{Result, TestbedError};
 pub use kafka::{Kafka, KafkaBuilder, SaslMechanism};
-pub use locate::PgVersion;
+pub use locate::{MySqlVersion, PgVersion};
+pub use mysql::{BinlogFile, MySql, MySqlBuilder, MySqlCopy};
 pub use ports::free_port;
 pub use postgres::{DataCopy, Postgres, PostgresBuilder, StandbyOptions, StopMode};
 pub use process::{Process, Signal};

@@ -4,6 +4,7 @@
 //! reads too, so that the two cannot disagree.
 
 use std::env;
+use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -21,6 +22,47 @@ pub enum PgVersion {
     Debian,
     /// PostgreSQL 18, from a Python wheel. That build has no TLS.
     V18,
+}
+
+/// Which server of MySQL's family to run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum MySqlVersion {
+    /// MySQL 9, the newest that Debian has.
+    MySql9,
+    /// MariaDB 10.11, of Debian 12.
+    MariaDb10,
+    /// MariaDB 11.8, of Debian 13.
+    MariaDb11,
+}
+
+impl MySqlVersion {
+    /// All of them, for a test that runs with each.
+    pub const ALL: [MySqlVersion; 3] = [
+        MySqlVersion::MySql9,
+        MySqlVersion::MariaDb10,
+        MySqlVersion::MariaDb11,
+    ];
+
+    /// Whether it is a MariaDB: other GTIDs, other names of statements and programs.
+    pub fn is_mariadb(self) -> bool {
+        self != MySqlVersion::MySql9
+    }
+
+    /// Its name and its key in the file of versions.
+    fn name_and_key(self) -> (&'static str, &'static str) {
+        match self {
+            MySqlVersion::MySql9 => ("MySQL", "MYSQL"),
+            MySqlVersion::MariaDb10 => ("MariaDB", "MARIADB"),
+            MySqlVersion::MariaDb11 => ("MariaDB", "MARIADB11"),
+        }
+    }
+}
+
+impl fmt::Display for MySqlVersion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (name, key) = self.name_and_key();
+        write!(f, "{name} {}", version(key))
+    }
 }
 
 fn version(key: &str) -> &'static str {
@@ -104,6 +146,22 @@ fn debian_postgres_bin(root: &Path) -> Result<PathBuf> {
             what: "PostgreSQL".to_owned(),
             looked: format!("no {}/*/bin/postgres", root.display()),
         })
+}
+
+/// The folder with the programs of a MySQL or MariaDB, what they need, and an
+/// empty data directory.
+pub(crate) fn mysql_home(wanted: MySqlVersion) -> Result<PathBuf> {
+    let (name, key) = wanted.name_and_key();
+    let folder = format!("{}-{}", name.to_lowercase(), version(key));
+    let home = server_cache().join(folder);
+    if home.join("template").is_dir() {
+        Ok(home)
+    } else {
+        Err(TestbedError::Missing {
+            what: wanted.to_string(),
+            looked: format!("no {}", home.join("template").display()),
+        })
+    }
 }
 
 /// The folder with Apache Kafka's jars.

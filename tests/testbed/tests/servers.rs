@@ -9,6 +9,7 @@
 
 mod servers {
     mod kafka;
+    mod mysql;
     mod ownership;
     mod postgres;
     mod proxy;

@@ -12,7 +12,6 @@
 mod builder;
 mod standby;
 
-use std::ffi::OsStr;
 use std::fmt;
 use std::fs::{self, File};
 use std::io::Write;
@@ -29,6 +28,7 @@ pub use standby::StandbyOptions;
 
 use crate::account::{self, Account};
 use crate::error::{Result, TestbedError};
+use crate::files::{append, copy_tree};
 use crate::locate::{self, PgVersion};
 use crate::ports::free_port;
 use crate::process::{LastSignal, Process, Signal, read_lossy, run, tail, wrap};
@@ -506,22 +506,4 @@ fn bare_tool(bin: &Path, name: &str) -> Command {
     }
     command.env("LC_ALL", "C.UTF-8");
     command
-}
-
-fn append(path: &Path, text: &str) -> Result<()> {
-    let what = format!("writing {}", path.display());
-    let mut file = File::options()
-        .append(true)
-        .open(path)
-        .map_err(TestbedError::io(what.clone()))?;
-    file.write_all(format!("{text}\n").as_bytes())
-        .map_err(TestbedError::io(what))
-}
-
-/// Copies a folder with owners and modes; `to` is missing or an empty folder.
-fn copy_tree(from: &Path, to: &Path) -> Result<()> {
-    let mut command = Command::new("cp");
-    command.args(["-a", "--reflink=auto", "-T"]);
-    command.args([from.as_os_str(), OsStr::new(to)]);
-    run(command).map(drop)
 }

@@ -1,0 +1,12 @@
+set global log_bin_compress = 1;
+set global log_bin_compress_min_len = 10;
+create database hr;
+use hr;
+set session binlog_format = row;
+create table t (id int unsigned primary key, v varchar(200) character set latin1, e enum('a', 'b'), b binary(4), n bigint);
+insert into t values (1, repeat('é', 100), 'b', x'01', -1), (4294967295, repeat('b', 200), 'a', x'', 1);
+update t set v = repeat('x', 150);
+delete from t where id = 1;
+set session binlog_format = statement;
+insert into t values (2, 'statement', 'a', x'00', 5);
+set global log_bin_compress = 0;

@@ -1,0 +1,13 @@
+use hr;
+create table maria (id int primary key, u uuid, u2 uuid, i6 inet6, i6b inet6, i4 inet4, j json, t varchar(10) character set latin1);
+insert into maria values (1,'123e4567-e89b-12d3-a456-426655440000','f47ac10b-58cc-4372-a567-0e02b2c3d479','2001:db8::ff00:42:8329','::ffff:1.2.3.4','192.168.0.1','{"b":1,"a":[1.0,null]}','é'),(2,'00000000-0000-0000-0000-000000000000','018f3c5e-7b2a-7c3d-8e4f-123456789abc','::','::1.2.3.4','0.0.0.0','[]',''),(3,'ffffffff-ffff-ffff-ffff-ffffffffffff','00000000-0000-0000-0000-000000000001','fe80::','::1','10.0.0.0',null,null);
+set session binlog_row_image=minimal;
+update maria set t='m' where id=1;
+insert into maria (id,t) values (9,'d');
+delete from maria where id=9;
+set session binlog_row_image=noblob;
+update maria set t='n' where id=1;
+set session binlog_row_image=full;
+begin; insert into maria (id) values (20); savepoint a; insert into maria(id) values (21); rollback to a; commit;
+xa start 'xa1','br',5; insert into maria(id) values (30); xa end 'xa1','br',5; xa prepare 'xa1','br',5; xa commit 'xa1','br',5;
+set session gtid_domain_id=3; insert into maria(id) values (40);

@@ -1,0 +1,158 @@
+//! Table maps and rows of the followed table; those of all others are passed over.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use rollcall_binlog::DecodeError;
+use rollcall_binlog::event::{Header, RawEvent};
+use rollcall_binlog::rows::{RowReader, RowsEvent};
+use rollcall_binlog::table_map::TableMap;
+use rollcall_contract::{ConnectorError, GapReason, StreamItem};
+
+use super::Decoder;
+use crate::errors::protocol_violation;
+use crate::values;
+
+impl Decoder {
+    pub(super) fn table_map(
+        &mut self,
+        header: &Header,
+        body: Range<usize>,
+    ) -> Result<(), ConnectorError> {
+        let bytes = &self.builder.parts().0[body.clone()];
+        let map = self.maps.learn(bytes)?;
+        if !self.followed.is(map) {
+            return Ok(());
+        }
+        let map = Arc::clone(map);
+        if self.tx.as_ref().is_some_and(|tx| tx.is_xa) {
+            self.put_by(header, body);
+            return Ok(());
+        }
+        if self.layout.as_ref().is_some_and(|l| l.is_of(&map)) || self.is_left_out() {
+            return Ok(());
+        }
+        let change = self.followed.take_on(&map)?;
+        if let Some(schema) = change.schema {
+            self.flush();
+            self.items.push_back(StreamItem::SchemaChanged(schema));
+        }
+        if let Some(detail) = change.rewritten {
+            self.gap(GapReason::SchemaChanged, detail);
+        }
+        self.table_index = None;
+        self.layout = Some(change.layout);
+        Ok(())
+    }
+
+    /// A rows event whose body lies at this range of the buffer.
+    pub(super) fn rows(
+        &mut self,
+        header: &Header,
+        body: Range<usize>,
+    ) -> Result<(), ConnectorError> {
+        let raw = RawEvent {
+            header: *header,
+            body: &self.builder.parts().0[body.clone()],
+        };
+        let event = RowsEvent::parse(&raw)?;
+        let is_empty = event.is_empty(raw.body);
+        let map = match self.maps.get(event.table) {
+            Some(map) if self.followed.is(map) => Some(Arc::clone(map)),
+            Some(_) => None,
+            None if is_empty => None,
+            None => {
+                return Err(protocol_violation("rows of a table that was not described"));
+            }
+        };
+        if event.ends_statement() {
+            self.maps.end_statement();
+        }
+        let Some(map) = map else {
+            return Ok(());
+        };
+        let Some(tx) = &self.tx else {
+            return Err(protocol_violation("rows outside of a transaction"));
+        };
+        if tx.is_xa {
+            self.put_by(header, body);
+            return Ok(());
+        }
+        if tx.is_known {
+            return Ok(());
+        }
+        // Rows that are expanded are appended to the buffer: nothing may lie behind them.
+        let aside = header.is_compressed.then(|| {
+            let data = self.builder.data();
+            data.split_off(self.parsed.min(data.len()))
+        });
+        self.take_rows(&event, &map, body)?;
+        if let Some(aside) = aside {
+            let data = self.builder.data();
+            self.parsed = data.len();
+            data.extend_from_slice(&aside);
+        }
+        Ok(())
+    }
+
+    pub(super) fn take_rows(
+        &mut self,
+        event: &RowsEvent,
+        map: &Arc<TableMap>,
+        body: Range<usize>,
+    ) -> Result<(), ConnectorError> {
+        let (Some(tx), Some(layout)) = (&mut self.tx, &self.layout) else {
+            return Ok(());
+        };
+        if !layout.is_of(map) {
+            return Err(protocol_violation("rows of a table that was not described"));
+        }
+        let schema = &layout.schema;
+        let unreadable = |column: Option<usize>, error: &DecodeError| {
+            let column = column.and_then(|i| schema.columns.get(i));
+            values::unreadable_value(column.map(|c| c.name.as_str()), error)
+        };
+        let builder = &mut self.builder;
+        let mut reader =
+            RowReader::new(event, &layout.rows, builder, body).map_err(|e| unreadable(None, &e))?;
+        while tx.changes < tx.skip_below {
+            if !reader
+                .skip(builder)
+                .map_err(|e| unreadable(e.column, &e.error))?
+            {
+                return Ok(());
+            }
+            tx.changes += 1;
+        }
+        let table = *self
+            .table_index
+            .get_or_insert_with(|| builder.table(schema));
+        if !tx.is_announced {
+            builder.tx(tx.announce());
+        }
+        while reader
+            .read(builder, table, tx.changes, &mut self.followed.reading)
+            .map_err(|e| unreadable(e.column, &e.error))?
+            .is_some()
+        {
+            tx.changes += 1;
+        }
+        Ok(())
+    }
+
+    /// Whether changes of the open transaction were all taken in before.
+    pub(super) fn is_left_out(&self) -> bool {
+        self.tx.as_ref().is_some_and(|tx| tx.is_known)
+    }
+
+    /// Puts an event by, without its checksum.
+    pub(super) fn put_by(&mut self, header: &Header, body: Range<usize>) {
+        let mut event = self.builder.data()[body.start - Header::LEN..body.end].to_vec();
+        if header.size as usize != event.len() {
+            // The size is told at byte 9.
+            let size = (event.len() as u32).to_le_bytes();
+            event[9..13].copy_from_slice(&size);
+        }
+        self.parking.add(&event);
+    }
+}

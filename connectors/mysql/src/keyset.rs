@@ -1,0 +1,252 @@
+//! Which rows a page has, as SQL.
+//!
+//! Rows are ordered and compared by the server, in the order of the key's index and by its
+//! columns' own collations, so "behind the last key" means the same as "later in this
+//! order". The comparison is written out column by column: a comparison of whole rows is
+//! answered by neither server from an index. The condition on the first column is said
+//! twice, so that it bounds the range of the index for every version's optimizer.
+
+use rollcall_contract::{Class, ConnectorError, Key, TableSchema};
+
+use crate::query::{hex, ident, table};
+use crate::schema::Table;
+
+/// Which rows.
+pub(crate) enum Which<'a> {
+    /// Those behind a key, or from the beginning.
+    After(Option<&'a Key>),
+    /// Those with these keys.
+    Keys(&'a [Key]),
+}
+
+/// The query for a page.
+pub(crate) fn select(
+    definition: &Table,
+    which: &Which<'_>,
+    limit_rows: usize,
+    wanted: &Wanted,
+) -> Result<String, ConnectorError> {
+    let schema = &definition.schema;
+    let columns: Vec<String> = schema
+        .columns
+        .iter()
+        .enumerate()
+        .filter(|(i, _)| wanted.has(*i))
+        .map(|(_, c)| ident(&c.name))
+        .collect();
+    let condition = match which {
+        Which::After(None) => String::new(),
+        Which::After(Some(key)) => format!(" WHERE {}", behind(schema, key)?),
+        Which::Keys(keys) => format!(" WHERE {}", one_of(schema, keys)?),
+    };
+    let order: Vec<String> = schema
+        .key
+        .iter()
+        .map(|&i| ident(&schema.columns[i].name))
+        .collect();
+    Ok(format!(
+        "SELECT {} FROM {} FORCE INDEX ({}){condition} ORDER BY {} LIMIT {limit_rows}",
+        columns.join(", "),
+        table(&schema.table),
+        ident(&definition.key_index),
+        order.join(", "),
+    ))
+}
+
+/// Which columns a page carries.
+pub(crate) struct Wanted(Option<Vec<bool>>);
+
+impl Wanted {
+    /// These columns and the key; all when none is named.
+    pub(crate) fn new(only: Option<&[usize]>, schema: &TableSchema) -> Wanted {
+        Wanted(only.map(|only| {
+            let is_wanted = |i| only.contains(&i) || schema.key.contains(&i);
+            (0..schema.columns.len()).map(is_wanted).collect()
+        }))
+    }
+
+    /// Whether a column is one of them.
+    pub(crate) fn has(&self, column: usize) -> bool {
+        self.0.as_ref().is_none_or(|wanted| wanted[column])
+    }
+}
+
+/// Rows whose key comes behind the given one.
+fn behind(schema: &TableSchema, key: &Key) -> Result<String, ConnectorError> {
+    let values = constants(schema, key)?;
+    let names: Vec<String> = names(schema);
+    let mut out = String::new();
+    for (name, value) in names.iter().zip(&values).rev() {
+        out = if out.is_empty() {
+            format!("{name} > {value}")
+        } else {
+            format!("({name} > {value} OR ({name} = {value} AND {out}))")
+        };
+    }
+    Ok(match (names.first(), values.first()) {
+        (Some(name), Some(value)) if names.len() > 1 => format!("{name} >= {value} AND {out}"),
+        _ => out,
+    })
+}
+
+/// Rows whose key is one of these.
+fn one_of(schema: &TableSchema, keys: &[Key]) -> Result<String, ConnectorError> {
+    let names = names(schema);
+    let mut each = Vec::with_capacity(keys.len());
+    for key in keys {
+        let values = constants(schema, key)?;
+        each.push(match &values[..] {
+            [value] => value.clone(),
+            values => format!("({})", values.join(", ")),
+        });
+    }
+    Ok(match (&names[..], each.is_empty()) {
+        (_, true) => "FALSE".to_owned(),
+        ([name], _) => format!("{name} IN ({})", each.join(", ")),
+        (names, _) => format!("({}) IN ({})", names.join(", "), each.join(", ")),
+    })
+}
+
+fn names(schema: &TableSchema) -> Vec<String> {
+    let name = |&i: &usize| ident(&schema.columns[i].name);
+    schema.key.iter().map(name).collect()
+}
+
+/// The key's parts as constants that compare as their columns do.
+fn constants(schema: &TableSchema, key: &Key) -> Result<Vec<String>, ConnectorError> {
+    let foreign = || {
+        ConnectorError::definite(
+            "key_of_another_schema",
+            "A stored key does not fit the table's key columns.",
+            "The key was changed: remove what the store holds of this source, or restore the key.",
+        )
+    };
+    let parts: Vec<&[u8]> = key.parts().collect();
+    if parts.len() != schema.key.len() {
+        return Err(foreign());
+    }
+    let constant = |class, part| constant(class, part).ok_or_else(foreign);
+    schema
+        .key
+        .iter()
+        .zip(parts)
+        .map(|(&i, part)| constant(schema.columns[i].class, part))
+        .collect()
+}
+
+/// Canonical text as a constant; none when it is not a text of this class.
+fn constant(class: Class, part: &[u8]) -> Option<String> {
+    let text = std::str::from_utf8(part).ok()?;
+    let is_made_of = |allowed: &str| {
+        !text.is_empty()
+            && text
+                .chars()
+                .all(|c| c.is_ascii_digit() || allowed.contains(c))
+    };
+    Some(match class {
+        Class::Int if is_made_of("-") => text.to_owned(),
+        Class::Decimal if is_made_of("-.") => text.to_owned(),
+        Class::Uuid if is_made_of("-abcdef") => format!("'{text}'"),
+        Class::Text => format!("_utf8mb4 {}", hex(part)),
+        Class::Bytes if text.len() % 2 == 0 && text.bytes().all(|b| b.is_ascii_hexdigit()) => {
+            format!("X'{text}'")
+        }
+        Class::Date if is_made_of("-") => format!("DATE'{text}'"),
+        Class::Time if is_made_of("-:.") => format!("TIME'{text}'"),
+        Class::Timestamp | Class::TimestampTz if is_made_of("-:.TZ") => {
+            let plain = text.trim_end_matches('Z').replace('T', " ");
+            format!("TIMESTAMP'{plain}'")
+        }
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
+
+    use rollcall_contract::{Column, TableName};
+
+    use super::*;
+
+    fn schema(columns: &[(&str, Class)]) -> TableSchema {
+        TableSchema {
+            table: TableName::new("hr", "people"),
+            columns: columns
+                .iter()
+                .map(|(name, class)| Column {
+                    name: (*name).to_owned(),
+                    class: *class,
+                    type_name: class.name().to_owned(),
+                    nullable: false,
+                })
+                .collect(),
+            key: (0..columns.len()).collect(),
+        }
+    }
+
+    fn key(parts: &[&str]) -> Key {
+        let mut key = Key::new();
+        for part in parts {
+            key.push(part.as_bytes());
+        }
+        key
+    }
+
+    #[test]
+    fn a_composite_key_is_bounded_by_its_first_column() {
+        let schema = schema(&[("org", Class::Text), ("no", Class::Int)]);
+        assert_eq!(
+            behind(&schema, &key(&["O'X", "7"])).unwrap(),
+            "`org` >= _utf8mb4 X'4f2758' AND (`org` > _utf8mb4 X'4f2758' OR \
+             (`org` = _utf8mb4 X'4f2758' AND `no` > 7))"
+        );
+        assert!(behind(&schema, &key(&["7"])).is_err());
+        assert_eq!(
+            one_of(&schema, &[key(&["a", "1"])]).unwrap(),
+            "(`org`, `no`) IN ((_utf8mb4 X'61', 1))"
+        );
+    }
+
+    #[test]
+    fn each_class_has_a_constant_of_its_own() {
+        for (class, text, sql) in [
+            (Class::Int, "-7", "-7"),
+            (Class::Decimal, "12.340", "12.340"),
+            (Class::Bytes, "00ff", "X'00ff'"),
+            (Class::Date, "2024-02-29", "DATE'2024-02-29'"),
+            (Class::Time, "-838:59:59", "TIME'-838:59:59'"),
+            (
+                Class::Timestamp,
+                "2024-02-29T01:02:03.5",
+                "TIMESTAMP'2024-02-29 01:02:03.5'",
+            ),
+            (
+                Class::TimestampTz,
+                "2024-02-29T01:02:03Z",
+                "TIMESTAMP'2024-02-29 01:02:03'",
+            ),
+        ] {
+            let schema = schema(&[("k", class)]);
+            assert_eq!(
+                behind(&schema, &key(&[text])).unwrap(),
+                format!("`k` > {sql}")
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_not_of_its_class_never_becomes_sql() {
+        for (class, text) in [
+            (Class::Int, "1 OR 1=1"),
+            (Class::Decimal, "1;"),
+            (Class::Bytes, "zz"),
+            (Class::Date, "2024-01-01' OR '"),
+            (Class::Float, "1.5"),
+            (Class::Int, ""),
+        ] {
+            assert!(behind(&schema(&[("k", class)]), &key(&[text])).is_err());
+        }
+        assert_eq!(one_of(&schema(&[("k", Class::Int)]), &[]).unwrap(), "FALSE");
+    }
+}

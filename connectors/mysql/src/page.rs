@@ -1,0 +1,429 @@
+//! Pages of a scan, each in a short transaction of its own.
+//!
+//! A page must be exactly what one snapshot holds, and the window must bound that snapshot
+//! from both sides. Hence the order of statements:
+//!
+//! 1. The table's definition, which names the columns and the key.
+//! 2. MySQL: the executed GTIDs, the window's lower bound.
+//! 3. `START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY`. The snapshot is taken here.
+//!    MariaDB says the place of the log that it was taken at.
+//! 4. The rows, in the order of the key's index. When the definition has changed since the
+//!    snapshot, the server refuses (1412) or the result's columns are of another class than
+//!    the definition's; either way the page is asked for again.
+//! 5. MySQL: the executed GTIDs again, the upper bound.
+//!
+//! A page is bounded twice: by rows, estimated from the width of the rows read so far, and
+//! by bytes while it arrives. Rows behind the bound are not kept. Text comes in the
+//! character set of its column, so that the same code turns it into UTF-8 as the log's.
+
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use rollcall_binlog::table_map::TypeCode;
+use rollcall_binlog::types::{Reading, ResultColumn, ResultField, ResultRows};
+use rollcall_contract::{
+    Batch, BatchBuilder, ConnectorError, Key, Op, Page, PageRequest, Tx, TxId,
+};
+use smallvec::SmallVec;
+
+use crate::check;
+use crate::config::MySqlConfig;
+use crate::errors::protocol_violation;
+use crate::keyset::{Wanted, Which, select};
+use crate::position::{Gtids, Place, Point, Position};
+use crate::schema::{self, Table};
+use crate::server::{self, LogMode, Server};
+use crate::source::no_such_table;
+use crate::types;
+use crate::values;
+use crate::window::PageWindow;
+use crate::wire::{Client, ColumnDef};
+
+/// Rows of the first page, when nothing is known of their width.
+const FIRST_ROWS: usize = 1_000;
+/// At most so many records are read again by key in one call.
+const MAX_KEYS: usize = 1_000;
+/// How old a place has to be to be a lower bound without GTIDs.
+const SETTLED: Duration = Duration::from_secs(60);
+
+/// What is kept from page to page.
+#[derive(Default)]
+pub(crate) struct Pages {
+    /// Mean bytes of a row as the server sends it, over the last page; 0 when unknown.
+    width_bytes: AtomicU64,
+    settled: Mutex<Settled>,
+}
+
+/// Places of some time ago.
+#[derive(Default)]
+struct Settled {
+    /// At least [`SETTLED`] ago.
+    old: Option<Place>,
+    /// On its way to that.
+    young: Option<(Place, Instant)>,
+}
+
+impl Settled {
+    /// The youngest place that is old enough, given the present one.
+    fn look(&mut self, now: &Place) -> Option<Place> {
+        match &self.young {
+            Some((place, at)) if at.elapsed() >= SETTLED => {
+                self.old = Some(place.clone());
+                self.young = Some((now.clone(), Instant::now()));
+            }
+            Some(_) => {}
+            None => self.young = Some((now.clone(), Instant::now())),
+        }
+        self.old.clone()
+    }
+}
+
+/// A session that reads pages.
+pub(crate) struct Session {
+    client: Client,
+    server: Server,
+}
+
+impl Session {
+    pub(crate) async fn connect(config: &MySqlConfig) -> Result<Session, ConnectorError> {
+        let mut client = Client::connect(config).await?;
+        let server = Server::read(&mut client).await?;
+        server.expect(config)?;
+        client.run("SET character_set_results = NULL").await?;
+        client
+            .run("SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+            .await?;
+        Ok(Session { client, server })
+    }
+
+    pub(crate) fn is_broken(&self) -> bool {
+        self.client.is_broken()
+    }
+}
+
+/// Which rows and columns to read.
+struct Asked<'a> {
+    which: Which<'a>,
+    limit_rows: usize,
+    limit_bytes: usize,
+    only: Option<&'a [usize]>,
+}
+
+struct Read {
+    batch: Batch,
+    window: PageWindow,
+    bytes: usize,
+    cut: bool,
+    last: Option<Key>,
+}
+
+impl Pages {
+    /// Reads one page.
+    pub(crate) async fn page(
+        &self,
+        session: &mut Session,
+        config: &MySqlConfig,
+        request: &PageRequest,
+    ) -> Result<Page, ConnectorError> {
+        let width = self.width_bytes.load(Ordering::Relaxed);
+        let rows = match usize::try_from(width) {
+            _ if request.only.is_some() => request.limit_rows,
+            Ok(0) | Err(_) => FIRST_ROWS,
+            Ok(width) => request.limit_bytes / width,
+        }
+        .clamp(1, request.limit_rows.max(1));
+        let asked = Asked {
+            which: Which::After(request.after.as_ref()),
+            limit_rows: rows,
+            limit_bytes: request.limit_bytes,
+            only: request.only.as_deref(),
+        };
+        let read = self.read(session, config, &asked).await?;
+        if request.only.is_none()
+            && let Some(width) = read.bytes.checked_div(read.batch.len())
+        {
+            self.width_bytes
+                .store(width.max(1) as u64, Ordering::Relaxed);
+        }
+        let is_last = read.batch.len() < rows && !read.cut;
+        Ok(Page {
+            last: if is_last { None } else { read.last },
+            rows: read.batch,
+            window: Box::new(read.window),
+        })
+    }
+
+    /// Reads records by key.
+    pub(crate) async fn reread(
+        &self,
+        session: &mut Session,
+        config: &MySqlConfig,
+        keys: &[Key],
+    ) -> Result<Page, ConnectorError> {
+        if keys.len() > MAX_KEYS {
+            return Err(ConnectorError::definite(
+                "too_many_keys",
+                format!("{} records were asked for at once.", keys.len()),
+                format!("Ask for at most {MAX_KEYS} at a time."),
+            ));
+        }
+        let asked = Asked {
+            which: Which::Keys(keys),
+            limit_rows: keys.len().max(1),
+            limit_bytes: usize::MAX,
+            only: None,
+        };
+        let read = self.read(session, config, &asked).await?;
+        Ok(Page {
+            rows: read.batch,
+            last: None,
+            window: Box::new(read.window),
+        })
+    }
+
+    async fn read(
+        &self,
+        session: &mut Session,
+        config: &MySqlConfig,
+        asked: &Asked<'_>,
+    ) -> Result<Read, ConnectorError> {
+        let client = &mut session.client;
+        let definition = schema::load(client, &config.table, config.key.as_deref())
+            .await?
+            .ok_or_else(|| no_such_table(config))?;
+        if let Some(obstacle) = check::obstacle(&definition) {
+            return Err(obstacle.into());
+        }
+        let read = self.transaction(client, &session.server, &definition, config, asked);
+        let read = read.await;
+        // Ends the snapshot also after a refusal; a broken session is not kept anyway.
+        if !client.is_broken() {
+            client.run("ROLLBACK").await?;
+        }
+        read
+    }
+
+    async fn transaction(
+        &self,
+        client: &mut Client,
+        server: &Server,
+        definition: &Table,
+        config: &MySqlConfig,
+        asked: &Asked<'_>,
+    ) -> Result<Read, ConnectorError> {
+        let mode = server.log_mode();
+        let low = match mode {
+            LogMode::MySqlGtid => server::executed(client, server).await?,
+            LogMode::Place | LogMode::MariaDbGtid => Gtids::None,
+        };
+        let settled = if mode == LogMode::Place {
+            let now = server::head(client, server).await?.place;
+            let mut settled = self.settled.lock().unwrap_or_else(PoisonError::into_inner);
+            settled.look(&now)
+        } else {
+            None
+        };
+        client
+            .run("START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY")
+            .await?;
+        let exact = match mode {
+            LogMode::MariaDbGtid => Some(snapshot_place(client, server).await?),
+            LogMode::Place | LogMode::MySqlGtid => None,
+        };
+        let mut rows = Rows::new(definition, config, asked)?;
+        let sql = select(definition, &asked.which, asked.limit_rows, &rows.wanted)?;
+        client
+            .select(&sql, &mut |columns, payload| rows.take(columns, payload))
+            .await?;
+        let window = match (low, exact) {
+            (Gtids::MySql(low), _) => {
+                let Gtids::MySql(high) = server::executed(client, server).await? else {
+                    return Err(protocol_violation(
+                        "gtid_mode changed while a page was read",
+                    ));
+                };
+                PageWindow::Gtids { low, high }
+            }
+            (_, Some(place)) => PageWindow::Places {
+                // Rows of other engines are read as they are, whatever the snapshot says.
+                high: if definition.is_transactional() {
+                    place.clone()
+                } else {
+                    server::head(client, server).await?.place
+                },
+                low: Some(place),
+                sees_other_servers: true,
+            },
+            (_, None) => PageWindow::Places {
+                low: settled,
+                high: server::head(client, server).await?.place,
+                sees_other_servers: false,
+            },
+        };
+        Ok(rows.finish(window))
+    }
+}
+
+/// Where in the log the open snapshot was taken.
+async fn snapshot_place(client: &mut Client, server: &Server) -> Result<Place, ConnectorError> {
+    let rows = client
+        .rows("SHOW SESSION STATUS LIKE 'binlog_snapshot_%'")
+        .await?;
+    let get = |name: &str| {
+        rows.iter()
+            .find(|row| row.text(0).is_some_and(|n| n.eq_ignore_ascii_case(name)))
+            .and_then(|row| row.text(1))
+    };
+    let file = get("binlog_snapshot_file").filter(|file| !file.is_empty());
+    let position = get("binlog_snapshot_position").and_then(|p| p.parse().ok());
+    match (file, position) {
+        (Some(file), Some(position)) => Ok(Place::new(&server.identity, file, position)),
+        _ => Err(ConnectorError::definite(
+            "snapshot_unreadable",
+            "The server does not say at which place of its log a snapshot was taken.",
+            "Set log_bin and restart the server.",
+        )),
+    }
+}
+
+/// The rows of a page while they arrive.
+struct Rows<'a> {
+    definition: &'a Table,
+    wanted: Wanted,
+    builder: BatchBuilder,
+    table: u16,
+    reader: Option<ResultRows>,
+    reading: Reading,
+    limit_bytes: usize,
+    bytes: usize,
+    cut: bool,
+}
+
+impl<'a> Rows<'a> {
+    fn new(
+        definition: &'a Table,
+        config: &MySqlConfig,
+        asked: &Asked<'_>,
+    ) -> Result<Rows<'a>, ConnectorError> {
+        let mut builder = BatchBuilder::default();
+        let table = builder.table(&definition.schema);
+        let now_us = std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .map_or(0, |d| d.as_micros() as i64);
+        builder.tx(Tx {
+            id: TxId::default(),
+            position: SmallVec::new(),
+            commit_us: now_us,
+        });
+        Ok(Rows {
+            wanted: Wanted::new(asked.only, &definition.schema),
+            definition,
+            builder,
+            table,
+            reader: None,
+            reading: values::reading(config.zero_dates),
+            limit_bytes: asked.limit_bytes,
+            bytes: 0,
+            cut: false,
+        })
+    }
+
+    /// The forms of the result's columns, which must be what the definition says.
+    fn describe(&mut self, columns: &[ColumnDef]) -> Result<ResultRows, ConnectorError> {
+        let definition = self.definition;
+        let wanted = (0..definition.columns.len()).filter(|&i| self.wanted.has(i));
+        let mut forms = Vec::with_capacity(columns.len());
+        for (i, column) in wanted.zip(columns) {
+            let field = ResultField {
+                code: TypeCode(column.kind),
+                flags: column.flags,
+                collation: column.charset,
+                decimals: column.decimals,
+                length: column.length,
+            };
+            let facts = types::facts(&definition.columns[i]);
+            let described = &definition.schema.columns[i];
+            let form = ResultColumn::new(&field, &facts)
+                .map_err(|why| values::unreadable_column(&described.name, why))?;
+            if form.column_type().class() != described.class {
+                return Err(ConnectorError::transient(
+                    "table_changed",
+                    format!(
+                        "The column \"{}\" changed its type while the table was read.",
+                        described.name
+                    ),
+                ));
+            }
+            forms.push(form);
+        }
+        let width = definition.columns.len();
+        Ok(match forms.len() == width {
+            true => ResultRows::new(forms),
+            false => ResultRows::narrow(forms, (0..width).map(|i| self.wanted.has(i)).collect()),
+        })
+    }
+
+    fn take(&mut self, columns: &[ColumnDef], payload: &[u8]) -> Result<(), ConnectorError> {
+        if self.cut {
+            return Ok(());
+        }
+        let reader = match self.reader.take() {
+            Some(reader) => reader,
+            None => self.describe(columns)?,
+        };
+        let ordinal = u32::try_from(self.builder.len()).unwrap_or(u32::MAX);
+        let data = self.builder.data();
+        let start = data.len();
+        data.extend_from_slice(payload);
+        let end = data.len();
+        self.builder.begin(self.table, Op::Read, ordinal);
+        let schema = &self.definition.schema;
+        let wanted = &self.wanted;
+        reader
+            .read(&mut self.builder, start..end, &mut self.reading)
+            .map_err(|(column, error)| {
+                let column = column.and_then(|i| {
+                    let mut columns = schema.columns.iter().enumerate();
+                    columns.by_ref().filter(|(at, _)| wanted.has(*at)).nth(i)
+                });
+                values::unreadable_value(column.map(|(_, c)| c.name.as_str()), &error)
+            })?;
+        self.builder.finish(true, payload.len());
+        self.bytes += payload.len();
+        self.cut = self.bytes >= self.limit_bytes;
+        self.reader = Some(reader);
+        Ok(())
+    }
+
+    fn finish(self, window: PageWindow) -> Read {
+        // What a page's batch calls its position is where the log was when it was read.
+        let point = match &window {
+            PageWindow::Gtids { high, .. } => Point {
+                gtids: Gtids::MySql(high.clone()),
+                place: None,
+            },
+            PageWindow::Places { high, .. } => Point {
+                gtids: Gtids::None,
+                place: Some(high.clone()),
+            },
+        };
+        let batch = self.builder.build(Position::at(point).encode());
+        let schema = &self.definition.schema;
+        let last = match batch.len() {
+            0 => None,
+            n => batch
+                .change(n - 1)
+                .after()
+                .and_then(|row| Key::of_row(schema, &row)),
+        };
+        Read {
+            batch,
+            window,
+            bytes: self.bytes,
+            cut: self.cut,
+            last,
+        }
+    }
+}

@@ -1,0 +1,294 @@
+//! The source as the daemon sees it: opening the log so that nothing is missed silently.
+//!
+//! Opening goes through the same gates every time, in this order, because each one gives
+//! meaning to the next:
+//!
+//! 1. The preflight ([`check`]): what cannot be followed safely is refused.
+//! 2. Does the server still have everything that was taken in, and everything behind it
+//!    ([`lineage`])?
+//! 3. Ask for the log. The server has the last word: it refuses what it cannot send.
+//! 4. Gate 2 once more. A server removes files of its log also while it is asked for them,
+//!    and MariaDB does not say so.
+//!
+//! A gap from 2 or 3 begins anew where the server stands now. Nothing is left behind on
+//! the server by any of this, so a crash between any two steps costs nothing.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use rollcall_contract::{
+    ChangeStream, ConnectorError, Cursor, DiscoveredTable, Gap, GapReason, Key, Lineage, Opened,
+    Page, PageRequest, Report, Source, SourceStatus, TableSchema,
+};
+use tokio::sync::{Mutex, MutexGuard};
+
+use crate::config::MySqlConfig;
+use crate::decode::{Decoder, DecoderOptions};
+use crate::lineage::{self, Origin};
+use crate::page::{Pages, Session};
+use crate::position::{Point, Position};
+use crate::schema::{self, Table};
+use crate::server::{self, Server};
+use crate::stream::{MySqlAcknowledge, MySqlStream, Shared, StreamOptions};
+use crate::wire::Client;
+use crate::{check, discover, replica, status};
+
+/// How often the gates are gone through when something changes between look and start.
+const OPEN_TRIES: usize = 3;
+
+/// One followed table of one MySQL or MariaDB server.
+pub struct MySqlSource {
+    config: MySqlConfig,
+    pages: Pages,
+    /// Pages have a session of their own, so that a long page delays no question.
+    scanning: Mutex<Option<Session>>,
+    asking: Mutex<Option<Client>>,
+    shared: Arc<Shared>,
+}
+
+impl MySqlSource {
+    /// A source from its configuration; nothing is connected yet.
+    pub fn new(config: MySqlConfig) -> MySqlSource {
+        MySqlSource {
+            config,
+            pages: Pages::default(),
+            scanning: Mutex::new(None),
+            asking: Mutex::new(None),
+            shared: Arc::new(Shared::default()),
+        }
+    }
+
+    /// The session for questions, alone for the caller. It stays only when it is given back.
+    async fn ask(&self) -> Result<(MutexGuard<'_, Option<Client>>, Client), ConnectorError> {
+        let mut kept = self.asking.lock().await;
+        let client = match kept.take() {
+            Some(client) if !client.is_broken() => client,
+            _ => Client::connect(&self.config).await?,
+        };
+        Ok((kept, client))
+    }
+
+    /// One passage through the gates; `None` when something changed on the way. `refused`
+    /// is why the server did not send the log the last time.
+    async fn try_open(
+        &self,
+        resume: Option<&(Position, Origin)>,
+        refused: &mut Option<(GapReason, String)>,
+    ) -> Result<Option<Opened>, ConnectorError> {
+        let config = &self.config;
+        let mut client = Client::connect(config).await?;
+        let (server, table) = check::preflight(&mut client, config).await?.usable()?;
+        let mut gaps = Vec::new();
+        let mut start = None;
+        match (resume, refused.take()) {
+            (None, _) => gaps.push(initial_load(config)),
+            (Some((position, _)), Some((reason, detail))) => {
+                gaps.push(lineage::gap(reason, &config.table, position, detail));
+            }
+            (Some((position, origin)), None) => {
+                match lineage::judge(&mut client, &server, config, origin, position).await? {
+                    Some(gap) => gaps.push(gap),
+                    None => start = Some(position.clone()),
+                }
+            }
+        }
+        let is_resumed = start.is_some();
+        let start = match start {
+            Some(start) => start,
+            None => Position::at(present(&mut client, &server).await?),
+        };
+        for gap in &mut gaps {
+            gap.to = Some(start.to_string());
+            if gap.reason != GapReason::InitialLoad {
+                tracing::warn!(reason = gap.reason.as_str(), "{}", gap.detail);
+            }
+        }
+
+        let names = replica::choose_names(&mut client, &server, config).await?;
+        let dump = match replica::ask(config, &server, &names, start.read_from()).await {
+            Ok(dump) => dump,
+            Err(e) => {
+                return match e.gap {
+                    Some(reason) if is_resumed => {
+                        *refused = Some((reason, e.error.to_string()));
+                        Ok(None)
+                    }
+                    _ => Err(e.error),
+                };
+            }
+        };
+        let origin = Origin {
+            flavour: server.flavour,
+            server: server.identity.clone(),
+            table: config.table.clone(),
+        };
+        let again = lineage::judge(&mut client, &server, config, &origin, &start).await?;
+        client.close().await;
+        if let Some(gap) = again {
+            tracing::warn!("the log changed while it was opened");
+            *refused = Some((gap.reason, gap.detail));
+            return Ok(None);
+        }
+        self.shared.set_durable(start.whole.clone());
+        let mut decoder = Decoder::new(DecoderOptions {
+            start: start.clone(),
+            mode: server.log_mode(),
+            identity: server.identity,
+            table,
+            zero_dates: config.zero_dates,
+            caps: config.caps,
+        });
+        decoder.buffer().extend_from_slice(&dump.early);
+        let stream = MySqlStream::spawn(
+            dump.stream,
+            config.address(),
+            decoder,
+            Arc::clone(&self.shared),
+            StreamOptions::for_heartbeat(config.heartbeat),
+        );
+        Ok(Some(Opened {
+            start: start.encode(),
+            lineage: origin.encode(),
+            gaps,
+            stream: Box::new(stream) as Box<dyn ChangeStream>,
+            acknowledge: Arc::new(MySqlAcknowledge {
+                shared: Arc::clone(&self.shared),
+            }),
+        }))
+    }
+
+    async fn definition(&self, client: &mut Client) -> Result<Table, ConnectorError> {
+        let config = &self.config;
+        let found = schema::load(client, &config.table, config.key.as_deref()).await?;
+        found.ok_or_else(|| no_such_table(&self.config))
+    }
+
+    /// The session that was kept, when it is still good, or a new one. After an error it is
+    /// not kept.
+    async fn session(&self, kept: Option<Session>) -> Result<Session, ConnectorError> {
+        match kept {
+            Some(session) if !session.is_broken() => Ok(session),
+            _ => Session::connect(&self.config).await,
+        }
+    }
+}
+
+/// The table is not there.
+pub(crate) fn no_such_table(config: &MySqlConfig) -> ConnectorError {
+    ConnectorError::definite(
+        "no_such_table",
+        format!("There is no table {}.", config.table),
+        "Correct `table` in the configuration; names may be case sensitive.",
+    )
+}
+
+fn initial_load(config: &MySqlConfig) -> Gap {
+    Gap {
+        tables: vec![config.table.clone()],
+        reason: GapReason::InitialLoad,
+        from: None,
+        to: None,
+        detail: format!("Nothing of {} has been read yet.", config.table),
+    }
+}
+
+/// Where the log stands. GTIDs and place belong together only when nothing was written
+/// between the two looks; else the place comes with the first event.
+async fn present(client: &mut Client, server: &Server) -> Result<Point, ConnectorError> {
+    const LOOKS: usize = 5;
+    let mut head = server::head(client, server).await?;
+    for _ in 0..LOOKS {
+        let again = server::head(client, server).await?;
+        let is_still = again.place == head.place;
+        head = again;
+        if is_still {
+            return Ok(Point {
+                gtids: head.gtids,
+                place: Some(head.place),
+            });
+        }
+    }
+    let place = (server.log_mode() == server::LogMode::Place).then_some(head.place);
+    Ok(Point {
+        gtids: head.gtids,
+        place,
+    })
+}
+
+#[async_trait]
+impl Source for MySqlSource {
+    async fn check(&self) -> Report {
+        check::report(&self.config).await
+    }
+
+    async fn discover(&self) -> Result<Vec<DiscoveredTable>, ConnectorError> {
+        let (mut kept, mut client) = self.ask().await?;
+        let tables = discover::tables(&mut client).await?;
+        *kept = Some(client);
+        Ok(tables)
+    }
+
+    async fn schema(&self) -> Result<Arc<TableSchema>, ConnectorError> {
+        let (mut kept, mut client) = self.ask().await?;
+        let definition = self.definition(&mut client).await?;
+        *kept = Some(client);
+        match check::obstacle(&definition) {
+            Some(obstacle) => Err(obstacle.into()),
+            None => Ok(definition.schema),
+        }
+    }
+
+    async fn open(&self, resume: Option<(Cursor, Lineage)>) -> Result<Opened, ConnectorError> {
+        if self.shared.is_contested() {
+            return Err(ConnectorError::definite(
+                "replica_clash",
+                "Another reader with the same id took the log over several times within a \
+                 minute: most likely a second daemon runs with the same configuration.",
+                "Stop the other daemon, or give one of the two sources another name (or \
+                 `server_id`).",
+            ));
+        }
+        let resume = match &resume {
+            None => None,
+            Some((cursor, lineage)) => Some((Position::decode(cursor)?, Origin::decode(lineage)?)),
+        };
+        let mut refused = None;
+        for _ in 0..OPEN_TRIES {
+            if let Some(opened) = self.try_open(resume.as_ref(), &mut refused).await? {
+                return Ok(opened);
+            }
+        }
+        Err(ConnectorError::transient(
+            "source_in_motion",
+            "The server's log changed each time it was opened.",
+        ))
+    }
+
+    async fn page(&self, request: PageRequest) -> Result<Page, ConnectorError> {
+        let mut kept = self.scanning.lock().await;
+        let mut session = self.session(kept.take()).await?;
+        let page = self
+            .pages
+            .page(&mut session, &self.config, &request)
+            .await?;
+        *kept = Some(session);
+        Ok(page)
+    }
+
+    async fn reread(&self, keys: &[Key]) -> Result<Page, ConnectorError> {
+        let mut kept = self.scanning.lock().await;
+        let mut session = self.session(kept.take()).await?;
+        let page = self.pages.reread(&mut session, &self.config, keys).await?;
+        *kept = Some(session);
+        Ok(page)
+    }
+
+    async fn status(&self) -> Result<SourceStatus, ConnectorError> {
+        let (mut kept, mut client) = self.ask().await?;
+        let server = Server::read(&mut client).await?;
+        let durable = self.shared.durable();
+        let found = status::look(&mut client, &server, durable.as_ref()).await?;
+        *kept = Some(client);
+        Ok(found)
+    }
+}
