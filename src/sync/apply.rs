@@ -567,10 +567,12 @@ impl Engine {
         Ok((leavers, self.linked_active(source)?))
     }
 
-    /// Every record of a source that is present as far as the directory knows.
+    /// Every record of a source that is wanted, and present as far as the directory knows;
+    /// and whether its user is active. Of others nothing is read.
     pub(super) fn present_keys(
         &mut self,
         source: SourceId,
+        is_wanted: impl Fn(&[u8]) -> bool,
         mut each: impl FnMut(&[u8], bool),
     ) -> Result<(), StoreError> {
         const AT_ONCE: usize = 5_000;
@@ -578,7 +580,7 @@ impl Engine {
         let mut bytes = Vec::new();
         loop {
             let links = self.writer.links_after(source, after.as_ref(), AT_ONCE)?;
-            for (key, target) in &links {
+            for (key, target) in links.iter().filter(|(key, _)| is_wanted(key)) {
                 match target {
                     LinkTarget::Record => each(key, false),
                     LinkTarget::User(row) => {
@@ -605,7 +607,10 @@ impl Engine {
 
     fn linked_active(&mut self, source: SourceId) -> Result<u64, StoreError> {
         let mut active = 0;
-        self.present_keys(source, |_, is_active| active += u64::from(is_active))?;
+        let everybody = |_: &[u8]| true;
+        self.present_keys(source, everybody, |_, is_active| {
+            active += u64::from(is_active);
+        })?;
         Ok(active)
     }
 }

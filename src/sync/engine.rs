@@ -30,9 +30,9 @@ use crate::delivery::hub::Hub;
 use crate::observe::names;
 
 /// A lot is closed at so many changes …
-const LOT_CHANGES: usize = 10_000;
+const LOT_CHANGES: usize = 5_000;
 /// … or so many bytes of log, whichever comes first.
-const LOT_BYTES: usize = 4 << 20;
+const LOT_BYTES: usize = 2 << 20;
 
 /// After so long without a change the store takes in its log and gives memory back.
 const QUIET_US: i64 = 5_000_000;

@@ -162,12 +162,9 @@ impl Engine {
             seen.extend(pages.into_iter().flat_map(|(_, hashes)| hashes));
         }
         let mut missing = Vec::new();
-        self.present_keys(source, |key, _| {
-            if !seen.contains(&seen_hash(key))
-                && let Some(key) = Key::from_bytes(key)
-            {
-                missing.push(key);
-            }
+        let is_unseen = |key: &[u8]| !seen.contains(&seen_hash(key));
+        self.present_keys(source, is_unseen, |key, _| {
+            missing.extend(Key::from_bytes(key))
         })?;
         Ok(missing)
     }

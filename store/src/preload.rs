@@ -28,12 +28,17 @@ pub(crate) struct Preloaded {
     users: HashMap<UserRow, Loaded>,
     owners: HashMap<ValueHash, SmallVec<[UserRow; 4]>>,
     documents: Vec<u8>,
+    /// Batches to come that ask for each key alone, because in the last one the keys lay too
+    /// far apart.
+    singly: u32,
 }
 
 /// The memory kept from one batch to the next.
 const KEPT_BYTES: usize = 4 << 20;
 /// Keys that one statement asks for.
 const RUN: usize = 32;
+/// After a batch whose keys lay far apart, so many others are taken to be like it.
+const SINGLY: u32 = 15;
 
 impl Preloaded {
     pub(crate) fn clear(&mut self) {
@@ -81,11 +86,28 @@ impl Preloaded {
         keys.dedup();
         keys.retain(|key| !self.links.contains_key(*key));
         self.links.reserve(keys.len());
+        let found = match self.singly.checked_sub(1) {
+            Some(left) => {
+                self.singly = left;
+                None
+            }
+            None if keys.len() < RUN => None,
+            None => {
+                let found = links_between(connection, source, &keys)?;
+                if found.is_none() {
+                    self.singly = SINGLY;
+                }
+                found
+            }
+        };
         let mut rows: Vec<UserRow> = Vec::new();
         let mut one =
             connection.prepare_cached("SELECT user FROM link WHERE source = ?1 AND key = ?2")?;
         for key in keys {
-            let target = link_target(&mut one, source, key)?;
+            let target = match &found {
+                Some(found) => found.get(key).copied(),
+                None => link_target(&mut one, source, key)?,
+            };
             if let Some(LinkTarget::User(row)) = target {
                 rows.push(row);
             }
@@ -165,6 +187,38 @@ impl Preloaded {
     }
 }
 
+/// All links from the first to the last of sorted keys, if they are not many more than the
+/// keys: a load, and people who are hired, come in the order of their keys, and one
+/// statement then says that none of them is known.
+fn links_between(
+    connection: &Connection,
+    source: SourceId,
+    keys: &[&[u8]],
+) -> Result<Option<HashMap<KeyBytes, LinkTarget>>, StoreError> {
+    let (Some(first), Some(last)) = (keys.first(), keys.last()) else {
+        return Ok(None);
+    };
+    let at_most = keys.len() + keys.len() / 2;
+    let mut statement = connection.prepare_cached(
+        "SELECT key, user FROM link WHERE source = ?1 AND key BETWEEN ?2 AND ?3 LIMIT ?4",
+    )?;
+    let limit = i64::try_from(at_most + 1).unwrap_or(i64::MAX);
+    let mut rows = statement.query((source.0, first, last, limit))?;
+    let mut found = HashMap::new();
+    while let Some(row) = rows.next()? {
+        let key = row.get_ref(0)?.as_blob().map_err(rusqlite::Error::from)?;
+        found.insert(KeyBytes::from_slice(key), target_of(row.get(1)?));
+    }
+    Ok((found.len() <= at_most).then_some(found))
+}
+
+fn target_of(user: Option<i64>) -> LinkTarget {
+    match user {
+        Some(user) => LinkTarget::User(UserRow(user)),
+        None => LinkTarget::Record,
+    }
+}
+
 /// Where a record leads, by a statement over `(source, key)` that gives the user.
 pub(crate) fn link_target(
     statement: &mut Statement<'_>,
@@ -175,10 +229,7 @@ pub(crate) fn link_target(
     statement.raw_bind_parameter(2, key)?;
     let mut rows = statement.raw_query();
     Ok(match rows.next()? {
-        Some(row) => Some(match row.get::<_, Option<i64>>(0)? {
-            Some(user) => LinkTarget::User(UserRow(user)),
-            None => LinkTarget::Record,
-        }),
+        Some(row) => Some(target_of(row.get(0)?)),
         None => None,
     })
 }

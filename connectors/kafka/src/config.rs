@@ -162,7 +162,7 @@ pub struct KafkaConfig {
 }
 
 /// Bytes of records that may wait in librdkafka, in KiB. The producer waits when it is full.
-const QUEUE_KIB: u32 = 16 * 1024;
+const QUEUE_KIB: u32 = 8 * 1024;
 /// Time for one request, in milliseconds.
 const REQUEST_TIMEOUT_MS: u32 = 10_000;
 /// Time for one record from produce to acknowledgement, in milliseconds.
