@@ -257,7 +257,8 @@ impl Decoder {
     pub(super) fn replay(&mut self, found: Found) {
         match found {
             Found::Events(events) if !events.is_empty() => {
-                self.enter(Within::Parked(events.into_iter()));
+                self.enter();
+                self.within = Some(Within::Parked(events.into_iter()));
             }
             Found::Events(_) => self.end_transaction(),
             Found::Unknown => {
