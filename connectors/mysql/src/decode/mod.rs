@@ -210,8 +210,7 @@ impl Decoder {
         self.builder.is_empty()
     }
 
-    /// Whether the whole position has moved since the last batch or since this was asked
-    /// for as [`Decoder::whole_position`] and given.
+    /// Whether the position has moved since it was given to the consumer.
     pub(crate) fn has_moved(&self) -> bool {
         self.has_moved
     }
@@ -251,6 +250,7 @@ impl Decoder {
         if let Some(tx) = &mut self.tx {
             tx.is_announced = false;
         }
+        self.followed.tell_oddities();
         let cursor = self.cursor();
         let full = std::mem::replace(&mut self.builder, BatchBuilder::with_buffer(next));
         full.build(cursor)
