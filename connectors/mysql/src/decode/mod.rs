@@ -90,6 +90,23 @@ enum Packet {
     Partial { size: usize },
 }
 
+/// How long the event is whose packet begins here, by its own header (at byte 9 of which
+/// its size stands, behind the byte that opens the payload); 0 when the packet is not one
+/// of several, so that nothing short is taken at its word, or the size has not come. A size
+/// beyond what a packet may have is none.
+fn announced(packet: &[u8]) -> usize {
+    if !packet.starts_with(&(MAX_PAYLOAD as u32).to_le_bytes()[..3]) {
+        return 0;
+    }
+    let size = packet
+        .get(HEADER + 1 + 9..)
+        .and_then(|rest| rest.first_chunk::<4>());
+    match size.map(|size| u32::from_le_bytes(*size) as usize) {
+        Some(size) if size <= MAX_WHOLE => size,
+        _ => 0,
+    }
+}
+
 /// Events inside of an event.
 enum Within {
     /// A compressed transaction.
@@ -329,10 +346,10 @@ impl Decoder {
             }
             next += HEADER + len;
             if data.len() < next {
-                // A long event is not read into a buffer that doubles.
-                let missing = next - data.len();
+                // A long event is not read into a buffer that grows by copying itself.
+                let missing = at + HEADER + announced(&data[at..]).max(next - at) - data.len();
                 if missing > READ_SIZE {
-                    data.reserve_exact(missing + READ_SIZE / 4);
+                    data.reserve_exact(missing + READ_SIZE);
                 }
                 return Ok(Packet::Partial { size: next - at });
             }
