@@ -92,9 +92,7 @@ impl Session {
         let server = Server::read(&mut client).await?;
         server.expect(config)?;
         client.run("SET character_set_results = NULL").await?;
-        client
-            .run("SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-            .await?;
+        client.run(server::SNAPSHOTS).await?;
         Ok(Session { client, server })
     }
 
@@ -225,11 +223,9 @@ impl Pages {
         } else {
             None
         };
-        client
-            .run("START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY")
-            .await?;
+        client.run(server::SNAPSHOT).await?;
         let exact = match mode {
-            LogMode::MariaDbGtid => Some(snapshot_place(client, server).await?),
+            LogMode::MariaDbGtid => Some(server::snapshot_place(client, server).await?),
             LogMode::Place | LogMode::MySqlGtid => None,
         };
         let mut rows = Rows::new(definition, config, asked)?;
@@ -263,28 +259,6 @@ impl Pages {
             },
         };
         Ok(rows.finish(window))
-    }
-}
-
-/// Where in the log the open snapshot was taken.
-async fn snapshot_place(client: &mut Client, server: &Server) -> Result<Place, ConnectorError> {
-    let rows = client
-        .rows("SHOW SESSION STATUS LIKE 'binlog_snapshot_%'")
-        .await?;
-    let get = |name: &str| {
-        rows.iter()
-            .find(|row| row.text(0).is_some_and(|n| n.eq_ignore_ascii_case(name)))
-            .and_then(|row| row.text(1))
-    };
-    let file = get("binlog_snapshot_file").filter(|file| !file.is_empty());
-    let position = get("binlog_snapshot_position").and_then(|p| p.parse().ok());
-    match (file, position) {
-        (Some(file), Some(position)) => Ok(Place::new(&server.identity, file, position)),
-        _ => Err(ConnectorError::definite(
-            "snapshot_unreadable",
-            "The server does not say at which place of its log a snapshot was taken.",
-            "Set log_bin and restart the server.",
-        )),
     }
 }
 

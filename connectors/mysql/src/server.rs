@@ -240,6 +240,36 @@ pub(crate) async fn executed(
     })
 }
 
+/// Prepares a session for snapshots.
+pub(crate) const SNAPSHOTS: &str = "SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ";
+/// Takes one.
+pub(crate) const SNAPSHOT: &str = "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY";
+
+/// MariaDB: where in the log the open snapshot was taken.
+pub(crate) async fn snapshot_place(
+    client: &mut Client,
+    server: &Server,
+) -> Result<Place, ConnectorError> {
+    let rows = client
+        .rows("SHOW SESSION STATUS LIKE 'binlog_snapshot_%'")
+        .await?;
+    let get = |name: &str| {
+        rows.iter()
+            .find(|row| row.text(0).is_some_and(|n| n.eq_ignore_ascii_case(name)))
+            .and_then(|row| row.text(1))
+    };
+    let file = get("binlog_snapshot_file").filter(|file| !file.is_empty());
+    let position = get("binlog_snapshot_position").and_then(|p| p.parse().ok());
+    match (file, position) {
+        (Some(file), Some(position)) => Ok(Place::new(&server.identity, file, position)),
+        _ => Err(ConnectorError::definite(
+            "snapshot_unreadable",
+            "The server does not say at which place of its log a snapshot was taken.",
+            "Set log_bin and restart the server.",
+        )),
+    }
+}
+
 /// Reads a set of MySQL's GTIDs.
 pub(crate) async fn gtid_set(client: &mut Client, sql: &str) -> Result<GtidSet, ConnectorError> {
     let row = client.row(sql).await?;

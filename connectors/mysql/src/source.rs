@@ -14,6 +14,7 @@
 //! the server by any of this, so a crash between any two steps costs nothing.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use rollcall_contract::{
@@ -24,11 +25,13 @@ use tokio::sync::{Mutex, MutexGuard};
 
 use crate::config::MySqlConfig;
 use crate::decode::{Decoder, DecoderOptions};
+use crate::errors::protocol_violation;
 use crate::lineage::{self, Origin};
 use crate::page::{Pages, Session};
-use crate::position::{Point, Position};
+use crate::position::{Gtids, Point, Position};
+use crate::query::literal;
 use crate::schema::{self, Table};
-use crate::server::{self, Server};
+use crate::server::{self, LogMode, Server};
 use crate::stream::{MySqlAcknowledge, MySqlStream, Shared, StreamOptions};
 use crate::wire::Client;
 use crate::{check, discover, replica, status};
@@ -192,27 +195,49 @@ fn initial_load(config: &MySqlConfig) -> Gap {
     }
 }
 
-/// Where the log stands. GTIDs and place belong together only when nothing was written
-/// between the two looks; else the place comes with the first event.
+/// Without GTIDs: how long a transaction that is in the log may take to get into its engine.
+const SETTLE: Duration = Duration::from_secs(2);
+
+/// Where the log can begin: at a point whose transactions every later page sees.
+///
+/// A transaction is in the log before its engine has committed it. MySQL adds it to
+/// `gtid_executed` after that, so that set is such a point. MariaDB adds it to
+/// `gtid_binlog_pos` before, so there it is the point of a snapshot. Without GTIDs there is
+/// nothing to ask but the end of the log, and a moment has to do.
 async fn present(client: &mut Client, server: &Server) -> Result<Point, ConnectorError> {
-    const LOOKS: usize = 5;
-    let mut head = server::head(client, server).await?;
-    for _ in 0..LOOKS {
-        let again = server::head(client, server).await?;
-        let is_still = again.place == head.place;
-        head = again;
-        if is_still {
-            return Ok(Point {
-                gtids: head.gtids,
-                place: Some(head.place),
-            });
+    match server.log_mode() {
+        LogMode::MySqlGtid => Ok(Point {
+            gtids: server::executed(client, server).await?,
+            place: None,
+        }),
+        LogMode::MariaDbGtid => {
+            client.run(server::SNAPSHOTS).await?;
+            client.run(server::SNAPSHOT).await?;
+            let place = server::snapshot_place(client, server).await?;
+            client.run("ROLLBACK").await?;
+            let sql = format!(
+                "SELECT BINLOG_GTID_POS({}, {})",
+                literal(&place.file),
+                place.position
+            );
+            let row = client.row(&sql).await?;
+            let state = row.need(0)?.parse().map_err(|e| {
+                protocol_violation(format_args!("a GTID state that cannot be read ({e})"))
+            })?;
+            Ok(Point {
+                gtids: Gtids::MariaDb(state),
+                place: Some(place),
+            })
+        }
+        LogMode::Place => {
+            let place = server::head(client, server).await?.place;
+            tokio::time::sleep(SETTLE).await;
+            Ok(Point {
+                gtids: Gtids::None,
+                place: Some(place),
+            })
         }
     }
-    let place = (server.log_mode() == server::LogMode::Place).then_some(head.place);
-    Ok(Point {
-        gtids: head.gtids,
-        place,
-    })
 }
 
 #[async_trait]

@@ -12,7 +12,7 @@ use crate::server::LogMode;
 
 impl Decoder {
     /// Where an event begins in the log. The server may have left others out before it.
-    pub(super) fn begin_of(&self, header: &Header) -> Option<Place> {
+    fn begin_of(&self, header: &Header) -> Option<Place> {
         let mut begins = self.here.clone()?;
         begins.position = begins.position.checked_sub(u64::from(header.size))?;
         Some(begins)
@@ -52,7 +52,6 @@ impl Decoder {
                 self.begin_transaction(name, begins, commit_us);
                 let is_xa = gtid.is_prepared_xa();
                 if let Some(tx) = &mut self.tx {
-                    tx.is_standalone = gtid.is_standalone();
                     tx.is_begun = !gtid.is_standalone();
                     tx.is_xa = is_xa;
                 }
@@ -174,7 +173,7 @@ impl Decoder {
     }
 
     /// The transaction in whose middle we were did not come again.
-    pub(super) fn half_is_missing(&mut self) {
+    fn half_is_missing(&mut self) {
         let Some(inside) = self.position.inside.take() else {
             return;
         };
@@ -234,7 +233,7 @@ impl Decoder {
     }
 
     /// The rows of the open transaction are put by until its XA name is heard again.
-    pub(super) fn prepare(&mut self, xid: Vec<u8>) {
+    fn prepare(&mut self, xid: Vec<u8>) {
         let Some(tx) = &self.tx else {
             return;
         };
@@ -257,7 +256,8 @@ impl Decoder {
     pub(super) fn replay(&mut self, found: Found) {
         match found {
             Found::Events(events) if !events.is_empty() => {
-                self.enter(Within::Parked(events.into_iter()));
+                self.enter();
+                self.within = Some(Within::Parked(events.into_iter()));
             }
             Found::Events(_) => self.end_transaction(),
             Found::Unknown => {

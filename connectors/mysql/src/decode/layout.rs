@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use rollcall_binlog::rows::{self, OldRows};
 use rollcall_binlog::table_map::{MappedColumn, TableMap};
-use rollcall_binlog::types::{ColumnFacts, Reading};
+use rollcall_binlog::types::{ColumnFacts, Oddities, Reading};
 use rollcall_contract::{Column, ConnectorError, TableSchema};
 
 use crate::config::ZeroDates;
@@ -44,6 +44,8 @@ pub(super) struct Followed {
     /// An ALTER has been seen since the definition was read.
     is_outdated: bool,
     pub(super) reading: Reading,
+    /// What was odd was told.
+    has_told: bool,
 }
 
 /// What a new map means.
@@ -64,6 +66,7 @@ impl Followed {
             is_altered: false,
             is_outdated: false,
             reading: values::reading(zero_dates),
+            has_told: false,
         }
     }
 
@@ -75,6 +78,23 @@ impl Followed {
     pub(super) fn is(&self, map: &TableMap) -> bool {
         let table = &self.schema.table;
         map.table == table.name && map.database == table.schema
+    }
+
+    /// Says once that values were not what their types promise. A table full of them would
+    /// say so with every batch.
+    pub(super) fn tell_oddities(&mut self) {
+        let met = self.reading.oddities.take();
+        if self.has_told || met == Oddities::default() {
+            return;
+        }
+        self.has_told = true;
+        tracing::warn!(
+            table = %self.schema.table,
+            zero_dates = met.zero_dates,
+            invalid_texts = met.invalid_texts,
+            "the table has dates that no calendar has, or texts with bytes that are no \
+             character of their character set"
+        );
     }
 
     /// An ALTER was seen.

@@ -30,6 +30,7 @@ mod transaction;
 pub(crate) mod tests;
 
 use std::collections::VecDeque;
+use std::ops::Range;
 
 use rollcall_binlog::event::{self, Framing, Header, Kind, RawEvent};
 use rollcall_binlog::payload::{Payload, PayloadEvents};
@@ -48,6 +49,9 @@ use transaction::OpenTx;
 
 /// Room made for a read of the socket.
 const READ_SIZE: usize = 256 << 10;
+
+/// An event of this size is long.
+const LONG: usize = 1 << 20;
 
 /// What the decoder has to know before the first packet.
 pub(crate) struct DecoderOptions {
@@ -78,12 +82,39 @@ pub(crate) enum Event {
     Ended,
 }
 
+/// What lies at the beginning of the buffer.
+enum Packet {
+    /// All of a packet's payload, from here up to there.
+    Whole(usize, usize),
+    /// Not all of it; what is known of its size.
+    Partial { size: usize },
+}
+
+/// How long the event is whose packet begins here, by its own header (at byte 9 of which
+/// its size stands, behind the byte that opens the payload); 0 when the packet is not one
+/// of several, so that nothing short is taken at its word, or the size has not come. A size
+/// beyond what a packet may have is none.
+fn announced(packet: &[u8]) -> usize {
+    if !packet.starts_with(&(MAX_PAYLOAD as u32).to_le_bytes()[..3]) {
+        return 0;
+    }
+    let size = packet
+        .get(HEADER + 1 + 9..)
+        .and_then(|rest| rest.first_chunk::<4>());
+    match size.map(|size| u32::from_le_bytes(*size) as usize) {
+        Some(size) if size <= MAX_WHOLE => size,
+        _ => 0,
+    }
+}
+
 /// Events inside of an event.
 enum Within {
     /// A compressed transaction.
     Payload {
-        /// The body of its event.
-        body: Vec<u8>,
+        /// The buffer in which its event came.
+        bytes: Vec<u8>,
+        /// Where in it the event's body lies.
+        body: Range<usize>,
         events: Box<PayloadEvents>,
     },
     /// A transaction that was put by, and ends now.
@@ -196,8 +227,7 @@ impl Decoder {
         self.builder.is_empty()
     }
 
-    /// Whether the whole position has moved since the last batch or since this was asked
-    /// for as [`Decoder::whole_position`] and given.
+    /// Whether the position has moved since it was given to the consumer.
     pub(crate) fn has_moved(&self) -> bool {
         self.has_moved
     }
@@ -237,6 +267,7 @@ impl Decoder {
         if let Some(tx) = &mut self.tx {
             tx.is_announced = false;
         }
+        self.followed.tell_oddities();
         let cursor = self.cursor();
         let full = std::mem::replace(&mut self.builder, BatchBuilder::with_buffer(next));
         full.build(cursor)
@@ -279,8 +310,13 @@ impl Decoder {
                 self.event_within()?;
                 continue;
             }
-            let Some((start, end)) = self.packet()? else {
-                return Ok(Event::NeedsMore);
+            let (start, end) = match self.packet()? {
+                Packet::Whole(start, end) => (start, end),
+                // A long event begins in a buffer of its own: nobody holds it then but us.
+                Packet::Partial { size } if size >= LONG && !self.builder.is_empty() => {
+                    return Ok(Event::Full);
+                }
+                Packet::Partial { .. } => return Ok(Event::NeedsMore),
             };
             self.parsed = end;
             match self.builder.data()[start..end] {
@@ -292,9 +328,8 @@ impl Decoder {
         }
     }
 
-    /// The next whole packet, with the headers inside of a long one taken out. `None`: not
-    /// all of it has come.
-    fn packet(&mut self) -> Result<Option<(usize, usize)>, ConnectorError> {
+    /// The next packet, with the headers inside of a long one taken out.
+    fn packet(&mut self) -> Result<Packet, ConnectorError> {
         let at = self.parsed;
         let data = self.builder.data();
         let mut next = at;
@@ -302,7 +337,7 @@ impl Decoder {
         loop {
             let Some(&[a, b, c, _]) = data.get(next..).and_then(|rest| rest.first_chunk::<4>())
             else {
-                return Ok(None);
+                return Ok(Packet::Partial { size: next - at });
             };
             let len = u32::from_le_bytes([a, b, c, 0]) as usize;
             payload += len;
@@ -311,12 +346,12 @@ impl Decoder {
             }
             next += HEADER + len;
             if data.len() < next {
-                // A long event is not read into a buffer that doubles.
-                let missing = next - data.len();
+                // A long event is not read into a buffer that grows by copying itself.
+                let missing = at + HEADER + announced(&data[at..]).max(next - at) - data.len();
                 if missing > READ_SIZE {
-                    data.reserve_exact(missing + READ_SIZE / 4);
+                    data.reserve_exact(missing + READ_SIZE);
                 }
-                return Ok(None);
+                return Ok(Packet::Partial { size: next - at });
             }
             if len < MAX_PAYLOAD {
                 break;
@@ -336,7 +371,7 @@ impl Decoder {
             }
             data.drain(end..next);
         }
-        Ok(Some((start, end)))
+        Ok(Packet::Whole(start, end))
     }
 
     /// At a transaction's end half of the cap is enough, so that a transaction which fits
@@ -352,12 +387,29 @@ impl Decoder {
             || self.builder.size_bytes() - unparsed >= self.caps.bytes / share
     }
 
-    /// Begins to read events inside of an event.
-    fn enter(&mut self, within: Within) {
+    /// Begins to read events inside of an event. Gives what was read so far.
+    fn enter(&mut self) -> &mut Vec<u8> {
         let parsed = self.parsed;
         let data = self.builder.data();
         self.aside = data.split_off(parsed.min(data.len()));
-        self.within = Some(within);
+        data
+    }
+
+    /// Begins to read a compressed transaction, whose event's body lies at this range. It
+    /// is kept compressed, and not twice: the buffer is its own when nothing else is in it.
+    fn enter_payload(&mut self, events: PayloadEvents, body: Range<usize>) {
+        let is_alone = self.builder.is_empty();
+        let data = self.enter();
+        let (bytes, body) = if is_alone {
+            (std::mem::take(data), body)
+        } else {
+            (data[body.clone()].to_vec(), 0..body.len())
+        };
+        self.within = Some(Within::Payload {
+            bytes,
+            body,
+            events: Box::new(events),
+        });
     }
 
     /// The next event inside, or the end of them.
@@ -368,9 +420,13 @@ impl Decoder {
         }
         let start = self.builder.data().len();
         let more = match &mut self.within {
-            Some(Within::Payload { body, events }) => {
-                events.next(body, self.builder.data())?.is_some()
-            }
+            Some(Within::Payload {
+                bytes,
+                body,
+                events,
+            }) => events
+                .next(&bytes[body.clone()], self.builder.data())?
+                .is_some(),
             Some(Within::Parked(events)) => match events.next() {
                 Some(event) => {
                     self.builder.data().extend_from_slice(&event);
@@ -411,12 +467,8 @@ impl Decoder {
             kind if kind.is_rows() => {}
             Kind::TableMap => {}
             Kind::TransactionPayload => {
-                let payload = Payload::parse(raw.body)?;
-                let within = Within::Payload {
-                    body: raw.body.to_vec(),
-                    events: Box::new(payload.events()?),
-                };
-                self.enter(within);
+                let events = Payload::parse(raw.body)?.events()?;
+                self.enter_payload(events, body.clone());
             }
             _ => {
                 // Few and small: a copy, so that the event can be read while we change.

@@ -14,6 +14,7 @@ use crate::errors::protocol_violation;
 use crate::values;
 
 impl Decoder {
+    /// A table map whose body lies at this range of the buffer.
     pub(super) fn table_map(
         &mut self,
         header: &Header,
@@ -95,18 +96,17 @@ impl Decoder {
         Ok(())
     }
 
-    pub(super) fn take_rows(
+    /// Decodes the rows of an event, but for those that were handed over before.
+    fn take_rows(
         &mut self,
         event: &RowsEvent,
         map: &Arc<TableMap>,
         body: Range<usize>,
     ) -> Result<(), ConnectorError> {
-        let (Some(tx), Some(layout)) = (&mut self.tx, &self.layout) else {
-            return Ok(());
-        };
-        if !layout.is_of(map) {
+        let layout = self.layout.as_ref().filter(|layout| layout.is_of(map));
+        let (Some(tx), Some(layout)) = (&mut self.tx, layout) else {
             return Err(protocol_violation("rows of a table that was not described"));
-        }
+        };
         let schema = &layout.schema;
         let unreadable = |column: Option<usize>, error: &DecodeError| {
             let column = column.and_then(|i| schema.columns.get(i));
@@ -141,12 +141,12 @@ impl Decoder {
     }
 
     /// Whether changes of the open transaction were all taken in before.
-    pub(super) fn is_left_out(&self) -> bool {
+    fn is_left_out(&self) -> bool {
         self.tx.as_ref().is_some_and(|tx| tx.is_known)
     }
 
     /// Puts an event by, without its checksum.
-    pub(super) fn put_by(&mut self, header: &Header, body: Range<usize>) {
+    fn put_by(&mut self, header: &Header, body: Range<usize>) {
         let mut event = self.builder.data()[body.start - Header::LEN..body.end].to_vec();
         if header.size as usize != event.len() {
             // The size is told at byte 9.

@@ -224,6 +224,24 @@ fn transactions_become_a_batch_whatever_the_pieces_are() {
 }
 
 #[test]
+fn a_long_event_waits_in_a_buffer_of_its_own() {
+    let many: Vec<i32> = (0..400_000).collect();
+    let mut log = Log::new();
+    log.transaction(4, &[1]).transaction(5, &many);
+    let mut decoder = decoder(at(set("1-3")), LogMode::MySqlGtid);
+    let items = decode(&mut decoder, &log.bytes, 10_000).unwrap();
+    let sizes: Vec<usize> = items
+        .iter()
+        .map(|item| match item {
+            StreamItem::Batch(batch) => batch.len(),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(sizes, [1, 400_000]);
+    assert_eq!(decoder.whole_position().unwrap().whole.gtids, set("1-5"));
+}
+
+#[test]
 fn what_was_taken_in_is_left_out() {
     let mut log = Log::new();
     log.transaction(4, &[1])

@@ -24,8 +24,6 @@ pub(super) struct OpenTx {
     pub(super) is_announced: bool,
     /// A BEGIN has come: only a COMMIT ends it.
     pub(super) is_begun: bool,
-    /// MariaDB: the one statement that follows is all of it.
-    pub(super) is_standalone: bool,
     /// It is the first part of an XA transaction; its rows are put by.
     pub(super) is_xa: bool,
 }
@@ -49,7 +47,6 @@ impl OpenTx {
             is_known: false,
             is_announced: false,
             is_begun: false,
-            is_standalone: false,
             is_xa: false,
         }
     }

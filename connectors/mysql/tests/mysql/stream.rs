@@ -11,6 +11,7 @@ use crate::bed::{Bed, PATIENCE, Reader, shared, text_of};
 with_both!(
     each_kind_of_change_arrives_with_both_images,
     a_quiet_change_arrives_at_once,
+    an_empty_log_is_a_beginning,
     the_log_goes_on_where_the_cursor_stands,
     a_large_transaction_is_split_and_goes_on_in_its_middle,
     savepoints_and_rollbacks_leave_what_was_committed,
@@ -68,6 +69,22 @@ async fn a_quiet_change_arrives_at_once(version: MySqlVersion) {
         reader.until_key(&id.to_string()).await;
         assert!(committed.elapsed() < Duration::from_millis(500));
     }
+}
+
+async fn an_empty_log_is_a_beginning(version: MySqlVersion) {
+    let bed = Bed::alone(version, &[]);
+    let reset = match version.is_mariadb() {
+        true => "RESET MASTER",
+        false => "RESET BINARY LOGS AND GTIDS",
+    };
+    bed.sql(reset);
+    let reader = Reader::open(&bed.source(), None).await;
+    let stored = reader.close().await;
+    let mut reader = Reader::open(&bed.source(), Some(stored)).await;
+    assert_eq!(reader.reasons(), []);
+    bed.sql("INSERT INTO people (id) VALUES (1)");
+    reader.until_key("1").await;
+    assert_eq!(reader.keys(), ["1"]);
 }
 
 async fn the_log_goes_on_where_the_cursor_stands(version: MySqlVersion) {
