@@ -10,7 +10,7 @@ use rollcall_store::OutboxBlock;
 use tokio::sync::watch;
 
 /// At most so many bytes of blocks stay in memory for lanes that keep up.
-const KEEP_BYTES: usize = 4 << 20;
+const KEEP_BYTES: usize = 2 << 20;
 
 struct Recent {
     blocks: VecDeque<Arc<OutboxBlock>>,

@@ -33,7 +33,7 @@ const BYTES_PER_DELIVERY: usize = 960_000;
 const HEADER_BYTES: usize = 500;
 
 /// At most so many bytes of blocks are read from the store at once.
-const READ_BYTES: usize = 4 << 20;
+const READ_BYTES: usize = 1 << 20;
 
 /// How long the store's copy of the position may lag behind.
 const REPORT_EVERY: Duration = Duration::from_secs(1);

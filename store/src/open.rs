@@ -28,8 +28,8 @@ use crate::writer::Writer;
 pub(crate) const DATABASE_FILE: &str = "rollcall.db";
 
 const PAGE_BYTES: u32 = 4096;
-const WRITER_CACHE_KIB: i64 = 12 * 1024;
-const STATE_CACHE_KIB: i64 = 10 * 1024;
+const WRITER_CACHE_KIB: i64 = 8 * 1024;
+const STATE_CACHE_KIB: i64 = 8 * 1024;
 const READER_CACHE_KIB: i64 = 2 * 1024;
 /// How long a statement waits for a lock that another process holds (a backup tool, say).
 const BUSY_TIMEOUT_MS: u64 = 10_000;
@@ -55,7 +55,7 @@ impl OpenOptions {
         OpenOptions {
             organization: organization.into(),
             checkpoint_bytes: 128 << 20,
-            match_delta_entries: 200_000,
+            match_delta_entries: 100_000,
             max_bytes: 0,
         }
     }

@@ -144,8 +144,9 @@ impl Reader {
                     while let Some(item) = self.decoder.next_item() {
                         room(give, &self.shared).await?.send(Ok(item));
                     }
+                    // A gap or a schema names no position: whoever waits behind it for one
+                    // would wait for ever on an idle log, were it taken for given.
                     self.shared.set_held(false);
-                    self.note_given();
                 }
                 Event::Keepalive { reply } => {
                     if reply {
