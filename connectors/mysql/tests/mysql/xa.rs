@@ -61,7 +61,8 @@ async fn a_prepared_transaction_survives_a_restart_of_ours(version: MySqlVersion
 }
 
 async fn one_that_was_prepared_before_the_first_start_is_a_gap(version: MySqlVersion) {
-    let bed = Bed::new(version, "xa_unknown");
+    // A gap for whoever reads this server: which tables it touched, nobody knows.
+    let bed = Bed::alone(version, &[]);
     bed.sql("XA START 'u'; INSERT INTO people (id) VALUES (2); XA END 'u'; XA PREPARE 'u'");
     let mut reader = bed.begin(1).await;
     bed.sql("XA COMMIT 'u'; INSERT INTO people (id) VALUES (3)");
