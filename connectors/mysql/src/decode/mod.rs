@@ -245,7 +245,9 @@ impl Decoder {
 
     /// What waits to be handed over before anything else.
     pub(crate) fn next_item(&mut self) -> Option<StreamItem> {
-        self.items.pop_front()
+        let item = self.items.pop_front();
+        self.has_moved |= item.is_some();
+        item
     }
 
     /// Closes the open batch behind its last change.

@@ -130,7 +130,9 @@ impl Reader {
                     while let Some(item) = self.decoder.next_item() {
                         self.room(give).await?.send(Ok(item));
                     }
-                    self.note_given();
+                    // A gap and a new schema carry no position: the one behind them is
+                    // still to be given.
+                    self.given = None;
                 }
                 Event::Ended => {
                     return Err(ConnectorError::transient(

@@ -19,7 +19,22 @@ with_both!(
     statements_in_place_of_rows_are_a_gap,
     ddl_that_replaces_the_table_is_a_gap,
     ddl_of_other_tables_is_none,
+    a_page_behind_a_gap_is_closed_on_an_idle_log,
 );
+
+async fn a_page_behind_a_gap_is_closed_on_an_idle_log(version: MySqlVersion) {
+    let bed = Bed::new(version, "gap_idle");
+    let mut reader = bed.begin(1).await;
+    bed.sql("CREATE TABLE newer LIKE people; DROP TABLE people; RENAME TABLE newer TO people");
+    for _ in 0..2 {
+        assert_eq!(reader.until_gap().await.reason, GapReason::TableRecreated);
+    }
+    let page = bed.source().reread(&[]).await.unwrap();
+    reader.opened.acknowledge.hurry();
+    while !page.window.is_closed_by(&reader.cursor) {
+        reader.step().await;
+    }
+}
 
 async fn a_purged_log_is_a_gap(version: MySqlVersion) {
     let bed = Bed::alone(version, &[]);

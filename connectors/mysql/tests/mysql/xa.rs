@@ -1,4 +1,7 @@
 //! XA transactions in all their endings, over a restart too.
+//!
+//! Each on a server of its own: one that was prepared before a log was opened is a gap for
+//! that log, whatever its tables were, and so for the readers of other tests.
 
 use rollcall_contract::GapReason;
 use rollcall_testbed::MySqlVersion;
@@ -12,7 +15,7 @@ with_both!(
 );
 
 async fn rows_of_an_xa_transaction_count_from_its_commit_on(version: MySqlVersion) {
-    let bed = Bed::new(version, "xa_ends");
+    let bed = Bed::alone(version, &[]);
     let mut reader = bed.begin(1).await;
     bed.sql(
         "XA START 'one'; INSERT INTO people (id) VALUES (2); XA END 'one';
@@ -32,7 +35,7 @@ async fn rows_of_an_xa_transaction_count_from_its_commit_on(version: MySqlVersio
 }
 
 async fn a_prepared_transaction_survives_a_restart_of_ours(version: MySqlVersion) {
-    let bed = Bed::new(version, "xa_restart");
+    let bed = Bed::alone(version, &[]);
     let mut reader = bed.begin(1).await;
     bed.sql("XA START 'r'; INSERT INTO people (id) VALUES (2); XA END 'r'; XA PREPARE 'r'");
     bed.sql("INSERT INTO people (id) VALUES (3)");
@@ -61,7 +64,7 @@ async fn a_prepared_transaction_survives_a_restart_of_ours(version: MySqlVersion
 }
 
 async fn one_that_was_prepared_before_the_first_start_is_a_gap(version: MySqlVersion) {
-    let bed = Bed::new(version, "xa_unknown");
+    let bed = Bed::alone(version, &[]);
     bed.sql("XA START 'u'; INSERT INTO people (id) VALUES (2); XA END 'u'; XA PREPARE 'u'");
     let mut reader = bed.begin(1).await;
     bed.sql("XA COMMIT 'u'; INSERT INTO people (id) VALUES (3)");
