@@ -433,7 +433,7 @@ impl Engine {
                 stream.push(&step.change, &mut pending.plan.events);
             }
         }
-        let mut absent = Vec::new();
+        let (mut absent, mut overtaken) = (Vec::new(), Vec::new());
         {
             let mut scratch = std::mem::take(&mut directory.scratch);
             let mut resolver = directory.resolver(&mut self.writer, &mut pending.plan, now, run);
@@ -444,6 +444,7 @@ impl Engine {
                     continue;
                 };
                 if is_newer(&mut resolver, source, key, &page, history)? {
+                    overtaken.push(key.clone());
                     continue;
                 }
                 pending.changes += 1;
@@ -468,7 +469,9 @@ impl Engine {
                 }
             }
             for key in &page.absent {
-                if !is_newer(&mut resolver, source, key, &page, history)? {
+                if is_newer(&mut resolver, source, key, &page, history)? {
+                    overtaken.push(key.clone());
+                } else {
                     absent.push(key.clone());
                 }
             }
@@ -489,12 +492,16 @@ impl Engine {
                     scan.absent.extend(absent);
                 }
             }
-            // A record that was to be completed and is gone: the log says so itself.
+            // A record that was to be completed and is gone: the log says so itself. One of
+            // which something newer is known is asked for again, since what is newer may be
+            // incomplete too.
             Purpose::Repair => {
                 let read = page.rows.changes().filter_map(|change| keys(&change).0);
                 let asked = read.chain(page.absent.iter().cloned());
-                let asked = asked.map(|k| (source, KeyBytes::from_slice(k.as_bytes())));
-                pending.commit.repaired.extend(asked);
+                let record = |k: Key| (source, KeyBytes::from_slice(k.as_bytes()));
+                pending.commit.repaired.extend(asked.map(record));
+                let again = overtaken.into_iter().map(record);
+                pending.plan.reread.extend(again);
             }
         }
         Ok(())

@@ -67,6 +67,7 @@ const LARGE_BLOCK: usize = 100;
 
 impl Engine {
     /// An engine over an open store.
+    #[expect(clippy::too_many_arguments, reason = "each is a part of its own")]
     pub fn new(
         writer: Writer,
         readers: Readers,
@@ -367,8 +368,7 @@ impl Engine {
 /// What comes behind a commit, wherever that is written: nothing of it may come before.
 struct After {
     hub: Arc<Hub>,
-    /// The source whose log moved, to where.
-    progress: Option<(Option<Arc<dyn Acknowledge>>, Arc<SourceLive>, Cursor)>,
+    moved: Option<Moved>,
     /// Sources of the gaps that are opened, in their order.
     gap_sources: Vec<SourceId>,
     told: Option<Told>,
@@ -376,6 +376,13 @@ struct After {
     answers: Vec<Answer>,
     began: Instant,
     now: i64,
+}
+
+/// The log of a source is taken in to here.
+struct Moved {
+    cursor: Cursor,
+    acknowledge: Option<Arc<dyn Acknowledge>>,
+    live: Arc<SourceLive>,
 }
 
 /// What the metrics are told of a lot.
@@ -395,10 +402,13 @@ impl After {
         rereads: &[(SourceId, KeyBytes)],
         now: i64,
     ) -> After {
-        let progress = done.commit.progress.as_ref().and_then(|p| {
+        let moved = done.commit.progress.as_ref().and_then(|p| {
             let track = engine.sources.get(&p.source)?;
-            let live = Arc::clone(&track.live);
-            Some((track.acknowledge.clone(), live, p.cursor.clone()))
+            Some(Moved {
+                cursor: p.cursor.clone(),
+                acknowledge: track.acknowledge.clone(),
+                live: Arc::clone(&track.live),
+            })
         });
         let told = done.source.and_then(|source| {
             let track = engine.sources.get(&source)?;
@@ -420,7 +430,7 @@ impl After {
         }
         After {
             hub: Arc::clone(&engine.hub),
-            progress,
+            moved,
             gap_sources: std::mem::take(&mut done.gap_sources),
             told,
             rereads: asks,
@@ -435,11 +445,11 @@ impl After {
         if let Some(block) = committed.block {
             self.hub.publish(block);
         }
-        if let Some((acknowledge, live, cursor)) = self.progress {
-            if let Some(acknowledge) = acknowledge {
-                acknowledge.acknowledge(&cursor);
+        if let Some(moved) = self.moved {
+            if let Some(acknowledge) = moved.acknowledge {
+                acknowledge.acknowledge(&moved.cursor);
             }
-            live.set_position(cursor.text());
+            moved.live.set_position(moved.cursor.text());
         }
         if let Some(told) = self.told {
             told.tell(self.now);

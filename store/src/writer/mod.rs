@@ -246,7 +246,7 @@ impl Writer {
                 Ok(committed)
             }
             Err((e, back)) => {
-                *commit = back;
+                *commit = *back;
                 self.guard(Err(e))
             }
         }
@@ -604,7 +604,7 @@ impl Writer {
 }
 
 /// What a commit became, or why it did not and the commit as it was.
-type Outcome = Result<(Committed, Written, Plan), (StoreError, Commit)>;
+type Outcome = Result<(Committed, Written, Plan), (StoreError, Box<Commit>)>;
 
 /// Writes a commit in one transaction.
 fn write(core: &mut Core, writing: Writing, next_user: i64, next_run: u64) -> Outcome {
@@ -620,7 +620,7 @@ fn write(core: &mut Core, writing: Writing, next_user: i64, next_run: u64) -> Ou
     };
     let gaps = match transaction() {
         Ok(gaps) => gaps,
-        Err(e) => return Err((e, writing.into_commit())),
+        Err(e) => return Err((e, Box::new(writing.into_commit()))),
     };
     core.counts = counts.clone();
     let created_us = writing.commit.now_us;
