@@ -98,7 +98,7 @@ fn what_no_server_and_no_system_takes_is_refused_at_its_place() {
         (
             "table = \"public.employees\"",
             "table = \"public.\\\"a\\u0000\\\"\"",
-            "rollcall.toml:8:9: source.hr.table: found the text \"public.\\\"a\\0\\\"\", expected schema.table, either part in double quotes where PostgreSQL would want them; fix: write for example `table = \"public.employees\"`",
+            "rollcall.toml:8:9: source.hr.table: found the text \"public.\\\"a\\0\\\"\", expected schema.table, either part in quotes where the server would want them; fix: write for example `table = \"public.employees\"`",
         ),
     ]);
     let long = format!(

@@ -50,8 +50,8 @@ fn what_is_left_out_takes_its_default() {
     assert_eq!(source.leaver, LeaverAction::Deactivate);
     assert_eq!(source.rescan.max_leavers, 5);
     assert!((source.rescan.max_leavers_percent - 5.0).abs() < f64::EPSILON);
-    assert_eq!(source.batch.rows, 10_000);
-    assert_eq!(source.batch.size_bytes, 4 << 20);
+    assert_eq!(source.batch.rows, 5_000);
+    assert_eq!(source.batch.size_bytes, 2 << 20);
     let postgres = postgres(&config);
     assert_eq!(source.server.port, 5432);
     assert_eq!(postgres.slot, "rollcall_hr");
