@@ -15,6 +15,11 @@ fn statement(text: &str) -> Statement {
     read(text.as_bytes(), &session())
 }
 
+/// A table's name without quotes.
+fn plain(table: &TableName) -> String {
+    format!("{}.{}", table.schema, table.name)
+}
+
 /// Effects in short: `drop hr.t`.
 fn effects(text: &str) -> String {
     effects_in(text.as_bytes(), &session())
@@ -25,14 +30,14 @@ fn effects_in(text: &[u8], session: &Session<'_>) -> String {
         return format!("{:?}", read(text, session));
     };
     let lines = effects.iter().map(|effect| match effect {
-        Effect::Created(t) => format!("create {t}"),
-        Effect::CreatedWithRows(t) => format!("create with rows {t}"),
-        Effect::Truncated(t) => format!("truncate {t}"),
-        Effect::Dropped(t) => format!("drop {t}"),
+        Effect::Created(t) => format!("create {}", plain(t)),
+        Effect::CreatedWithRows(t) => format!("create with rows {}", plain(t)),
+        Effect::Truncated(t) => format!("truncate {}", plain(t)),
+        Effect::Dropped(t) => format!("drop {}", plain(t)),
         Effect::DatabaseDropped(d) => format!("drop database {d}"),
-        Effect::Renamed { from, to } => format!("rename {from} {to}"),
-        Effect::Altered(t) => format!("alter {t}"),
-        Effect::RowsMoved(t) => format!("move {t}"),
+        Effect::Renamed { from, to } => format!("rename {} {}", plain(from), plain(to)),
+        Effect::Altered(t) => format!("alter {}", plain(t)),
+        Effect::RowsMoved(t) => format!("move {}", plain(t)),
     });
     lines.collect::<Vec<_>>().join(", ")
 }
