@@ -16,15 +16,14 @@
 //! by bytes while it arrives. Rows behind the bound are not kept. Text comes in the
 //! character set of its column, so that the same code turns it into UTF-8 as the log's.
 
-use std::sync::Mutex;
-use std::sync::PoisonError;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rollcall_binlog::table_map::TypeCode;
 use rollcall_binlog::types::{Reading, ResultColumn, ResultField, ResultRows};
 use rollcall_contract::{
-    Batch, BatchBuilder, ConnectorError, Key, Op, Page, PageRequest, Tx, TxId,
+    Batch, BatchBuilder, ConnectorError, Key, Op, Page, PageRequest, RowWidth, Tx, TxId,
+    check_key_count,
 };
 use smallvec::SmallVec;
 
@@ -41,18 +40,13 @@ use crate::values;
 use crate::window::PageWindow;
 use crate::wire::{Client, ColumnDef};
 
-/// Rows of the first page, when nothing is known of their width.
-const FIRST_ROWS: usize = 1_000;
-/// At most so many records are read again by key in one call.
-const MAX_KEYS: usize = 1_000;
 /// How old a place has to be to be a lower bound without GTIDs.
 const SETTLED: Duration = Duration::from_secs(60);
 
 /// What is kept from page to page.
 #[derive(Default)]
 pub(crate) struct Pages {
-    /// Mean bytes of a row as the server sends it, over the last page; 0 when unknown.
-    width_bytes: AtomicU64,
+    width: RowWidth,
     settled: Mutex<Settled>,
 }
 
@@ -125,13 +119,7 @@ impl Pages {
         config: &MySqlConfig,
         request: &PageRequest,
     ) -> Result<Page, ConnectorError> {
-        let width = self.width_bytes.load(Ordering::Relaxed);
-        let rows = match usize::try_from(width) {
-            _ if request.only.is_some() => request.limit_rows,
-            Ok(0) | Err(_) => FIRST_ROWS,
-            Ok(width) => request.limit_bytes / width,
-        }
-        .clamp(1, request.limit_rows.max(1));
+        let rows = self.width.rows(request);
         let asked = Asked {
             which: Which::After(request.after.as_ref()),
             limit_rows: rows,
@@ -139,12 +127,7 @@ impl Pages {
             only: request.only.as_deref(),
         };
         let read = self.read(session, config, &asked).await?;
-        if request.only.is_none()
-            && let Some(width) = read.bytes.checked_div(read.batch.len())
-        {
-            self.width_bytes
-                .store(width.max(1) as u64, Ordering::Relaxed);
-        }
+        self.width.learn(request, read.batch.len(), read.bytes);
         let is_last = read.batch.len() < rows && !read.cut;
         Ok(Page {
             last: if is_last { None } else { read.last },
@@ -160,13 +143,7 @@ impl Pages {
         config: &MySqlConfig,
         keys: &[Key],
     ) -> Result<Page, ConnectorError> {
-        if keys.len() > MAX_KEYS {
-            return Err(ConnectorError::definite(
-                "too_many_keys",
-                format!("{} records were asked for at once.", keys.len()),
-                format!("Ask for at most {MAX_KEYS} at a time."),
-            ));
-        }
+        check_key_count(keys.len())?;
         let asked = Asked {
             which: Which::Keys(keys),
             limit_rows: keys.len().max(1),

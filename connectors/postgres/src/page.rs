@@ -17,11 +17,12 @@
 //! A page is bounded twice: by rows, estimated from the width of the rows read so far, and
 //! by bytes while it arrives. Rows behind the bound are not kept.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::TryStreamExt;
-use rollcall_contract::{BatchBuilder, ConnectorError, Key, Op, Page, PageRequest, Tx, TxId};
+use rollcall_contract::{
+    BatchBuilder, ConnectorError, Key, Op, Page, PageRequest, RowWidth, Tx, TxId, check_key_count,
+};
 use smallvec::SmallVec;
 use tokio_postgres::{Client, IsolationLevel, Statement, Transaction};
 
@@ -37,15 +38,9 @@ use crate::snapshot::{LogLayout, PageWindow, Snapshot};
 use crate::type_map::TypeMap;
 use crate::wire;
 
-/// Rows of the first page, when nothing is known of their width.
-const FIRST_ROWS: usize = 1_000;
-/// At most so many records are read again by key in one call.
-pub(crate) const MAX_KEYS: usize = 1_000;
-
 /// What is kept from page to page.
 pub(crate) struct Pages {
-    /// Mean bytes of a row as `COPY` prints it, over the last page; 0 when unknown.
-    width_bytes: AtomicU64,
+    width: RowWidth,
     /// The definition that was read last, with the fingerprint that it had.
     known: Mutex<Option<(String, Arc<Table>)>>,
 }
@@ -144,7 +139,7 @@ impl Server {
 impl Pages {
     pub(crate) fn new() -> Pages {
         Pages {
-            width_bytes: AtomicU64::new(0),
+            width: RowWidth::default(),
             known: Mutex::new(None),
         }
     }
@@ -157,13 +152,7 @@ impl Pages {
         types: &TypeMap,
         request: &PageRequest,
     ) -> Result<Page, ConnectorError> {
-        let width = self.width_bytes.load(Ordering::Relaxed);
-        let rows = match usize::try_from(width) {
-            _ if request.only.is_some() => request.limit_rows,
-            Ok(0) | Err(_) => FIRST_ROWS,
-            Ok(width) => request.limit_bytes / width,
-        }
-        .clamp(1, request.limit_rows.max(1));
+        let rows = self.width.rows(request);
         let asked = Asked {
             which: Which::After(request.after.as_ref()),
             limit_rows: rows,
@@ -171,12 +160,7 @@ impl Pages {
             only: request.only.as_deref(),
         };
         let read = self.read(session, config, types, &asked).await?;
-        if request.only.is_none()
-            && let Some(width) = read.bytes.checked_div(read.rows)
-        {
-            self.width_bytes
-                .store(width.max(1) as u64, Ordering::Relaxed);
-        }
+        self.width.learn(request, read.rows, read.bytes);
         let is_last = read.rows < rows && !read.cut;
         let last = if is_last { None } else { read.last };
         Ok(Page {
@@ -194,13 +178,7 @@ impl Pages {
         types: &TypeMap,
         keys: &[Key],
     ) -> Result<Page, ConnectorError> {
-        if keys.len() > MAX_KEYS {
-            return Err(ConnectorError::definite(
-                "too_many_keys",
-                format!("{} records were asked for at once.", keys.len()),
-                format!("Ask for at most {MAX_KEYS} at a time."),
-            ));
-        }
+        check_key_count(keys.len())?;
         let asked = Asked {
             which: Which::Keys(keys),
             limit_rows: keys.len(),

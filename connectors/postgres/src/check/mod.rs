@@ -88,7 +88,7 @@ impl Preflight {
         match self.table {
             Some(table) => Ok((table, self.followed)),
             None => Err(ConnectorError::definite(
-                "table_missing",
+                "no_such_table",
                 "The table does not exist.",
                 "Correct `table` in the configuration.",
             )),
