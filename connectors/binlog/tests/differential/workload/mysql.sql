@@ -1,0 +1,11 @@
+use hr;
+set session binlog_transaction_compression=on, binlog_row_image=minimal;
+begin;
+insert into wide (id,b) values (60, repeat('c', 50000)), (61, 'é');
+update wide set a2=1 where id=60;
+update uni set c='compressed' where a=1;
+delete from wide where id=61;
+commit;
+set session binlog_row_image=noblob, binlog_transaction_compression_level_zstd=19;
+update wide set a2=a2-1 where id in (1,60);
+set session binlog_transaction_compression=off, binlog_row_image=full;
