@@ -31,7 +31,7 @@ use crate::sync::driver::Driver;
 use crate::sync::engine::{Engine, Retention};
 use crate::sync::ids::Ids;
 use crate::sync::shared::{SourceLive, SourceSnapshot};
-use crate::sync::track::{Ask, RawChanges, RescanGuard, SourceTrack};
+use crate::sync::track::{Ask, LotLimit, RawChanges, RescanGuard, SourceTrack};
 use crate::sync::work::Work;
 use crate::{api, connect};
 
@@ -435,6 +435,8 @@ impl Prepared {
         let retention = Retention {
             keep_us: i64::try_from(config.store.outbox_retention.as_micros()).unwrap_or(i64::MAX),
             max_bytes: config.store.outbox_max_bytes,
+            keep_history_us: i64::try_from(config.store.history_retention.as_micros())
+                .unwrap_or(i64::MAX),
         };
         let engine_queue = engine.downgrade();
         let engine = Engine::new(
@@ -490,6 +492,10 @@ fn track(
         open_gaps,
         stream_run: None,
         scan: None,
+        lot: LotLimit {
+            changes: source.batch.rows,
+            bytes: usize::try_from(source.batch.size_bytes).unwrap_or(usize::MAX),
+        },
         guard: RescanGuard {
             max_percent: source.rescan.max_leavers_percent,
             max_leavers: source.rescan.max_leavers,

@@ -7,12 +7,16 @@
 //! All bytes of users lie in one arena, so a user costs no allocation of its own, and a plan
 //! that is emptied keeps its memory for the next batch.
 
+use std::collections::BTreeMap;
+
 use hashbrown::HashMap;
 use smallvec::SmallVec;
 
+use crate::attribute::AttrId;
 use crate::conflict::{ConflictRow, Fingerprint};
 use crate::event::EventBlock;
 use crate::id::{MatchHash, SourceId, UserRow, ValueHash};
+use crate::reason::SkipReason;
 use crate::state::{KeyBytes, LinkTarget};
 
 /// A user to be written.
@@ -146,6 +150,52 @@ fn append(arena: &mut Vec<u8>, bytes: &[u8]) -> Span {
     }
 }
 
+/// How many records, by reason.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ReasonCounts([u64; SkipReason::ALL.len()]);
+
+impl ReasonCounts {
+    fn slot(&mut self, reason: SkipReason) -> &mut u64 {
+        // Reasons are numbered from 1 without holes (`SkipReason::from_u8`).
+        &mut self.0[reason as usize - 1]
+    }
+
+    /// How many for a reason.
+    pub fn get(&self, reason: SkipReason) -> u64 {
+        self.0[reason as usize - 1]
+    }
+
+    /// Reasons that have any, in the order of their numbers.
+    pub fn iter(&self) -> impl Iterator<Item = (SkipReason, u64)> {
+        let all = SkipReason::ALL.into_iter().zip(self.0);
+        all.filter(|(_, n)| *n > 0)
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.iter().all(|n| *n == 0)
+    }
+}
+
+impl serde::Serialize for ReasonCounts {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.iter().map(|(reason, n)| (reason.as_str(), n)))
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for ReasonCounts {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let named = BTreeMap::<String, u64>::deserialize(deserializer)?;
+        let mut counts = ReasonCounts::default();
+        for (name, n) in named {
+            let reason = SkipReason::from_name(&name)
+                .ok_or_else(|| serde::de::Error::custom("a reason that is not known"))?;
+            *counts.slot(reason) += n;
+        }
+        Ok(counts)
+    }
+}
+
 /// What happened, counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Counters {
@@ -161,13 +211,29 @@ pub struct Counters {
     pub activated: u64,
     /// Records that changed nothing about their user.
     pub unchanged: u64,
-    /// Records left out or held, by reason number.
+    /// Records left out on purpose, or held for a person.
     pub skipped: u64,
     /// Records that failed.
     pub errored: u64,
+    /// Records that had failed or were held, and are applied now.
+    #[serde(default)]
+    pub healed: u64,
+    /// Why records were skipped or failed; adds up to both.
+    #[serde(default)]
+    pub reasons: ReasonCounts,
 }
 
 impl Counters {
+    /// Counts a record that is not applied.
+    pub fn leave_out(&mut self, reason: SkipReason) {
+        if reason.is_error() {
+            self.errored += 1;
+        } else {
+            self.skipped += 1;
+        }
+        *self.reasons.slot(reason) += 1;
+    }
+
     /// Adds another count.
     pub fn add(&mut self, other: &Counters) {
         self.processed += other.processed;
@@ -178,6 +244,10 @@ impl Counters {
         self.unchanged += other.unchanged;
         self.skipped += other.skipped;
         self.errored += other.errored;
+        self.healed += other.healed;
+        for (reason, n) in other.reasons.iter() {
+            *self.reasons.slot(reason) += n;
+        }
     }
 }
 
@@ -190,6 +260,24 @@ pub struct Waiter {
     pub key: KeyBytes,
     /// Whether it begins.
     pub waits: bool,
+}
+
+/// A record that its run names: it was skipped, it failed, or it is applied again. Holds no
+/// value of it but the key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Noted {
+    /// Its source.
+    pub source: SourceId,
+    /// Its key; empty when it has none that can be read.
+    pub key: KeyBytes,
+    /// Why it is, or was, not applied.
+    pub reason: SkipReason,
+    /// Whether it is applied again.
+    pub healed: bool,
+    /// The attribute concerned, where a rule of the directory names one.
+    pub attribute: Option<AttrId>,
+    /// The number of the mapping rule concerned, where one is.
+    pub rule: Option<u16>,
 }
 
 /// The effects of one batch on the directory.
@@ -213,6 +301,8 @@ pub struct Plan {
     pub events: EventBlock,
     /// What happened.
     pub counters: Counters,
+    /// Records that the run names, in the order in which they were met.
+    pub noted: Vec<Noted>,
     /// Records to be read again, because a value was neither in the image nor in the store.
     /// One may be named several times.
     pub reread: Vec<(SourceId, KeyBytes)>,
@@ -298,6 +388,35 @@ impl Plan {
         self.conflicts.clear();
         self.events.clear();
         self.counters = Counters::default();
+        self.noted.clear();
         self.reread.clear();
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reasons_add_up_and_are_read_back_by_name() {
+        let mut a = Counters::default();
+        a.leave_out(SkipReason::BadValue);
+        a.leave_out(SkipReason::DuplicateInSource);
+        let mut b = a;
+        b.add(&a);
+        assert_eq!((b.skipped, b.errored), (2, 2));
+        assert_eq!(b.reasons.get(SkipReason::BadValue), 2);
+        let text = serde_json::to_string(&b).unwrap();
+        assert!(
+            text.contains(r#""reasons":{"bad_value":2,"duplicate_in_source":2}"#),
+            "{text}"
+        );
+        assert_eq!(serde_json::from_str::<Counters>(&text).unwrap(), b);
+        // As they were stored before reasons were counted.
+        let old = r#"{"processed":1,"created":0,"updated":0,"deactivated":0,"activated":0,
+                      "unchanged":0,"skipped":1,"errored":0}"#;
+        let old: Counters = serde_json::from_str(old).unwrap();
+        assert!(old.reasons.is_empty());
     }
 }

@@ -66,6 +66,11 @@ impl SkipReason {
         SkipReason::ALL.get(usize::from(n).checked_sub(1)?).copied()
     }
 
+    /// The reason of a stable name.
+    pub fn from_name(name: &str) -> Option<SkipReason> {
+        SkipReason::ALL.into_iter().find(|r| r.as_str() == name)
+    }
+
     /// Whether the record failed (counted as errored) rather than being left out on purpose
     /// or held for a person (counted as skipped).
     pub fn is_error(self) -> bool {

@@ -29,6 +29,7 @@ pub fn router(shared: Arc<Shared>) -> Router {
         .route("/v1/users/{user}", get(user))
         .route("/v1/conflicts", get(conflicts))
         .route("/v1/runs", get(runs))
+        .route("/v1/runs/{run}", get(run))
         .route("/v1/events", get(events))
         .route("/v1/sources/{name}/rescan", post(rescan))
         .with_state(Arc::clone(&shared));
@@ -74,8 +75,12 @@ async fn conflicts(State(shared): State<Arc<Shared>>) -> Response {
     answer(move || Ok(Some(views::conflicts(&shared.readers, false)?))).await
 }
 
-async fn runs(State(shared): State<Arc<Shared>>) -> Response {
-    answer(move || Ok(Some(views::runs(&shared.readers, 50)?))).await
+async fn runs(State(shared): State<Arc<Shared>>, Query(query): Query<views::RunQuery>) -> Response {
+    answer(move || Ok(Some(views::runs(&shared.readers, &query)?))).await
+}
+
+async fn run(State(shared): State<Arc<Shared>>, Path(run): Path<u64>) -> Response {
+    answer(move || views::run(&shared.readers, run)).await
 }
 
 async fn events(

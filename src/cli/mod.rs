@@ -93,8 +93,10 @@ pub enum Command {
         after_help = "Examples:\n  rollcall events --after 0\n  rollcall events --after 1200 --follow"
     )]
     Events(events::Args),
-    /// List runs: loads, scans and stream windows with their counts.
-    #[command(after_help = "Example:\n  rollcall runs --limit 10")]
+    /// List runs with their counts, and show the records that one skipped or that failed.
+    #[command(
+        after_help = "Examples:\n  rollcall runs --source hr --kind load --limit 10\n  rollcall runs show 12\n  rollcall runs show 12 --json | jq '.records[]'"
+    )]
     Runs(runs::Args),
     /// Have the running daemon read a source again.
     #[command(after_help = "Example:\n  rollcall rescan hr --max-leavers 120")]

@@ -1,6 +1,7 @@
 //! `rollcall status`: from the running daemon, or from the store when none runs.
 
 use super::exit::{Exit, Failure};
+use super::runs::duration;
 use super::{Cli, output, socket};
 use crate::api::views::{self, Status};
 
@@ -57,6 +58,20 @@ pub(super) fn run(cli: &Cli) -> Result<Exit, Failure> {
         &rows,
     )?;
     for source in &status.sources {
+        if let Some(run) = &source.last_run {
+            let c = &run.counters;
+            output::line(format_args!(
+                "  {}: run {} ({}) {} · took {} · processed {} · skipped {} · errored {}",
+                source.name,
+                run.run,
+                run.kind,
+                run.outcome,
+                duration(run.duration_ms),
+                c.processed,
+                c.skipped,
+                c.errored
+            ))?;
+        }
         for gap in &source.gaps {
             output::line(format_args!(
                 "  gap since {}: {} ({})",

@@ -107,6 +107,8 @@ pub struct StoreConfig {
     pub outbox_retention: Duration,
     /// The most bytes that events may occupy.
     pub outbox_max_bytes: u64,
+    /// How long runs that ended, and gaps and conflicts that were closed, are kept.
+    pub history_retention: Duration,
 }
 
 impl StoreConfig {

@@ -83,9 +83,9 @@ pub struct ChangeStreamConfig {
 /// How much is taken at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BatchConfig {
-    /// The most changes in one batch.
+    /// A batch is closed at so many changes …
     pub rows: usize,
-    /// The most bytes in one batch.
+    /// … or at so many bytes, whichever comes first.
     pub size_bytes: u64,
     /// The most rows in one page of a scan.
     pub page_rows: usize,

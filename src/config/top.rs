@@ -99,11 +99,13 @@ fn store(section: Section<'_>) -> Option<StoreConfig> {
     });
     let retention = section.required("outbox_retention", values::duration);
     let max = section.required("outbox_max", values::size_bytes);
+    let history = section.required("history_retention", values::duration);
     section.finish();
     Some(StoreConfig {
         path: path?,
         outbox_retention: retention?,
         outbox_max_bytes: max?,
+        history_retention: history?,
     })
 }
 

@@ -1,6 +1,6 @@
 //! The names of all metrics, in one place. Units stand last, as Prometheus asks.
 
-/// Changes taken in, by `source` and `outcome`.
+/// Changes taken in, by `source`, `outcome` and, for those not applied, `reason`.
 pub const CHANGES: &str = "rollcall_changes_total";
 /// Seconds from the commit at the source to the commit in the store, by `source`.
 pub const COMMIT_TO_STORE: &str = "rollcall_commit_to_store_seconds";

@@ -10,7 +10,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use hashbrown::HashMap;
 use rollcall_contract::{Before, Change, Key, Op, TxId};
-use rollcall_core::attribute::Attributes;
+use rollcall_core::attribute::{AttrId, Attributes};
 use rollcall_core::directory::{
     ChangeRef, LeaverAction, Origin, Remap, Resolver, RowKeys, Rules, SourceRules, Workspace,
 };
@@ -138,6 +138,16 @@ impl Directory {
     /// The mapping that a source's rows and shadows have from here on.
     pub(super) fn set_mapper(&mut self, source: SourceId, mapper: Arc<Mapper>) {
         self.mappers.set(source, mapper);
+    }
+
+    /// The mapping that a source's rows have.
+    pub(super) fn mapper(&self, source: SourceId) -> Option<Arc<Mapper>> {
+        self.mappers.get(source)
+    }
+
+    /// The name of an attribute.
+    pub(super) fn attribute_name(&self, id: AttrId) -> Option<String> {
+        self.rules.attributes.get(id).map(|a| a.name.clone())
     }
 
     /// Resolves into a plan, over what the store holds.
@@ -330,7 +340,7 @@ impl Engine {
                 // Everybody is absent at once: the driver opens a gap, and a scan finds out.
                 (Op::Truncate, _, _) => {}
                 // A record whose key cannot be read cannot be named; counted, never guessed.
-                (_, None, _) | (Op::Delete, _, None) => resolver.unreadable_key(),
+                (_, None, _) | (Op::Delete, _, None) => resolver.unreadable_key(source),
             }
         }
         resolver.finish().map_err(failed)?;
@@ -347,8 +357,6 @@ impl Engine {
 
     /// Adds what the plan counted since the last time to the run that did it.
     fn count(&mut self, source: SourceId, scan: bool, position: &str, pending: &mut Pending) {
-        let counted = std::mem::take(&mut pending.plan.counters);
-        pending.counted.add(&counted);
         let Some(track) = self.sources.get_mut(&source) else {
             return;
         };
@@ -359,9 +367,8 @@ impl Engine {
             track.stream_run.as_mut()
         };
         if let Some(run) = run {
-            run.row.counters.add(&counted);
+            run.take_over(&self.directory, pending);
             run.row.to = Some(position.to_owned());
-            run.dirty = true;
         }
     }
 
@@ -440,7 +447,7 @@ impl Engine {
             resolver.begin_batch(&shared);
             for step in &alive {
                 let (Some(key), Some(index)) = (&step.key, step.mapped) else {
-                    resolver.unreadable_key();
+                    resolver.unreadable_key(source);
                     continue;
                 };
                 if is_newer(&mut resolver, source, key, &page, history)? {

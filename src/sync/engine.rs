@@ -29,21 +29,22 @@ use super::work::{ResumePoint, Work};
 use crate::delivery::hub::Hub;
 use crate::observe::names;
 
-/// A lot is closed at so many changes …
-const LOT_CHANGES: usize = 5_000;
-/// … or so many bytes of log, whichever comes first.
-const LOT_BYTES: usize = 2 << 20;
-
 /// After so long without a change the store takes in its log and gives memory back.
 const QUIET_US: i64 = 5_000_000;
 
-/// How the outbox is kept.
+/// So often is looked for history that may go.
+const HISTORY_US: i64 = 60_000_000;
+
+/// How long what is over is kept.
 #[derive(Clone, Copy, Debug)]
 pub struct Retention {
     /// Delivered events stay for so long, microseconds.
     pub keep_us: i64,
     /// … unless the outbox is larger than this.
     pub max_bytes: u64,
+    /// Runs that ended, and gaps and conflicts that were closed, stay for so long,
+    /// microseconds.
+    pub keep_history_us: i64,
 }
 
 /// The engine.
@@ -54,6 +55,8 @@ pub struct Engine {
     pub(super) sources: HashMap<SourceId, SourceTrack>,
     hub: Arc<Hub>,
     retention: Retention,
+    /// When to look for history that may go.
+    history_due_us: i64,
     /// Names of all configured sinks: the outbox is trimmed behind the slowest of them.
     sinks: HashMap<String, u64>,
     /// What an event took in the last large block, to make room for the next one.
@@ -85,6 +88,7 @@ impl Engine {
             sources,
             hub,
             retention,
+            history_due_us: 0,
             sinks,
             event_bytes: 0,
             queue,
@@ -96,6 +100,7 @@ impl Engine {
     /// # Errors
     /// The store's failure. Nothing that was not committed has been acknowledged.
     pub fn run(mut self, mut work: mpsc::Receiver<Work>) -> Result<(), StoreError> {
+        self.resume_runs()?;
         let mut next = None;
         loop {
             let Some(first) = next.take().or_else(|| work.blocking_recv()) else {
@@ -143,7 +148,8 @@ impl Engine {
             }
             pending.source = source;
             self.handle(work, &mut pending)?;
-            if pending.changes >= LOT_CHANGES || pending.bytes >= LOT_BYTES {
+            let track = source.and_then(|s| self.sources.get(&s));
+            if track.is_some_and(|t| t.lot.is_full(pending.changes, pending.bytes)) {
                 break;
             }
             match queue.try_recv() {
@@ -343,6 +349,13 @@ impl Engine {
             now - self.retention.keep_us,
             self.retention.max_bytes,
         )?;
+        if now >= self.history_due_us {
+            let forgotten = self
+                .writer
+                .forget_history(now - self.retention.keep_history_us)?;
+            // In small lots; nobody waits for the rest.
+            self.history_due_us = if forgotten > 0 { now } else { now + HISTORY_US };
+        }
         self.end_long_runs(pending, now);
         if self.is_quiet(now) {
             self.writer.rest()?;
@@ -483,13 +496,20 @@ impl Told {
             ("deactivated", c.deactivated),
             ("activated", c.activated),
             ("unchanged", c.unchanged),
-            ("skipped", c.skipped),
-            ("errored", c.errored),
         ] {
             if n > 0 {
                 metrics::counter!(names::CHANGES, "source" => self.source.clone(), "outcome" => outcome)
                     .increment(n);
             }
+        }
+        for (reason, n) in c.reasons.iter() {
+            let outcome = if reason.is_error() {
+                "errored"
+            } else {
+                "skipped"
+            };
+            metrics::counter!(names::CHANGES, "source" => self.source.clone(), "outcome" => outcome, "reason" => reason.as_str())
+                .increment(n);
         }
     }
 }

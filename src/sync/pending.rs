@@ -55,6 +55,7 @@ impl Pending {
             || !self.plan.is_empty()
             || !(c.states.is_empty() && c.gaps_opened.is_empty() && c.gaps_closed.is_empty())
             || !(c.runs.is_empty()
+                && c.run_records.is_empty()
                 && c.scans.is_empty()
                 && c.seen.is_empty()
                 && c.scans_ended.is_empty())

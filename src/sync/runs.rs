@@ -2,17 +2,29 @@
 //!
 //! A stream reports rolling runs: one ends and the next begins each hour in which there was
 //! something to do. The rows are written with the commits whose effects they count, so
-//! they are exact after a crash; a run that a crash cut goes on with its source's next
-//! session.
+//! they are exact after a crash. A run that a crash cut is still `running` in the store; it
+//! is taken up at the start and goes on with its source's next session, so it is one run to
+//! whoever reads of it. What nobody can go on with is ended as `interrupted`.
+//!
+//! A run names the records that it skipped, that failed in it, and that are applied again,
+//! with attribute, rule and reason, never with a value. The list is bounded; the counts are
+//! not, and the run says how much its list leaves out. A record that heals later stands as
+//! healed in the later run, and as failed in the earlier one.
 
 use rollcall_core::event::{Event, EventKind};
-use rollcall_core::id::SourceId;
-use rollcall_core::plan::Counters;
-use rollcall_store::{RunRow, StoreError};
+use rollcall_core::id::{RunId, SourceId};
+use rollcall_core::plan::{Counters, Noted};
+use rollcall_core::reason::SkipReason;
+use rollcall_store::{RunFilter, RunRecord, RunRow, StoreError};
 
+use super::apply::Directory;
+use super::clock::now_us;
 use super::engine::Engine;
 use super::pending::Pending;
 use super::track::TrackedRun;
+
+/// At most so many runs of a source are looked at that a crash has cut.
+const RESUMED_MAX: usize = 1_000;
 
 /// A stream's run ends after so long.
 const STREAM_RUN_US: i64 = 3_600_000_000;
@@ -43,15 +55,55 @@ impl Engine {
             from,
             to: None,
             counters: Counters::default(),
+            unlisted: 0,
         })
     }
 
+    /// A run that goes on, with the list of records that it has.
+    pub(super) fn resumed_run(&self, row: RunRow) -> Result<TrackedRun, StoreError> {
+        let mut run = TrackedRun::new(row);
+        for record in self.readers.run_records(run.row.id, usize::MAX)? {
+            run.named.admits(&record);
+        }
+        Ok(run)
+    }
+
+    /// Takes up the runs that a crash has cut.
+    pub(super) fn resume_runs(&mut self) -> Result<(), StoreError> {
+        let now = now_us();
+        let mut pending = Pending::default();
+        let sources: Vec<SourceId> = self.sources.keys().copied().collect();
+        for source in sources {
+            let filter = RunFilter {
+                source: Some(source),
+                outcome: Some("running".to_owned()),
+                ..RunFilter::default()
+            };
+            let scan = self.readers.scan(source)?.map(|scan| scan.run);
+            for row in self.readers.runs(&filter, RESUMED_MAX)? {
+                if scan == Some(row.id) {
+                    continue;
+                }
+                let goes_on = row.kind == "stream"
+                    && self
+                        .sources
+                        .get(&source)
+                        .is_some_and(|t| t.stream_run.is_none());
+                if goes_on {
+                    let run = self.resumed_run(row)?;
+                    if let Some(track) = self.sources.get_mut(&source) {
+                        track.stream_run = Some(run);
+                    }
+                } else {
+                    self.end_run(row, "interrupted", None, &mut pending, now);
+                }
+            }
+        }
+        self.commit(&mut pending)
+    }
+
     /// The stream's run, begun if there is none.
-    pub(super) fn stream_run(
-        &mut self,
-        source: SourceId,
-        now: i64,
-    ) -> Result<rollcall_core::id::RunId, StoreError> {
+    pub(super) fn stream_run(&mut self, source: SourceId, now: i64) -> Result<RunId, StoreError> {
         if let Some(run) = self
             .sources
             .get(&source)
@@ -141,6 +193,7 @@ impl Engine {
             "from": row.from,
             "to": row.to,
             "counters": row.counters,
+            "unlisted": row.unlisted,
         });
         self.operational(
             kind,
@@ -162,7 +215,7 @@ impl Engine {
         kind: EventKind,
         source: SourceId,
         what: &str,
-        run: rollcall_core::id::RunId,
+        run: RunId,
         body: &serde_json::Value,
         pending: &mut Pending,
         now: i64,
@@ -180,5 +233,61 @@ impl Engine {
             key: &[],
             data: body.to_string().as_bytes(),
         });
+    }
+}
+
+impl TrackedRun {
+    /// Takes over what a plan counted and noted since the last time.
+    pub(super) fn take_over(&mut self, directory: &Directory, pending: &mut Pending) {
+        let counted = std::mem::take(&mut pending.plan.counters);
+        pending.counted.add(&counted);
+        self.row.counters.add(&counted);
+        self.dirty = true;
+        if pending.plan.noted.is_empty() {
+            return;
+        }
+        let now = now_us();
+        for noted in pending.plan.noted.drain(..) {
+            let record = named(directory, self.row.id, noted, now);
+            if self.named.admits(&record) {
+                pending.commit.run_records.push(record);
+            } else {
+                self.row.unlisted += 1;
+            }
+        }
+    }
+}
+
+/// What a run tells of a record: names in place of numbers, since numbers change with the
+/// configuration.
+fn named(directory: &Directory, run: RunId, noted: Noted, noted_us: i64) -> RunRecord {
+    let Noted {
+        source,
+        key,
+        reason,
+        healed,
+        attribute,
+        rule,
+    } = noted;
+    let mapper = directory.mapper(source);
+    let mapper = mapper.as_deref();
+    let text = match rule {
+        Some(rule) => mapper.and_then(|m| m.rule_text(rule)),
+        // Whatever an expression does to a record without a rule, the scope has done.
+        None if !healed && reason.is_error() && reason != SkipReason::NoKey => {
+            mapper.and_then(|m| m.scope_text())
+        }
+        None => None,
+    };
+    let attribute = attribute.or_else(|| mapper.and_then(|m| m.rule_attribute(rule?)));
+    RunRecord {
+        run,
+        reason,
+        healed,
+        source,
+        key,
+        attribute: attribute.and_then(|id| directory.attribute_name(id)),
+        rule: text.map(str::to_owned),
+        noted_us,
     }
 }

@@ -42,11 +42,14 @@ impl Engine {
         // A scan that a crash cut goes on; one during which a gap opened starts again, since
         // what it has read proves nothing about the time behind the gap.
         let interrupted = match self.sources.get_mut(&source).and_then(|t| t.scan.take()) {
-            Some(scan) => Some((scan.row, scan.run.row, scan.closes)),
+            Some(scan) => Some((scan.row, scan.run, scan.closes)),
             None => match self.readers.scan(source)? {
                 Some(row) => {
                     let closes = serde_json::from_str(&row.detail).unwrap_or_default();
-                    self.readers.run(row.run)?.map(|run| (row, run, closes))
+                    match self.readers.run(row.run)? {
+                        Some(run) => Some((row, self.resumed_run(run)?, closes)),
+                        None => None,
+                    }
                 }
                 None => None,
             },
@@ -57,14 +60,14 @@ impl Engine {
                     after: row.after.clone(),
                     next_page: row.pages,
                     rows: row.rows,
-                    is_load: run.kind == "load",
+                    is_load: run.row.kind == "load",
                 };
                 (row, run, place)
             }
             other => {
                 if let Some((_, run, _)) = other {
                     self.end_run(
-                        run,
+                        run.row,
                         "superseded",
                         Some("Another gap opened.".to_owned()),
                         pending,
@@ -75,7 +78,7 @@ impl Engine {
                     self.commit(pending)?;
                 }
                 let kind = if !self.readers.links_after(source, None, 1)?.is_empty() {
-                    "scan"
+                    "reconcile"
                 } else {
                     "load"
                 };
@@ -95,13 +98,13 @@ impl Engine {
                     is_load: run.kind == "load",
                     ..ScanPlace::default()
                 };
-                (row, run, place)
+                (row, TrackedRun::new(run), place)
             }
         };
         if let Some(track) = self.sources.get_mut(&source) {
             track.scan = Some(ScanTrack {
                 row,
-                run: TrackedRun::new(run),
+                run,
                 closes: gaps,
                 absent: HashSet::new(),
                 duplicates: HashSet::new(),
@@ -183,7 +186,8 @@ impl Engine {
         };
         let guard = track.guard;
         let allowed = std::mem::take(&mut track.allowed_leavers);
-        let mut run = scan.run.row;
+        let mut tracked = scan.run;
+        let run = &mut tracked.row;
         run.to = Some(track.position.clone()).filter(|p| !p.is_empty());
         let absent: Vec<Key> = scan.absent.into_iter().collect();
         let (leavers, linked) = self.count_leavers(source, &absent)?;
@@ -193,9 +197,6 @@ impl Engine {
             for key in &absent {
                 self.remove_absent(source, key, LeaverReason::Absent, run.id, now, pending)?;
             }
-            let counted = std::mem::take(&mut pending.plan.counters);
-            run.counters.add(&counted);
-            pending.counted.add(&counted);
         } else {
             result.leavers_held_back = leavers;
             let keys: Vec<String> = absent.iter().take(KEEP_KEYS).map(Key::display).collect();
@@ -219,17 +220,19 @@ impl Engine {
             self.know_duplicates();
             self.retry(&scan.duplicates, run.id, now, pending)?;
         }
+        let run_id = run.id;
+        tracked.take_over(&self.directory, pending);
         for gap in &scan.closes {
             pending.commit.gaps_closed.push(GapClosed {
                 gap: *gap,
-                by: run.id,
+                by: run_id,
             });
         }
         if let Some(track) = self.sources.get_mut(&source) {
             track.open_gaps.retain(|g| !scan.closes.contains(g));
         }
         pending.commit.scans_ended.push(source);
-        self.end_run(run, outcome.0, outcome.1, pending, now);
+        self.end_run(tracked.row, outcome.0, outcome.1, pending, now);
         Ok(result)
     }
 }

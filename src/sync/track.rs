@@ -5,8 +5,10 @@ use std::sync::Arc;
 
 use rollcall_contract::{Acknowledge, Key, TxId};
 use rollcall_core::id::MatchHash;
-use rollcall_store::{GapId, RunRow, ScanRow};
+use rollcall_core::reason::SkipReason;
+use rollcall_store::{GapId, RunRecord, RunRow, ScanRow};
 use tokio::sync::mpsc;
+use xxhash_rust::xxh3::Xxh3;
 
 use super::shared::SourceLive;
 
@@ -31,6 +33,22 @@ impl RescanGuard {
 pub struct RawChanges {
     /// Columns that are left out of every image.
     pub redact: Vec<String>,
+}
+
+/// When a lot of a source is closed: at whichever comes first.
+#[derive(Clone, Copy, Debug)]
+pub struct LotLimit {
+    /// At so many changes.
+    pub changes: usize,
+    /// At so many bytes of log.
+    pub bytes: usize,
+}
+
+impl LotLimit {
+    /// Whether a lot that holds so much takes no more.
+    pub fn is_full(&self, changes: usize, bytes: usize) -> bool {
+        changes >= self.changes || bytes >= self.bytes
+    }
 }
 
 /// What the engine asks of a source's driver.
@@ -58,6 +76,8 @@ pub struct SourceTrack {
     pub stream_run: Option<TrackedRun>,
     /// The scan that is under way.
     pub scan: Option<ScanTrack>,
+    /// When a lot is closed.
+    pub lot: LotLimit,
     /// The limit on leavers found by a scan.
     pub guard: RescanGuard,
     /// What an operator allows the next scan beyond the guard.
@@ -109,12 +129,18 @@ pub struct TrackedRun {
     pub row: RunRow,
     /// Whether it must be written with the next commit.
     pub dirty: bool,
+    /// The records that it names.
+    pub(super) named: Named,
 }
 
 impl TrackedRun {
     /// A run that began.
     pub fn new(row: RunRow) -> TrackedRun {
-        TrackedRun { row, dirty: true }
+        TrackedRun {
+            row,
+            dirty: true,
+            named: Named::default(),
+        }
     }
 }
 
@@ -133,9 +159,66 @@ pub struct ScanTrack {
     pub duplicates: HashSet<MatchHash>,
 }
 
+/// For each reason a run names so many records at most, and so many that are applied again:
+/// however many of one sort there are, they push out no other.
+pub(super) const NAMED_MAX: u32 = 1_000;
+
+/// The records that a run names, by hash, so that each is named once and the list is bounded.
+#[derive(Default)]
+pub(super) struct Named {
+    records: HashSet<u64>,
+    by_reason: [u32; SkipReason::ALL.len()],
+    healed: u32,
+}
+
+impl Named {
+    /// Whether a record is named already, or may be.
+    pub(super) fn admits(&mut self, record: &RunRecord) -> bool {
+        let mut hasher = Xxh3::new();
+        hasher.update(&[record.reason as u8, u8::from(record.healed)]);
+        hasher.update(&record.source.0.to_le_bytes());
+        hasher.update(&record.key);
+        let hash = hasher.digest();
+        if self.records.contains(&hash) {
+            return true;
+        }
+        let named = match record.healed {
+            true => &mut self.healed,
+            false => &mut self.by_reason[record.reason as usize - 1],
+        };
+        if *named >= NAMED_MAX {
+            return false;
+        }
+        *named += 1;
+        self.records.insert(hash)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_run_names_a_record_once_and_one_sort_pushes_out_no_other() {
+        let record = |reason, n: u32, healed| RunRecord {
+            run: rollcall_core::id::RunId(1),
+            reason,
+            healed,
+            source: rollcall_core::id::SourceId(1),
+            key: n.to_le_bytes().into_iter().collect(),
+            attribute: None,
+            rule: None,
+            noted_us: 0,
+        };
+        let mut named = Named::default();
+        let bad = SkipReason::BadValue;
+        assert!((0..5_000).all(|_| named.admits(&record(bad, 7, false))));
+        let admitted = (0..5_000).filter(|n| named.admits(&record(bad, *n, false)));
+        assert_eq!(admitted.count() as u32, NAMED_MAX);
+        assert!(named.admits(&record(bad, 7, false)), "it is named already");
+        assert!(named.admits(&record(bad, 4_999, true)));
+        assert!(named.admits(&record(SkipReason::TooLong, 4_999, false)));
+    }
 
     #[test]
     fn a_transaction_of_another_history_is_never_compared() {

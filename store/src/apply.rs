@@ -384,8 +384,8 @@ fn runs(connection: &Connection, commit: &Commit) -> Result<(), StoreError> {
         connection
             .prepare_cached(
                 "INSERT OR REPLACE INTO run(id, source, kind, cause, outcome, detail, started_us, \
-                 ended_us, from_position, to_position, counters) \
-                 VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+                 ended_us, from_position, to_position, counters, unlisted) \
+                 VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
             )?
             .execute((
                 r.id.0 as i64,
@@ -399,7 +399,24 @@ fn runs(connection: &Connection, commit: &Commit) -> Result<(), StoreError> {
                 &r.from,
                 &r.to,
                 counters,
+                r.unlisted as i64,
             ))?;
+    }
+    let mut named = connection.prepare_cached(
+        "INSERT OR REPLACE INTO run_record(run, reason, healed, source, key, attribute, rule, \
+         noted_us) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+    )?;
+    for r in &commit.run_records {
+        named.execute((
+            r.run.0 as i64,
+            r.reason as u8,
+            r.healed,
+            r.source.0,
+            r.key.as_slice(),
+            &r.attribute,
+            &r.rule,
+            r.noted_us,
+        ))?;
     }
     Ok(())
 }

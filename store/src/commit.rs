@@ -10,6 +10,7 @@ use std::sync::Arc;
 use rollcall_contract::{Cursor, Gap, Key, Lineage};
 use rollcall_core::id::{RunId, SourceId};
 use rollcall_core::plan::{Counters, Plan};
+use rollcall_core::reason::SkipReason;
 use rollcall_core::state::KeyBytes;
 
 use crate::outbox::OutboxBlock;
@@ -32,6 +33,8 @@ pub struct Commit {
     pub gaps_closed: Vec<GapClosed>,
     /// Runs that began, went on or ended: the whole row as it is now.
     pub runs: Vec<RunRow>,
+    /// Records that runs name. One that its run names already is named once.
+    pub run_records: Vec<RunRecord>,
     /// Scans that went on: the whole row as it is now.
     pub scans: Vec<ScanRow>,
     /// Hashes of the keys that a page of a scan has seen.
@@ -107,7 +110,7 @@ pub struct RunRow {
     pub id: RunId,
     /// Of which source.
     pub source: SourceId,
-    /// The stable name of its kind (`stream`, `load`, `scan`, …).
+    /// The stable name of its kind (`stream`, `load`, `reconcile`, …).
     pub kind: String,
     /// Why it began (`start`, `gap:position_lost`, …).
     pub cause: String,
@@ -125,6 +128,29 @@ pub struct RunRow {
     pub to: Option<String>,
     /// What it did.
     pub counters: Counters,
+    /// How often a record was to be named and the list was full.
+    pub unlisted: u64,
+}
+
+/// A record that a run names: it was skipped, it failed, or it is applied again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RunRecord {
+    /// Which run.
+    pub run: RunId,
+    /// Why it is, or was, not applied.
+    pub reason: SkipReason,
+    /// Whether it is applied again.
+    pub healed: bool,
+    /// Of which source.
+    pub source: SourceId,
+    /// Its key ([`Key`] bytes); empty when it has none that can be read.
+    pub key: KeyBytes,
+    /// The attribute concerned, by name.
+    pub attribute: Option<String>,
+    /// The rule concerned, as it stands in the configuration.
+    pub rule: Option<String>,
+    /// When, microseconds since the Unix epoch.
+    pub noted_us: i64,
 }
 
 /// How far a scan is.

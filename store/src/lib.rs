@@ -32,14 +32,16 @@ mod shape;
 mod writer;
 
 pub use commit::{
-    Commit, Committed, GapClosed, GapId, GapOpened, PageSeen, ParkedRow, Progress, RunRow, ScanRow,
-    SchemaVersion, SinkRow, StateChange,
+    Commit, Committed, GapClosed, GapId, GapOpened, PageSeen, ParkedRow, Progress, RunRecord,
+    RunRow, ScanRow, SchemaVersion, SinkRow, StateChange,
 };
 pub use counts::Counts;
 pub use error::StoreError;
 pub use open::{OpenOptions, Store};
 pub use outbox::{OutboxBlock, Placed, Trimmed};
 pub use position::{Position, Sequence};
-pub use query::{ConflictFilter, GapRow, HeldRecord, SourceRow, UserFilter, UserRowView};
+pub use query::{
+    ConflictFilter, GapRow, HeldRecord, RunFilter, SourceRow, UserFilter, UserRowView,
+};
 pub use readers::Readers;
 pub use writer::{Identity, Writer};

@@ -21,7 +21,7 @@ use crate::error::StoreError;
 pub(crate) const APPLICATION_ID: i32 = 0x5243_4c31;
 
 /// Every migration, in order; the version of a file is how many of them it has seen.
-pub(crate) const MIGRATIONS: &[&str] = &[V1];
+pub(crate) const MIGRATIONS: &[&str] = &[V1, V2];
 
 const V1: &str = "
 CREATE TABLE meta(
@@ -196,6 +196,25 @@ CREATE TABLE parked(
   parked_us INTEGER NOT NULL,
   PRIMARY KEY(sink, position)
 ) WITHOUT ROWID;
+";
+
+const V2: &str = "
+-- Records that a run skipped, that failed in it, or that are applied again: healed is 1 for
+-- the last. Bounded for each run; unlisted counts what the bound left out. No values.
+CREATE TABLE run_record(
+  run INTEGER NOT NULL,
+  reason INTEGER NOT NULL,
+  healed INTEGER NOT NULL,
+  source INTEGER NOT NULL,
+  key BLOB NOT NULL,
+  attribute TEXT,
+  rule TEXT,
+  noted_us INTEGER NOT NULL,
+  PRIMARY KEY(run, reason, healed, source, key)
+) WITHOUT ROWID;
+ALTER TABLE run ADD COLUMN unlisted INTEGER NOT NULL DEFAULT 0;
+CREATE INDEX run_of_source ON run(source, id);
+UPDATE run SET kind = 'reconcile' WHERE kind = 'scan';
 ";
 
 /// The version that this program writes.

@@ -26,6 +26,7 @@ mod hostile;
 mod load;
 mod refusal;
 mod rules;
+mod runs;
 mod secrets;
 mod sources;
 mod topic;

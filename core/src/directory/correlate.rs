@@ -161,13 +161,18 @@ impl Resolver<'_> {
             if open.is_some_and(|c| c.records.iter().any(|r| r[..] != *cause.key)) {
                 self.join(cause, fp, Some(key.attribute), cause.key, &[])?;
                 holding.conflicts.push(fp);
+                holding.attribute.get_or_insert(key.attribute);
                 held = true;
                 continue;
             }
             let others = self.records_with(cause, key)?;
             if others.is_empty() {
-                held |= self.ws.announced.contains(&key.hash())
-                    || self.rules.known_duplicates.contains(&key.hash());
+                if self.ws.announced.contains(&key.hash())
+                    || self.rules.known_duplicates.contains(&key.hash())
+                {
+                    holding.attribute.get_or_insert(key.attribute);
+                    held = true;
+                }
                 continue;
             }
             for (other, user, heals) in others {
@@ -180,6 +185,7 @@ impl Resolver<'_> {
             }
             self.join(cause, fp, Some(key.attribute), cause.key, &[])?;
             holding.conflicts.push(fp);
+            holding.attribute.get_or_insert(key.attribute);
             held = true;
         }
         holding.pending = keys.to_vec();
@@ -288,6 +294,7 @@ impl Resolver<'_> {
             let fp = fingerprint(cause, kind, Some(key.attribute), &key.folded);
             self.join_kind(cause, fp, kind, Some(key.attribute), cause.key, &users)?;
             let mut holding = Holding::new(reason);
+            holding.attribute = Some(key.attribute);
             holding.conflicts.push(fp);
             holding.pending = keys.to_vec();
             return Ok(Correlated::Hold(holding));
@@ -312,6 +319,7 @@ impl Resolver<'_> {
         let fp = fingerprint(cause, kind, Some(key.attribute), &key.folded);
         self.join_kind(cause, fp, kind, Some(key.attribute), cause.key, &[owner])?;
         let mut holding = Holding::new(SkipReason::Uniqueness);
+        holding.attribute = Some(key.attribute);
         holding.conflicts.push(fp);
         holding.pending = keys.to_vec();
         holding.blocked.extend(before.map(Key::of_user));

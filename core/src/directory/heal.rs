@@ -167,7 +167,7 @@ impl Resolver<'_> {
                     commit_us: stored.commit_us,
                     origin: Origin::Stored,
                     hash: stored.hash,
-                    recorded: false,
+                    recorded: None,
                 };
                 self.consider(&cause, &rows.row(0))?;
             }

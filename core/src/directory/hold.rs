@@ -14,6 +14,7 @@ use crate::attribute::AttrId;
 use crate::conflict::{ConflictKind, ConflictRow, Fingerprint};
 use crate::document::{Document, Hold, LinkState, Record};
 use crate::id::{MatchHash, UserId, UserRow};
+use crate::plan::Noted;
 use crate::reason::SkipReason;
 use crate::state::{KeyBytes, LinkTarget, StateError};
 
@@ -22,6 +23,8 @@ use crate::state::{KeyBytes, LinkTarget, StateError};
 pub(super) struct Holding {
     pub(super) reason: SkipReason,
     pub(super) rule: Option<u16>,
+    /// The attribute concerned, for whoever reads of it.
+    pub(super) attribute: Option<AttrId>,
     pub(super) conflicts: SmallVec<[Fingerprint; 2]>,
     pub(super) pending: Vec<Key>,
     pub(super) blocked: Vec<Key>,
@@ -32,6 +35,7 @@ impl Holding {
         Holding {
             reason,
             rule: None,
+            attribute: None,
             conflicts: SmallVec::new(),
             pending: Vec::new(),
             blocked: Vec::new(),
@@ -76,19 +80,69 @@ impl Resolver<'_> {
         shadow: &[u8],
         holding: &Holding,
     ) -> Result<(), StateError> {
-        if cause.counts() {
-            if holding.reason.is_error() {
-                self.plan.counters.errored += 1;
-            } else {
-                self.plan.counters.skipped += 1;
-            }
-        }
+        self.leave_out(cause, holding.reason, holding.attribute, holding.rule);
         let mut hold = self.ws.buffer();
         let mut bytes = self.ws.buffer();
         let result = self.hold_in(cause, shadow, holding, &mut hold, &mut bytes);
         self.ws.give_back(bytes);
         self.ws.give_back(hold);
         result
+    }
+
+    /// Counts and names a record that is not applied, unless it is considered once more.
+    pub(super) fn leave_out(
+        &mut self,
+        cause: &Cause<'_>,
+        reason: SkipReason,
+        attribute: Option<AttrId>,
+        rule: Option<u16>,
+    ) {
+        if !cause.counts() {
+            return;
+        }
+        self.plan.counters.leave_out(reason);
+        self.plan.noted.push(Noted {
+            source: cause.source,
+            key: KeyBytes::from_slice(cause.key),
+            reason,
+            healed: false,
+            attribute,
+            rule,
+        });
+    }
+
+    /// The same for a scanned row that is stored already, and was not applied then.
+    pub(super) fn leave_out_again(
+        &mut self,
+        cause: &Cause<'_>,
+        reason: SkipReason,
+        hold: &[u8],
+    ) -> Result<(), StateError> {
+        let hold = Hold::decode(hold);
+        let conflict = match hold.conflicts.first() {
+            Some(fp) => self.open_conflict(*fp)?,
+            None => None,
+        };
+        let attribute = conflict.and_then(|c| c.attribute);
+        let attribute = attribute.and_then(|name| self.rules.attributes.by_name(&name));
+        self.leave_out(cause, reason, attribute.map(|a| a.id), hold.rule);
+        Ok(())
+    }
+
+    /// Counts and names a record that is applied again.
+    pub(super) fn healed(&mut self, cause: &Cause<'_>, reason: SkipReason) {
+        if reason == SkipReason::OutOfScope {
+            return;
+        }
+        self.plan.counters.healed += 1;
+        self.plan.noted.push(Noted {
+            source: cause.source,
+            key: KeyBytes::from_slice(cause.key),
+            reason,
+            healed: true,
+            attribute: None,
+            rule: None,
+        });
     }
 
     fn hold_in(

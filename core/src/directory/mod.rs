@@ -49,7 +49,7 @@ use crate::document::{Document, Evidence, Link, LinkState, Record};
 use crate::id::{MatchHash, NewIds, RunId, SourceId, UserRow};
 use crate::mapped::{Assigned, MappedRow, Outcome};
 use crate::mapping;
-use crate::plan::Plan;
+use crate::plan::{Noted, Plan};
 use crate::reason::{LeaverReason, SkipReason};
 use crate::state::{KeyBytes, LinkTarget, State, StateError};
 use correlate::{Correlated, Key};
@@ -97,8 +97,8 @@ struct Cause<'a> {
     commit_us: i64,
     origin: Origin,
     hash: u64,
-    /// Whether the record has a row of its own at present.
-    recorded: bool,
+    /// Why the record leads to no user, while it has a row of its own that says so.
+    recorded: Option<SkipReason>,
 }
 
 impl<'a> Cause<'a> {
@@ -113,7 +113,7 @@ impl<'a> Cause<'a> {
             commit_us: change.commit_us,
             origin: change.origin,
             hash,
-            recorded: false,
+            recorded: None,
         }
     }
 
@@ -239,9 +239,18 @@ impl<'r> Resolver<'r> {
     }
 
     /// Counts a row that has no readable key: it cannot be named, so nothing can follow.
-    pub fn unreadable_key(&mut self) {
+    pub fn unreadable_key(&mut self, source: SourceId) {
+        let reason = SkipReason::NoKey;
         self.plan.counters.processed += 1;
-        self.plan.counters.errored += 1;
+        self.plan.counters.leave_out(reason);
+        self.plan.noted.push(Noted {
+            source,
+            key: KeyBytes::new(),
+            reason,
+            healed: false,
+            attribute: None,
+            rule: None,
+        });
     }
 
     /// Emits what the batch did to conflicts. Without this call the plan is not whole.
@@ -281,9 +290,7 @@ impl<'r> Resolver<'r> {
             }
             Outcome::Deferred => {
                 self.ask_again(cause);
-                if cause.counts() {
-                    self.plan.counters.skipped += 1;
-                }
+                self.leave_out(cause, SkipReason::Incomplete, None, None);
                 Ok(())
             }
         }
@@ -308,27 +315,27 @@ impl<'r> Resolver<'r> {
         row: &MappedRow<'_>,
         bytes: &mut Vec<u8>,
     ) -> Result<(), StateError> {
-        let (user, is_record) = match self.target(cause.source, cause.key)? {
-            None => (None, false),
-            Some(LinkTarget::User(user)) => (Some(user), false),
+        let (user, recorded) = match self.target(cause.source, cause.key)? {
+            None => (None, None),
+            Some(LinkTarget::User(user)) => (Some(user), None),
             Some(LinkTarget::Record) => {
                 let mut stored = self.ws.buffer();
                 self.load_record(cause.source, cause.key, &mut stored)?;
-                let (hash, former) = Record::decode(&stored)
-                    .map(|r| (Some(r.hash), r.former))
-                    .unwrap_or_default();
+                let record = Record::decode(&stored).map_err(|e| StateError(e.to_string()))?;
+                let (reason, former) = (record.reason, record.former);
+                let known = cause.is_stored_already(record.hash);
+                if known {
+                    self.leave_out_again(cause, reason, record.hold)?;
+                }
                 self.ws.give_back(stored);
-                if hash.is_some_and(|h| cause.is_stored_already(h)) {
-                    self.plan.counters.unchanged += 1;
+                if known {
                     return Ok(());
                 }
-                (former, true)
+                (former, Some(reason))
             }
         };
-        let cause = &Cause {
-            recorded: is_record,
-            ..*cause
-        };
+        let is_record = recorded.is_some();
+        let cause = &Cause { recorded, ..*cause };
         let Some(user_row) = user else {
             return self.join_or_create(cause, row);
         };
@@ -359,6 +366,9 @@ impl<'r> Resolver<'r> {
     ) -> Result<(), StateError> {
         let link = document.links[at];
         if cause.is_stored_already(link.hash) {
+            if let LinkState::Held(reason) = link.state {
+                return self.leave_out_again(cause, reason, link.hold);
+            }
             self.plan.counters.unchanged += 1;
             return Ok(());
         }
@@ -504,10 +514,14 @@ impl<'r> Resolver<'r> {
                 self.state.allocate_user()
             }
         };
-        if cause.recorded {
+        if let Some(reason) = cause.recorded {
             self.drop_record(cause, cause.key, false)?;
+            self.healed(cause, reason);
         } else if let Some(old) = old_link {
             self.release(cause, cause.key, old.hold, &[])?;
+            if let LinkState::Held(reason) = old.state {
+                self.healed(cause, reason);
+            }
         }
         if first {
             self.point(cause.source, cause.key, Some(LinkTarget::User(user)));

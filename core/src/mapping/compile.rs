@@ -76,6 +76,10 @@ impl Mapper {
             max_value_bytes: spec.max_value_bytes,
             fingerprint: xxhash_rust::xxh3::xxh3_64(format!("{spec:?}").as_bytes()),
             texts: spec.rules.iter().map(rule_text).collect(),
+            scope_text: spec
+                .scope
+                .as_ref()
+                .map(|s| format!("scope = expression {s}")),
             warnings,
             older: hashbrown::HashMap::new(),
         })

@@ -70,6 +70,8 @@ pub struct Mapper {
     pub(super) fingerprint: u64,
     /// For people, by rule number.
     pub(super) texts: Vec<String>,
+    /// The same of the scope.
+    pub(super) scope_text: Option<String>,
     pub(super) warnings: Vec<MappingError>,
     /// For older schemas: where each present column was.
     pub(super) older: HashMap<u32, Vec<Option<usize>>>,
@@ -161,6 +163,17 @@ impl Mapper {
     /// A rule as people read it: `email = column emp_email`.
     pub fn rule_text(&self, rule: u16) -> Option<&str> {
         self.texts.get(usize::from(rule)).map(String::as_str)
+    }
+
+    /// The scope as people read it: `scope = expression kind != 'guest'`.
+    pub fn scope_text(&self) -> Option<&str> {
+        self.scope_text.as_deref()
+    }
+
+    /// The attribute that a rule sets.
+    pub fn rule_attribute(&self, rule: u16) -> Option<AttrId> {
+        let found = self.rules.iter().find(|r| r.number == rule);
+        found.map(|r| r.attribute)
     }
 
     /// Maps one row and adds exactly one row to `out`.

@@ -3,9 +3,11 @@
 use rollcall_contract::Gap;
 use rollcall_core::conflict::{ConflictKind, ConflictRow, Fingerprint};
 use rollcall_core::id::{RunId, SourceId};
+use rollcall_core::reason::SkipReason;
+use rollcall_core::state::KeyBytes;
 use rusqlite::{Connection, OptionalExtension, Row};
 
-use crate::commit::{GapId, RunRow};
+use crate::commit::{GapId, RunRecord, RunRow};
 use crate::error::StoreError;
 use crate::parties;
 use crate::readers::Readers;
@@ -17,6 +19,19 @@ pub struct ConflictFilter {
     pub with_closed: bool,
     /// Only those of a source.
     pub source: Option<SourceId>,
+}
+
+/// Which runs to list.
+#[derive(Clone, Debug, Default)]
+pub struct RunFilter {
+    /// Only those of a source.
+    pub source: Option<SourceId>,
+    /// Only those of a kind, by its stable name.
+    pub kind: Option<String>,
+    /// Only those that ended so, by the stable name.
+    pub outcome: Option<String>,
+    /// Only those before this one.
+    pub before: Option<RunId>,
 }
 
 /// A gap, as stored.
@@ -39,7 +54,7 @@ pub struct GapRow {
 const CONFLICT: &str =
     "SELECT fingerprint, kind, source, attribute, opened_us, closed_us, parties FROM conflict";
 const RUN: &str = "SELECT id, source, kind, cause, outcome, detail, started_us, ended_us, \
-                   from_position, to_position, counters FROM run";
+                   from_position, to_position, counters, unlisted FROM run";
 
 fn damaged(what: &str) -> StoreError {
     StoreError::Damaged {
@@ -86,6 +101,7 @@ fn read_run(row: &Row<'_>) -> Result<RunRow, StoreError> {
         from: row.get(8)?,
         to: row.get(9)?,
         counters: serde_json::from_str(&counters).map_err(|_| damaged("a run"))?,
+        unlisted: row.get::<_, i64>(11)?.max(0) as u64,
     })
 }
 
@@ -170,20 +186,25 @@ impl Readers {
         })
     }
 
-    /// Runs before a run (or from the newest on), the newest first, at most `limit`.
-    pub fn runs(
-        &self,
-        source: Option<SourceId>,
-        before: Option<RunId>,
-        limit: usize,
-    ) -> Result<Vec<RunRow>, StoreError> {
+    /// Runs, the newest first, at most `limit`.
+    pub fn runs(&self, filter: &RunFilter, limit: usize) -> Result<Vec<RunRow>, StoreError> {
         self.with(|c| {
+            // Along the index of one source, or along all runs.
+            let source = match filter.source {
+                Some(_) => "source = ?2",
+                None => "?2 IS NULL",
+            };
             let mut statement = c.prepare_cached(&format!(
-                "{RUN} WHERE id < ?1 AND (?2 IS NULL OR source = ?2) ORDER BY id DESC LIMIT ?3"
+                "{RUN} WHERE id < ?1 AND {source} AND (?3 IS NULL OR kind = ?3) \
+                 AND (?4 IS NULL OR outcome = ?4) ORDER BY id DESC LIMIT ?5"
             ))?;
             let mut rows = statement.query((
-                before.map_or(i64::MAX, |r| i64::try_from(r.0).unwrap_or(i64::MAX)),
-                source.map(|s| s.0),
+                filter
+                    .before
+                    .map_or(i64::MAX, |r| i64::try_from(r.0).unwrap_or(i64::MAX)),
+                filter.source.map(|s| s.0),
+                &filter.kind,
+                &filter.outcome,
                 i64::try_from(limit).unwrap_or(i64::MAX),
             ))?;
             let mut all = Vec::new();
@@ -200,6 +221,35 @@ impl Readers {
             let mut statement = c.prepare_cached(&format!("{RUN} WHERE id = ?1"))?;
             let mut rows = statement.query([id.0 as i64])?;
             rows.next()?.map(read_run).transpose()
+        })
+    }
+
+    /// The records that a run names, by reason, those that are applied again behind those
+    /// that are not, at most `limit`.
+    pub fn run_records(&self, run: RunId, limit: usize) -> Result<Vec<RunRecord>, StoreError> {
+        self.with(|c| {
+            let mut statement = c.prepare_cached(
+                "SELECT reason, healed, source, key, attribute, rule, noted_us FROM run_record \
+                 WHERE run = ?1 ORDER BY healed, reason, source, key LIMIT ?2",
+            )?;
+            let mut rows =
+                statement.query((run.0 as i64, i64::try_from(limit).unwrap_or(i64::MAX)))?;
+            let mut all = Vec::new();
+            while let Some(row) = rows.next()? {
+                let key = row.get_ref(3)?.as_blob().map_err(rusqlite::Error::from)?;
+                all.push(RunRecord {
+                    run,
+                    reason: SkipReason::from_u8(row.get(0)?)
+                        .ok_or_else(|| damaged("a record of a run"))?,
+                    healed: row.get(1)?,
+                    source: SourceId(row.get(2)?),
+                    key: KeyBytes::from_slice(key),
+                    attribute: row.get(4)?,
+                    rule: row.get(5)?,
+                    noted_us: row.get(6)?,
+                });
+            }
+            Ok(all)
         })
     }
 

@@ -7,7 +7,7 @@ mod history;
 mod sources;
 mod users;
 
-pub use history::{ConflictFilter, GapRow};
+pub use history::{ConflictFilter, GapRow, RunFilter};
 pub use sources::SourceRow;
 pub(crate) use users::last_user_id;
 pub use users::{HeldRecord, UserFilter, UserRowView};

@@ -51,6 +51,10 @@ use crate::preload::Preloaded;
 use crate::query;
 use crate::scribe::{Answer, Core, Scribe};
 
+/// Gaps that were closed before `?1` and behind which the source had the same history.
+const GAP_MAY_GO: &str = "closed_us < ?1 AND json_extract(body, '$.reason') NOT IN \
+                          ('other_server', 'timeline_diverged', 'restored')";
+
 /// The store, for its one writer. Owned by one thread.
 pub struct Writer {
     scribe: Scribe,
@@ -449,17 +453,37 @@ impl Writer {
         })
     }
 
-    /// Forgets runs that ended, and gaps and conflicts that were closed, before a time. At
-    /// most a thousand of each in one call; gives how many. Gaps behind which a source had
-    /// another history stay: their number tells which history a stored record belongs to.
+    /// Forgets runs that ended, with the records that they name, and gaps and conflicts that
+    /// were closed, before a time. At most a thousand of each in one call; gives how many
+    /// rows went. Gaps behind which a source had another history stay: their number tells
+    /// which history a stored record belongs to.
     pub fn forget_history(&mut self, before_us: i64) -> Result<u64, StoreError> {
+        // Nearly always there is nothing, and then nothing is written.
+        self.settle()?;
+        let outcome = self
+            .connection
+            .prepare_cached(&format!(
+                "SELECT EXISTS(SELECT 1 FROM run WHERE ended_us < ?1) \
+                 OR EXISTS(SELECT 1 FROM gap WHERE {GAP_MAY_GO}) \
+                 OR EXISTS(SELECT 1 FROM conflict WHERE closed_us < ?1)"
+            ))
+            .and_then(|mut s| s.query_row([before_us], |r| r.get::<_, bool>(0)))
+            .map_err(StoreError::from);
+        if !self.guard(outcome)? {
+            return Ok(0);
+        }
         self.transact(move |c| {
             let mut forgotten = 0;
             for sql in [
-                "DELETE FROM run WHERE id IN (SELECT id FROM run WHERE ended_us < ?1 LIMIT 1000)",
-                "DELETE FROM gap WHERE id IN (SELECT id FROM gap WHERE closed_us < ?1 AND \
-                 json_extract(body, '$.reason') NOT IN \
-                 ('other_server', 'timeline_diverged', 'restored') LIMIT 1000)",
+                // A run goes only when none of its records is left.
+                "DELETE FROM run_record WHERE (run, reason, healed, source, key) IN \
+                 (SELECT r.run, r.reason, r.healed, r.source, r.key FROM run JOIN run_record r \
+                 ON r.run = run.id WHERE run.ended_us < ?1 LIMIT 1000)",
+                "DELETE FROM run WHERE id IN (SELECT id FROM run WHERE ended_us < ?1 AND \
+                 NOT EXISTS(SELECT 1 FROM run_record r WHERE r.run = run.id) LIMIT 1000)",
+                &format!(
+                    "DELETE FROM gap WHERE id IN (SELECT id FROM gap WHERE {GAP_MAY_GO} LIMIT 1000)"
+                ),
                 "DELETE FROM conflict WHERE fingerprint IN (SELECT fingerprint FROM conflict \
                  WHERE closed_us < ?1 LIMIT 1000)",
             ] {

@@ -3,12 +3,13 @@
 use rollcall_contract::{Gap, GapReason, Key, TableName};
 use rollcall_core::conflict::{ConflictKind, ConflictRow, Fingerprint};
 use rollcall_core::document::Record;
+use rollcall_core::id::RunId;
 use rollcall_core::plan::{Counters, Plan};
 use rollcall_core::reason::SkipReason;
 use rollcall_core::state::{LinkTarget, State};
 use rollcall_store::{
-    Commit, ConflictFilter, GapClosed, GapOpened, PageSeen, ParkedRow, Position, RunRow, ScanRow,
-    SchemaVersion, Sequence, SinkRow, StateChange,
+    Commit, ConflictFilter, GapClosed, GapOpened, PageSeen, ParkedRow, Position, Readers,
+    RunFilter, RunRecord, RunRow, ScanRow, SchemaVersion, Sequence, SinkRow, StateChange,
 };
 
 use crate::people::*;
@@ -39,6 +40,23 @@ fn everything_of_a_commit_is_read_back_after_a_restart() {
             processed: 3,
             ..Counters::default()
         },
+        unlisted: 4,
+    };
+    let record = RunRecord {
+        run: run.id,
+        reason: SkipReason::BadValue,
+        healed: false,
+        source: SOURCE,
+        key: key(3),
+        attribute: Some("custom.level".to_owned()),
+        rule: Some("custom.level = column level".to_owned()),
+        noted_us: 8,
+    };
+    let healed = RunRecord {
+        healed: true,
+        attribute: None,
+        rule: None,
+        ..record.clone()
     };
     let mut after = Key::new();
     after.push(b"17");
@@ -86,6 +104,7 @@ fn everything_of_a_commit_is_read_back_after_a_restart() {
                 gap: gap.clone(),
             }],
             runs: vec![run.clone()],
+            run_records: vec![healed.clone(), record.clone(), record.clone()],
             scans: vec![scan.clone()],
             seen: vec![
                 PageSeen {
@@ -123,7 +142,9 @@ fn everything_of_a_commit_is_read_back_after_a_restart() {
     assert_eq!(vec![gaps[0].id], committed.gaps);
     assert_eq!(readers.open_gap_count().unwrap(), 1);
     assert_eq!(readers.run(run.id).unwrap().unwrap(), run);
-    assert_eq!(readers.runs(None, None, 10).unwrap().first(), Some(&run));
+    assert_eq!(all_runs(&readers), std::slice::from_ref(&run));
+    assert_eq!(readers.run_records(run.id, 10).unwrap(), [record, healed]);
+    assert_eq!(readers.run_records(run.id, 1).unwrap().len(), 1);
     assert!(writer.allocate_run() > run.id);
     assert_eq!(readers.scan(SOURCE).unwrap().unwrap(), scan);
     assert_eq!(
@@ -167,8 +188,116 @@ fn everything_of_a_commit_is_read_back_after_a_restart() {
     );
     assert!(readers.parked_counts().unwrap().is_empty());
     assert_eq!(writer.forget_history(20).unwrap(), 0);
-    assert_eq!(writer.forget_history(21).unwrap(), 2);
-    assert!(readers.runs(None, None, 10).unwrap().is_empty());
+    assert_eq!(
+        writer.forget_history(21).unwrap(),
+        4,
+        "the run, its two records, and the gap"
+    );
+    assert!(all_runs(&readers).is_empty());
+    assert!(readers.run_records(ended.id, 10).unwrap().is_empty());
+}
+
+fn all_runs(readers: &Readers) -> Vec<RunRow> {
+    readers.runs(&RunFilter::default(), 10_000).unwrap()
+}
+
+fn a_run(id: RunId, kind: &str, ended_us: Option<i64>) -> RunRow {
+    RunRow {
+        id,
+        source: SOURCE,
+        kind: kind.to_owned(),
+        cause: "log".to_owned(),
+        outcome: ended_us.map_or("running", |_| "completed").to_owned(),
+        detail: None,
+        started_us: 1,
+        ended_us,
+        from: None,
+        to: None,
+        counters: Counters::default(),
+        unlisted: 0,
+    }
+}
+
+#[test]
+fn runs_are_found_by_source_kind_and_outcome() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut writer, readers) = open(dir.path());
+    let runs = [
+        a_run(writer.allocate_run(), "load", Some(5)),
+        a_run(writer.allocate_run(), "stream", Some(6)),
+        a_run(writer.allocate_run(), "stream", None),
+    ];
+    let mut commit = Commit {
+        runs: runs.to_vec(),
+        ..Commit::default()
+    };
+    writer.commit(&mut commit).unwrap();
+    let found = |filter: RunFilter| -> Vec<u64> {
+        let found = readers.runs(&filter, 10).unwrap();
+        found.iter().map(|r| r.id.0).collect()
+    };
+    let [load, first, second] = [0, 1, 2].map(|i: usize| runs[i].id.0);
+    let name = |name: &str| Some(name.to_owned());
+    assert_eq!(found(RunFilter::default()), [second, first, load]);
+    let of_kind = |kind| RunFilter {
+        kind: name(kind),
+        ..RunFilter::default()
+    };
+    assert_eq!(found(of_kind("stream")), [second, first]);
+    assert_eq!(found(of_kind("poll")), [0; 0]);
+    let running = RunFilter {
+        outcome: name("running"),
+        source: Some(SOURCE),
+        ..RunFilter::default()
+    };
+    assert_eq!(found(running), [second]);
+    let before = RunFilter {
+        before: Some(RunId(second)),
+        kind: name("stream"),
+        ..RunFilter::default()
+    };
+    assert_eq!(found(before), [first]);
+    let elsewhere = RunFilter {
+        source: Some(rollcall_core::id::SourceId(9)),
+        ..RunFilter::default()
+    };
+    assert_eq!(found(elsewhere), [0; 0]);
+}
+
+#[test]
+fn history_is_forgotten_in_small_lots_and_a_run_goes_behind_its_records() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut writer, readers) = open(dir.path());
+    let (old, new) = (writer.allocate_run(), writer.allocate_run());
+    let record = |run, n: u32| RunRecord {
+        run,
+        reason: SkipReason::TooLong,
+        healed: false,
+        source: SOURCE,
+        key: key(n.into()),
+        attribute: None,
+        rule: None,
+        noted_us: 1,
+    };
+    let mut commit = Commit {
+        runs: vec![a_run(old, "load", Some(10)), a_run(new, "load", Some(30))],
+        run_records: (0..1_500)
+            .map(|n| record(old, n))
+            .chain([record(new, 1)])
+            .collect(),
+        ..Commit::default()
+    };
+    writer.commit(&mut commit).unwrap();
+    assert_eq!(writer.forget_history(20).unwrap(), 1_000);
+    assert_eq!(
+        all_runs(&readers).len(),
+        2,
+        "the run's list is not empty yet"
+    );
+    assert_eq!(writer.forget_history(20).unwrap(), 501);
+    assert_eq!(writer.forget_history(20).unwrap(), 0);
+    assert_eq!(all_runs(&readers)[0].id, new);
+    assert_eq!(readers.run_records(new, 10).unwrap().len(), 1);
 }
 
 #[test]
