@@ -20,7 +20,7 @@ test: cargo ## every test, against real servers
 	cargo test --workspace --lib --bins --tests --no-fail-fast
 
 bench: cargo ## the figures; ONLY=<prefix> for one group, HUGE=1 for the 10 GB transaction
-	@$(INSTALL) build postgres kafka
+	@$(INSTALL) build postgres mysql mariadb kafka
 	cargo build --release -p rollcall -p rollcall-bench
 	@$${CARGO_TARGET_DIR:-target}/release/rollcall-bench $(if $(ONLY),--only $(ONLY)) $(if $(filter-out 0,$(HUGE)),--huge) $(if $(filter-out 0,$(QUICK)),--quick)
 

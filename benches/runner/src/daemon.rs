@@ -13,7 +13,7 @@ use rollcall_testbed::{ProcStat, Process, Signal};
 use serde::Deserialize;
 
 use crate::Result;
-use crate::employees::lsn;
+use crate::database::is_reached;
 
 const STOP_LIMIT: Duration = Duration::from_secs(30);
 /// Often enough to time a run of seconds within a percent; each question costs the daemon a
@@ -72,13 +72,10 @@ impl Status {
     }
 
     /// Whether every source is stored up to a position of the log.
-    fn is_stored_to(&self, position: u64) -> bool {
-        self.sources.iter().all(|s| {
-            s.position
-                .as_deref()
-                .and_then(|p| lsn(p).ok())
-                .is_some_and(|p| p >= position)
-        })
+    fn is_stored_to(&self, wanted: &str) -> bool {
+        self.sources
+            .iter()
+            .all(|s| s.position.as_deref().is_some_and(|p| is_reached(p, wanted)))
     }
 
     fn is_delivered(&self) -> bool {
@@ -176,7 +173,6 @@ impl Daemon {
     /// The outbox is looked at once more after the position was reached: the first answer
     /// may have read its head before the last commit and the position behind it.
     pub(crate) fn until_delivered(&self, position: &str, limit: Duration) -> Result<Status> {
-        let position = lsn(position)?;
         let mut is_stored = false;
         self.wait(limit, "everything to be stored and delivered", |status| {
             let was_stored = is_stored;

@@ -10,8 +10,10 @@ use std::time::Duration;
 
 use rollcall_testbed::Postgres;
 
+use crate::configuration::write_config;
 use crate::daemon::Daemon;
-use crate::employees::{self, DATABASE, write_config};
+use crate::database::{self, Database};
+use crate::employees;
 use crate::report::median;
 use crate::world::World;
 use crate::{Result, note};
@@ -31,12 +33,12 @@ struct Directory {
 
 impl Directory {
     fn load(world: &World, name: &str, users: u64, changes: u64) -> Result<Directory> {
-        let server = employees::server()
+        let server = database::postgres()
             .setting("wal_sender_timeout", "0")
             .start()?;
         employees::create(&server)?;
         employees::insert(&server, 1, users)?;
-        server.psql(DATABASE, "VACUUM ANALYZE employees")?;
+        server.analyze()?;
         let folder: PathBuf = world.folder(name)?;
         let store = folder.join("store");
         let config = write_config(&folder, &server, &store, name, None)?;
@@ -60,7 +62,7 @@ impl Directory {
         self.daemon.freeze(true);
         employees::update(&self.server, self.users, round * updates, updates)?;
         employees::insert(&self.server, self.users + 1 + round * new, new)?;
-        let end = employees::head(&self.server)?;
+        let end = self.server.head()?;
         let before = self.daemon.stat()?;
         self.daemon.freeze(false);
         self.daemon.until_delivered(&end, RUN_LIMIT)?;

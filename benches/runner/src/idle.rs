@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use crate::configuration::{KafkaTarget, write_config};
 use crate::daemon::Daemon;
-use crate::employees::{self, KafkaTarget, write_config};
+use crate::database::{self, Database};
+use crate::employees;
 use crate::world::World;
 use crate::{Result, note};
 
@@ -17,7 +19,7 @@ pub(crate) fn run(world: &mut World) -> Result<()> {
         name: "idle".to_owned(),
         delivery: "exactly_once",
     };
-    let server = employees::server().start()?;
+    let server = database::postgres().start()?;
     employees::create(&server)?;
     employees::insert(&server, 1, 1_000)?;
     let folder = world.folder("idle")?;
@@ -25,7 +27,7 @@ pub(crate) fn run(world: &mut World) -> Result<()> {
     let config = write_config(&folder, &server, &store, "idle", Some(&kafka))?;
     let daemon = Daemon::start(&world.rollcall, &config, &store)?;
     daemon.until_streaming(Duration::from_secs(60))?;
-    daemon.until_delivered(&employees::head(&server)?, Duration::from_secs(60))?;
+    daemon.until_delivered(&server.head()?, Duration::from_secs(60))?;
     std::thread::sleep(SETTLE);
     let before = daemon.stat()?;
     let length = Duration::from_secs(world.scaled(30));

@@ -14,8 +14,10 @@ use rdkafka::message::Message;
 use rdkafka::{Offset, TopicPartitionList};
 use rollcall_testbed::Postgres;
 
+use crate::configuration::{KafkaTarget, write_config};
 use crate::daemon::Daemon;
-use crate::employees::{self, DATABASE, KafkaTarget, write_config};
+use crate::database::{self, DATABASE, Database};
+use crate::employees;
 use crate::report::percentile;
 use crate::world::World;
 use crate::{Result, note};
@@ -35,7 +37,7 @@ pub(crate) fn run(world: &mut World, delivery: &'static str) -> Result<()> {
         name: format!("latency_{delivery}"),
         delivery,
     };
-    let server = employees::server().start()?;
+    let server = database::postgres().start()?;
     employees::create(&server)?;
     employees::insert(&server, 1, USERS)?;
     let folder = world.folder(&kafka.name)?;
@@ -43,7 +45,7 @@ pub(crate) fn run(world: &mut World, delivery: &'static str) -> Result<()> {
     let config = write_config(&folder, &server, &store, &kafka.name, Some(&kafka))?;
     let daemon = Daemon::start(&world.rollcall, &config, &store)?;
     daemon.until_streaming(Duration::from_secs(120))?;
-    daemon.until_delivered(&employees::head(&server)?, Duration::from_secs(60))?;
+    daemon.until_delivered(&server.head()?, Duration::from_secs(60))?;
 
     let length = WARM_UP + Duration::from_secs(world.scaled(60));
     let changes = (length.as_millis() as u64 * u64::from(PER_SECOND) / 1000) as usize;

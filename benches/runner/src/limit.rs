@@ -1,12 +1,13 @@
 //! The limits: what the server's own tools reach on the same data.
 
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use rollcall_testbed::{Postgres, ProcStat, Process};
+use rollcall_testbed::{MySql, Postgres, ProcStat, Process};
 
 use crate::Result;
-use crate::employees::{DATABASE, PUBLICATION, ROLE};
+use crate::database::{DATABASE, PUBLICATION, ROLE};
 
 /// How fast something went.
 #[derive(Clone, Copy, Debug)]
@@ -96,5 +97,32 @@ pub(crate) fn copy_to_client(server: &Postgres, rows: u64, limit: Duration) -> R
     let began = Instant::now();
     let process = Process::spawn(command)?;
     used_by(&process, limit, "psql")?;
+    Ok(rows as f64 / began.elapsed().as_secs_f64())
+}
+
+/// `mysqlbinlog --verbose` of a file to /dev/null, from its start to its end.
+pub(crate) fn mysqlbinlog(server: &MySql, file: &Path, rows: u64, limit: Duration) -> Result<Pace> {
+    let mut command = server.tool("mysqlbinlog");
+    command
+        .args(["--verbose", "--result-file=/dev/null"])
+        .arg(file);
+    let began = Instant::now();
+    let process = Process::spawn(command)?;
+    let used = used_by(&process, limit, "mysqlbinlog")?;
+    Ok(Pace::new(rows, began.elapsed(), used))
+}
+
+/// `mysql --quick -e 'select *'` to /dev/null, rows per second.
+pub(crate) fn select_to_client(server: &MySql, rows: u64, limit: Duration) -> Result<f64> {
+    let client = server.client(ROLE);
+    let mut command = Command::new("/bin/sh");
+    command
+        .args(["-c", "exec \"$0\" \"$@\" >/dev/null"])
+        .arg(client.get_program())
+        .args(client.get_args())
+        .args(["--quick", DATABASE, "-e", "select * from employees"]);
+    let began = Instant::now();
+    let process = Process::spawn(command)?;
+    used_by(&process, limit, "mysql")?;
     Ok(rows as f64 / began.elapsed().as_secs_f64())
 }

@@ -8,7 +8,9 @@
 
 mod allocator;
 mod backlog;
+mod configuration;
 mod daemon;
+mod database;
 mod employees;
 mod growth;
 mod huge;
@@ -65,9 +67,9 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// The reader alone: what the runner starts as a child.
-    #[command(hide = true)]
-    Reader(reader::Args),
+    /// A reader alone: what the runner starts as a child.
+    #[command(subcommand, hide = true)]
+    Reader(reader::Child),
 }
 
 /// Says what goes on, on a line that is no figure.
@@ -78,7 +80,7 @@ pub(crate) fn note(text: &str) {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let outcome = match &cli.command {
-        Some(Command::Reader(args)) => reader::run(args),
+        Some(Command::Reader(child)) => reader::run(child),
         None => run(&cli),
     };
     match outcome {
@@ -95,9 +97,27 @@ type Group = (&'static [&'static str], fn(&mut World, &Cli) -> Result<()>);
 
 const GROUPS: &[Group] = &[
     (&["pg_reader_", "pg_stream_"], |world, cli| {
-        backlog::run(world, cli.wants("pg_reader_"), cli.wants("pg_stream_"))
+        backlog::run_postgres(world, cli.wants("pg_reader_"), cli.wants("pg_stream_"))
     }),
-    (&["pg_load_"], |world, _| load::run(world)),
+    (&["pg_load_"], |world, _| load::postgres(world)),
+    (
+        &[
+            "mysql_stream_",
+            "mariadb_stream_",
+            "mysql_reader_",
+            "mysql_decode_",
+        ],
+        |world, cli| {
+            let wanted = backlog::Wanted {
+                stream: cli.wants("mysql_stream_") || cli.wants("mariadb_stream_"),
+                reader: cli.wants("mysql_reader_"),
+                decode: cli.wants("mysql_decode_"),
+            };
+            backlog::run_binlog(world, wanted)
+        },
+    ),
+    (&["mysql_load_"], |world, _| load::mysql(world)),
+    (&["mysql_compressed_"], |world, _| huge::compressed(world)),
     (&["latency_exactly_once_"], |world, _| {
         latency::run(world, "exactly_once")
     }),
@@ -107,7 +127,7 @@ const GROUPS: &[Group] = &[
     (&["idle_"], |world, _| idle::run(world)),
     (&["growth_"], |world, _| growth::run(world)),
     (&["pg_huge_"], |world, cli| match cli.huge {
-        true => huge::run(world, cli.huge_gib),
+        true => huge::postgres(world, cli.huge_gib),
         false => Ok(()),
     }),
 ];
