@@ -15,13 +15,14 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use rollcall_core::attribute::Attributes;
 use rollcall_core::id::SourceId;
 use rollcall_core::mapping::MappingSpec;
+use rollcall_core::staged::Limit;
 use rollcall_store::{OpenOptions, Readers, Store, StoreError, Writer};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::exit::{Exit, Failure};
-use crate::config::{Config, SourceConfig};
+use crate::config::{Config, LimitConfig, SourceConfig};
 use crate::delivery::hub::Hub;
 use crate::delivery::lane::{Lane, SinkLive};
 use crate::delivery::render::Renderer;
@@ -31,7 +32,8 @@ use crate::sync::driver::Driver;
 use crate::sync::engine::{Engine, Retention};
 use crate::sync::ids::Ids;
 use crate::sync::shared::{SourceLive, SourceSnapshot};
-use crate::sync::track::{Ask, LotLimit, RawChanges, RescanGuard, SourceTrack};
+use crate::sync::staging::{self, LimitTrack};
+use crate::sync::track::{Ask, LotLimit, RawChanges, SourceTrack};
 use crate::sync::work::Work;
 use crate::{api, connect};
 
@@ -56,6 +58,8 @@ pub struct Shared {
     pub readers: Readers,
     /// The organization's attributes.
     pub attributes: Arc<Attributes>,
+    /// The engine's queue.
+    pub engine: mpsc::Sender<Work>,
     /// The exposition of metrics.
     pub metrics: PrometheusHandle,
     /// When the daemon started, microseconds since the Unix epoch.
@@ -70,8 +74,8 @@ pub struct SourceEntry {
     pub name: String,
     /// What is going on.
     pub live: Arc<SourceLive>,
-    /// Asks for a scan that may apply so many leavers.
-    pub rescans: mpsc::UnboundedSender<u64>,
+    /// Asks for a scan.
+    pub rescans: mpsc::UnboundedSender<()>,
 }
 
 impl SourceEntry {
@@ -439,6 +443,7 @@ impl Prepared {
                 .unwrap_or(i64::MAX),
         };
         let engine_queue = engine.downgrade();
+        let queue = engine.clone();
         let engine = Engine::new(
             writer,
             self.readers.clone(),
@@ -456,6 +461,7 @@ impl Prepared {
             hub: self.hub,
             readers: self.readers,
             attributes: self.attributes,
+            engine: queue,
             metrics: self.metrics,
             started_us: now_us(),
         });
@@ -466,6 +472,18 @@ impl Prepared {
             lanes,
         }
     }
+}
+
+fn limit_track(limit: &LimitConfig, readers: &Readers, id: SourceId) -> LimitTrack {
+    let window_us = i64::try_from(limit.window.as_micros()).unwrap_or(i64::MAX);
+    let since = staging::minute(now_us()) - staging::window_minutes(window_us);
+    let counted = readers.counted_since(id, since).unwrap_or_default();
+    let limit = Limit {
+        max_changes: limit.max_changes,
+        max_percent: limit.max_percent,
+        floor: limit.floor,
+    };
+    LimitTrack::new(limit, window_us, counted)
 }
 
 fn track(
@@ -496,11 +514,10 @@ fn track(
             changes: source.batch.rows,
             bytes: usize::try_from(source.batch.size_bytes).unwrap_or(usize::MAX),
         },
-        guard: RescanGuard {
-            max_percent: source.rescan.max_leavers_percent,
-            max_leavers: source.rescan.max_leavers,
-        },
-        allowed_leavers: 0,
+        limit: source.limit.map(|limit| limit_track(&limit, readers, id)),
+        plan_open: readers
+            .plans()
+            .is_ok_and(|plans| plans.iter().any(|p| p.source == id)),
         state: "new",
         position: String::new(),
         raw_changes: source.change_stream.as_ref().map(|_| RawChanges {

@@ -92,6 +92,8 @@ pub const DISPLAY_NAME: AttrId = AttrId(8);
 pub const ACTIVE: AttrId = AttrId(15);
 /// `email`: the primary address; unique among live users, a match key.
 pub const EMAIL: AttrId = AttrId(16);
+/// `roles`: a list; losing one counts against a source's limit.
+pub const ROLES: AttrId = AttrId(26);
 
 /// All attributes of an organization, by number and by name.
 #[derive(Clone, Debug, Default)]

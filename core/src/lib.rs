@@ -15,4 +15,5 @@ pub mod mapped;
 pub mod mapping;
 pub mod plan;
 pub mod reason;
+pub mod staged;
 pub mod state;

@@ -17,6 +17,7 @@ use crate::conflict::{ConflictRow, Fingerprint};
 use crate::event::EventBlock;
 use crate::id::{MatchHash, SourceId, UserRow, ValueHash};
 use crate::reason::SkipReason;
+use crate::staged::Staged;
 use crate::state::{KeyBytes, LinkTarget};
 
 /// A user to be written.
@@ -295,6 +296,12 @@ pub struct Plan {
     /// For each match key the records that begin or cease to wait for it, each record once;
     /// see [`Plan::set_waiting`].
     pub waiting: HashMap<MatchHash, Vec<Waiter>>,
+    /// Records of which a change waits for approval from here on (`Some`), and no longer.
+    pub staged: HashMap<(SourceId, KeyBytes), Option<Staged>>,
+    /// By how many each source's links to active users became more or fewer.
+    pub linked: SmallVec<[(SourceId, i64); 2]>,
+    /// How many changes of each source were applied that count against its limit.
+    pub counted: SmallVec<[(SourceId, u64); 2]>,
     /// Conflicts opened, changed or closed.
     pub conflicts: HashMap<Fingerprint, ConflictRow>,
     /// Every event, in order.
@@ -332,6 +339,28 @@ impl Plan {
                 waits,
             }),
         }
+    }
+
+    /// A source has a link to an active user more or less.
+    pub fn set_linked(&mut self, source: SourceId, more: i64) {
+        match self.linked.iter_mut().find(|(s, _)| *s == source) {
+            Some((_, n)) => *n += more,
+            None => self.linked.push((source, more)),
+        }
+    }
+
+    /// One more change of a source that counts against its limit was applied.
+    pub fn count(&mut self, source: SourceId) {
+        match self.counted.iter_mut().find(|(s, _)| *s == source) {
+            Some((_, n)) => *n += 1,
+            None => self.counted.push((source, 1)),
+        }
+    }
+
+    /// How many changes of a source were applied that count against its limit.
+    pub fn counted_of(&self, source: SourceId) -> u64 {
+        let of = self.counted.iter().find(|(s, _)| *s == source);
+        of.map_or(0, |(_, n)| *n)
     }
 
     /// Lays what this plan says of a value's users over what was known before.
@@ -372,6 +401,7 @@ impl Plan {
             && self.records.is_empty()
             && self.owners.is_empty()
             && self.waiting.is_empty()
+            && self.staged.is_empty()
             && self.conflicts.is_empty()
             && self.events.is_empty()
             && self.reread.is_empty()
@@ -385,6 +415,9 @@ impl Plan {
         self.records.clear();
         self.owners.clear();
         self.waiting.clear();
+        self.staged.clear();
+        self.linked.clear();
+        self.counted.clear();
         self.conflicts.clear();
         self.events.clear();
         self.counters = Counters::default();

@@ -26,11 +26,15 @@ pub enum SkipReason {
     KeyReuse = 10,
     /// A needed value was not in the image and is not in the store: the record is read again.
     Incomplete = 11,
+    /// Its change counts against the source's limit and waits for a person's word.
+    Staged = 12,
+    /// It is gone, and that waits for a person's word.
+    StagedLeaver = 13,
 }
 
 impl SkipReason {
     /// All reasons.
-    pub const ALL: [SkipReason; 11] = [
+    pub const ALL: [SkipReason; 13] = [
         SkipReason::OutOfScope,
         SkipReason::NoKey,
         SkipReason::BadValue,
@@ -42,6 +46,8 @@ impl SkipReason {
         SkipReason::Uniqueness,
         SkipReason::KeyReuse,
         SkipReason::Incomplete,
+        SkipReason::Staged,
+        SkipReason::StagedLeaver,
     ];
 
     /// The stable name.
@@ -58,6 +64,8 @@ impl SkipReason {
             SkipReason::Uniqueness => "uniqueness",
             SkipReason::KeyReuse => "key_reuse",
             SkipReason::Incomplete => "incomplete",
+            SkipReason::Staged => "staged",
+            SkipReason::StagedLeaver => "staged_leaver",
         }
     }
 
@@ -69,6 +77,11 @@ impl SkipReason {
     /// The reason of a stable name.
     pub fn from_name(name: &str) -> Option<SkipReason> {
         SkipReason::ALL.into_iter().find(|r| r.as_str() == name)
+    }
+
+    /// Whether the record stands in a plan, or will when its scan ends.
+    pub fn is_staged(self) -> bool {
+        matches!(self, SkipReason::Staged | SkipReason::StagedLeaver)
     }
 
     /// Whether the record failed (counted as errored) rather than being left out on purpose

@@ -7,10 +7,13 @@ use axum::extract::{Path, Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use rollcall_core::staged::PlanHash;
 
-use super::views;
+use super::{plans, views};
 use crate::daemon::Shared;
 use crate::observe::{health, metrics};
+use crate::sync::staging::Word;
+use crate::sync::work::Work;
 
 /// What anybody may ask: health and metrics.
 pub fn public(shared: Arc<Shared>) -> Router {
@@ -31,6 +34,8 @@ pub fn router(shared: Arc<Shared>) -> Router {
         .route("/v1/runs", get(runs))
         .route("/v1/runs/{run}", get(run))
         .route("/v1/events", get(events))
+        .route("/v1/plans", get(plans))
+        .route("/v1/plans/{hash}/{word}", post(plan_word))
         .route("/v1/sources/{name}/rescan", post(rescan))
         .with_state(Arc::clone(&shared));
     public(shared).merge(v1)
@@ -90,23 +95,38 @@ async fn events(
     answer(move || Ok(Some(views::events(&shared.readers, &query)?))).await
 }
 
-/// What a scan that an operator asks for may do.
-#[derive(serde::Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Rescan {
-    #[serde(default)]
-    max_leavers: u64,
+async fn plans(State(shared): State<Arc<Shared>>) -> Response {
+    answer(move || Ok(Some(plans::plans(&shared.readers)?))).await
 }
 
-async fn rescan(
+async fn plan_word(
     State(shared): State<Arc<Shared>>,
-    Path(name): Path<String>,
-    Query(query): Query<Rescan>,
+    Path((hash, word)): Path<(String, String)>,
 ) -> Response {
+    let word = match word.as_str() {
+        "approve" => Word::Approve,
+        "discard" => Word::Discard,
+        _ => return StatusCode::NOT_FOUND.into_response(),
+    };
+    let Some(hash) = PlanHash::parse(&hash) else {
+        return StatusCode::BAD_REQUEST.into_response();
+    };
+    let (reply, told) = tokio::sync::oneshot::channel();
+    let work = Work::Plan { hash, word, reply };
+    if shared.engine.send(work).await.is_err() {
+        return StatusCode::SERVICE_UNAVAILABLE.into_response();
+    }
+    match told.await {
+        Ok(told) => answer(move || Ok(Some(plans::told(&shared.readers, &told)?))).await,
+        Err(_) => StatusCode::SERVICE_UNAVAILABLE.into_response(),
+    }
+}
+
+async fn rescan(State(shared): State<Arc<Shared>>, Path(name): Path<String>) -> Response {
     let Some(source) = shared.sources.iter().find(|s| s.name == name) else {
         return StatusCode::NOT_FOUND.into_response();
     };
-    match source.rescans.send(query.max_leavers) {
+    match source.rescans.send(()) {
         Ok(()) => axum::Json(serde_json::json!({ "source": name, "asked": true })).into_response(),
         Err(_) => StatusCode::SERVICE_UNAVAILABLE.into_response(),
     }

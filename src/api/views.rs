@@ -17,6 +17,8 @@ use rollcall_store::{
 };
 use serde::{Deserialize, Serialize};
 
+use super::plans::PlanView;
+
 use crate::daemon::Shared;
 use crate::sync::clock::now_us;
 use crate::sync::shared::SourceSnapshot;
@@ -59,6 +61,8 @@ pub struct SourceStatusView {
     pub gaps: Vec<GapView>,
     /// The newest run.
     pub last_run: Option<RunView>,
+    /// What waits for approval.
+    pub plan: Option<PlanView>,
     /// Live figures; none without a daemon.
     pub live: Option<SourceSnapshot>,
 }
@@ -103,6 +107,7 @@ pub fn rfc3339(us: i64) -> String {
 pub fn status(readers: &Readers) -> Result<Status, StoreError> {
     let counts = readers.counts()?;
     let gaps = readers.gaps(false, 1000)?;
+    let plans = super::plans::plans(readers)?;
     let parked: std::collections::BTreeMap<String, u64> =
         readers.parked_counts()?.into_iter().collect();
     let mut last_runs = Vec::new();
@@ -130,10 +135,11 @@ pub fn status(readers: &Readers) -> Result<Status, StoreError> {
                     detected: rfc3339(g.detected_us),
                 })
                 .collect(),
-            name: row.name,
             state: row.state,
             reason: row.reason,
             position: row.resume.map(|(cursor, _)| cursor.text().to_owned()),
+            plan: plans.iter().find(|p| p.source == row.name).cloned(),
+            name: row.name,
             live: None,
         })
         .collect();

@@ -12,6 +12,7 @@ pub mod events;
 pub mod exit;
 pub mod mapping;
 pub mod output;
+pub mod plan;
 pub mod preview;
 pub mod rescan;
 pub mod run;
@@ -98,8 +99,13 @@ pub enum Command {
         after_help = "Examples:\n  rollcall runs --source hr --kind load --limit 10\n  rollcall runs show 12\n  rollcall runs show 12 --json | jq '.records[]'"
     )]
     Runs(runs::Args),
+    /// List, show, approve and discard plans: changes that are too many to be applied unseen.
+    #[command(
+        after_help = "Examples:\n  rollcall plan list\n  rollcall plan show hr\n  rollcall plan approve 6f1c0e6b0f7d4c1f9a7f1f0f2b8a4d35\n  rollcall plan discard 6f1c0e6b0f7d4c1f9a7f1f0f2b8a4d35"
+    )]
+    Plan(plan::Args),
     /// Have the running daemon read a source again.
-    #[command(after_help = "Example:\n  rollcall rescan hr --max-leavers 120")]
+    #[command(after_help = "Example:\n  rollcall rescan hr")]
     Rescan(rescan::Args),
     /// Prove that the directory equals its source, or name the records that differ.
     #[command(after_help = "Examples:\n  rollcall verify hr\n  rollcall verify hr --show-values")]
@@ -136,6 +142,7 @@ fn dispatch(cli: &Cli) -> Result<Exit, Failure> {
         Command::Conflicts(args) => conflicts::run(cli, args),
         Command::Events(args) => events::run(cli, args),
         Command::Runs(args) => runs::run(cli, args),
+        Command::Plan(args) => plan::run(cli, args),
         Command::Rescan(args) => rescan::run(cli, args),
         Command::Verify(args) => verify::run(cli, args),
         Command::Mapping(args) => mapping::run(cli, args),

@@ -1,7 +1,4 @@
 //! `rollcall rescan`: has the daemon read a source again.
-//!
-//! The way out when a scan held leavers back: look at the list (`rollcall runs --json`), then
-//! scan again and say how many people may be deactivated this time.
 
 use super::exit::{Exit, Failure};
 use super::{Cli, output, socket};
@@ -11,9 +8,6 @@ use super::{Cli, output, socket};
 pub struct Args {
     /// The source.
     source: String,
-    /// Apply up to so many leavers, also when the source's own limit says less.
-    #[arg(long, default_value_t = 0)]
-    max_leavers: u64,
 }
 
 pub(super) fn run(cli: &Cli, args: &Args) -> Result<Exit, Failure> {
@@ -22,10 +16,7 @@ pub(super) fn run(cli: &Cli, args: &Args) -> Result<Exit, Failure> {
         let sentence = format!("there is no source named {:?}", args.source);
         return Err(Failure::new(Exit::NotFound, sentence));
     }
-    let path = format!(
-        "/v1/sources/{}/rescan?max_leavers={}",
-        args.source, args.max_leavers
-    );
+    let path = format!("/v1/sources/{}/rescan", args.source);
     let answer: serde_json::Value = socket::post(&outline.store.socket(), &path)?;
     if cli.json {
         output::json(&answer)?;

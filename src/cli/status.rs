@@ -78,6 +78,12 @@ pub(super) fn run(cli: &Cli) -> Result<Exit, Failure> {
                 gap.detected, gap.detail, gap.reason
             ))?;
         }
+        if let Some(plan) = &source.plan {
+            output::line(format_args!(
+                "  {} changes wait for approval since {}: rollcall plan show {}",
+                plan.records, plan.changed, source.name
+            ))?;
+        }
         for warning in source.live.iter().flat_map(|l| &l.server.warnings) {
             output::line(format_args!("  warning: {warning}"))?;
         }

@@ -39,8 +39,8 @@ pub struct SourceConfig {
     pub fingerprint: Vec<String>,
     /// What happens to a user whose record is gone.
     pub leaver: LeaverAction,
-    /// The limit for leavers found by absence.
-    pub rescan: RescanConfig,
+    /// How many people it may take something away from; none when there is no limit.
+    pub limit: Option<LimitConfig>,
     /// Where raw changes go.
     pub change_stream: Option<ChangeStreamConfig>,
     /// How much is taken at once.
@@ -60,13 +60,17 @@ pub enum LeaverAction {
     Ignore,
 }
 
-/// A re-scan that finds more leavers than both limits keeps them back.
+/// How many people a source may take something away from before somebody has looked.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct RescanConfig {
-    /// The share of the source's users, 0 to 100.
-    pub max_leavers_percent: f64,
-    /// The number of users.
-    pub max_leavers: u64,
+pub struct LimitConfig {
+    /// More are too many.
+    pub max_changes: u64,
+    /// A larger share of the source's active users is too many, 0 to 100.
+    pub max_percent: f64,
+    /// So few are never too many.
+    pub floor: u64,
+    /// How long an applied change counts.
+    pub window: Duration,
 }
 
 /// Where raw changes go.
@@ -155,7 +159,7 @@ pub(super) fn source(
         leaver.finish();
         action
     });
-    let rescan = section.section("rescan").and_then(rescan);
+    let limit = section.section("limit").and_then(limit);
     let change_stream = section.item("change_stream").map(change_stream);
     let batch = section.section("batch").and_then(batch);
     let connect_timeout = section.required("connect_timeout", values::positive_duration);
@@ -181,7 +185,7 @@ pub(super) fn source(
         match_attributes: match_attributes?,
         fingerprint: fingerprint?,
         leaver: leaver?,
-        rescan: rescan?,
+        limit: limit?,
         change_stream,
         batch: batch?,
         connect_timeout: connect_timeout?,
@@ -224,14 +228,21 @@ fn all_mapped(item: &Item<'_>, attributes: &[String], mapped: &dyn Fn(&str) -> b
     }
 }
 
-fn rescan(section: Section<'_>) -> Option<RescanConfig> {
-    let percent = section.required("max_leavers_percent", values::percent);
-    let count = section.required("max_leavers", values::integer::<u64>);
+/// The limit, if there is to be one.
+fn limit(section: Section<'_>) -> Option<Option<LimitConfig>> {
+    let changes = section.required("max_changes", values::integer::<u64>);
+    let percent = section.required("max_percent", values::percent);
+    let floor = section.required("floor", values::integer::<u64>);
+    let window = section.required("window", values::positive_duration);
+    let stages = section.required("action", values::choice(&[("stage", true), ("off", false)]));
     section.finish();
-    Some(RescanConfig {
-        max_leavers_percent: percent?,
-        max_leavers: count?,
-    })
+    let limit = LimitConfig {
+        max_changes: changes?,
+        max_percent: percent?,
+        floor: floor?,
+        window: window?,
+    };
+    Some(stages?.then_some(limit))
 }
 
 fn change_stream(item: Item<'_>) -> Option<ChangeStreamConfig> {

@@ -66,6 +66,10 @@ pub fn install() -> Result<PrometheusHandle, String> {
         "1 for the state that the source is in."
     );
     describe_gauge!(names::GAPS_OPEN, "Gaps that no scan has closed yet.");
+    describe_gauge!(
+        names::PLAN_RECORDS,
+        "Records of which a change waits for approval."
+    );
     describe_gauge!(names::QUEUED_BYTES, "Batches between reader and store.");
     describe_gauge!(names::SCAN_ROWS, "Rows read by the scan that is under way.");
     describe_gauge!(names::OUTBOX_HEAD, "Last position of the outbox.");
@@ -83,8 +87,12 @@ pub fn install() -> Result<PrometheusHandle, String> {
 
 /// Reads the live figures into the gauges.
 pub fn refresh(shared: &Shared) {
+    let plans = shared.readers.plans().unwrap_or_default();
     for source in &shared.sources {
         let name = source.name.clone();
+        let plan = plans.iter().find(|p| p.source == source.id);
+        gauge!(names::PLAN_RECORDS, "source" => name.clone())
+            .set(plan.map_or(0.0, |p| p.records as f64));
         let live = source.live.snapshot();
         for state in SOURCE_STATES {
             gauge!(names::SOURCE_STATE, "source" => name.clone(), "state" => state)

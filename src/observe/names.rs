@@ -27,6 +27,8 @@ pub const SOURCE_STATE: &str = "rollcall_source_state";
 pub const GAPS_OPEN: &str = "rollcall_source_gaps_open";
 /// Gaps opened, by `source` and `reason`.
 pub const GAPS: &str = "rollcall_source_gaps_total";
+/// Records of which a change waits for approval, by `source`.
+pub const PLAN_RECORDS: &str = "rollcall_plan_records";
 /// Bytes of batches between reader and store, by `source`.
 pub const QUEUED_BYTES: &str = "rollcall_queued_bytes";
 /// Rows read by the scan that is under way, by `source`.

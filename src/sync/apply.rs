@@ -151,7 +151,7 @@ impl Directory {
     }
 
     /// Resolves into a plan, over what the store holds.
-    fn resolver<'r>(
+    pub(super) fn resolver<'r>(
         &'r mut self,
         store: &'r mut Writer,
         plan: &'r mut Plan,
@@ -183,7 +183,7 @@ impl Directory {
     }
 }
 
-fn failed(e: StateError) -> StoreError {
+pub(super) fn failed(e: StateError) -> StoreError {
     StoreError::Refused(e.to_string())
 }
 
@@ -263,7 +263,7 @@ fn duplicates(steps: &[Step<'_>], mut matches: Vec<(MatchHash, usize)>) -> Vec<M
 impl Engine {
     pub(super) fn apply_changes(
         &mut self,
-        work: Changes,
+        work: &Changes,
         pending: &mut Pending,
     ) -> Result<(), StoreError> {
         let Changes {
@@ -272,10 +272,13 @@ impl Engine {
             mapped,
             mappers,
         } = work;
+        let source = *source;
         let now = now_us();
+        self.set_counting(source, false);
         let run = self.stream_run(source, now)?;
-        let steps = steps(&batch, |_| true);
-        let shared = self.preload(source, &steps, &mapped)?;
+        self.note_run(source, pending);
+        let steps = steps(batch, |_| true);
+        let shared = self.preload(source, &steps, mapped)?;
         let Some(track) = self.sources.get_mut(&source) else {
             return Ok(());
         };
@@ -355,6 +358,16 @@ impl Engine {
         Ok(())
     }
 
+    /// Remembers what the stream's run had counted before the lot.
+    fn note_run(&self, source: SourceId, pending: &mut Pending) {
+        let run = self
+            .sources
+            .get(&source)
+            .and_then(|t| t.stream_run.as_ref());
+        let counted = run.map(|r| (r.row.counters, r.row.unlisted));
+        pending.run_before = pending.run_before.or(counted);
+    }
+
     /// Adds what the plan counted since the last time to the run that did it.
     fn count(&mut self, source: SourceId, scan: bool, position: &str, pending: &mut Pending) {
         let Some(track) = self.sources.get_mut(&source) else {
@@ -408,7 +421,7 @@ impl Engine {
 
     pub(super) fn apply_page(
         &mut self,
-        work: PageWork,
+        work: &PageWork,
         pending: &mut Pending,
     ) -> Result<(), StoreError> {
         let PageWork {
@@ -417,15 +430,21 @@ impl Engine {
             mapped,
             mappers,
         } = work;
+        let source = *source;
         let now = now_us();
         let is_scan = page.purpose != Purpose::Repair;
+        self.set_counting(source, is_scan);
         let run = match self.sources.get(&source).and_then(|t| t.scan.as_ref()) {
             Some(scan) if is_scan => scan.run.row.id,
-            _ => self.stream_run(source, now)?,
+            _ => {
+                let run = self.stream_run(source, now)?;
+                self.note_run(source, pending);
+                run
+            }
         };
         let history = self.sources.get(&source).map_or(0, |t| t.history);
         let alive = steps(&page.rows, |row| page.is_alive(row));
-        let shared = self.preload(source, &alive, &mapped)?;
+        let shared = self.preload(source, &alive, mapped)?;
         let directory = &mut self.directory;
         if let Some(track) = self.sources.get(&source).filter(|_| is_scan)
             && let Some(raw) = &track.raw_changes
@@ -450,7 +469,7 @@ impl Engine {
                     resolver.unreadable_key(source);
                     continue;
                 };
-                if is_newer(&mut resolver, source, key, &page, history)? {
+                if is_newer(&mut resolver, source, key, page, history)? {
                     overtaken.push(key.clone());
                     continue;
                 }
@@ -476,7 +495,7 @@ impl Engine {
                 }
             }
             for key in &page.absent {
-                if is_newer(&mut resolver, source, key, &page, history)? {
+                if is_newer(&mut resolver, source, key, page, history)? {
                     overtaken.push(key.clone());
                 } else {
                     absent.push(key.clone());
@@ -492,7 +511,7 @@ impl Engine {
             Purpose::Scan { number } => {
                 let seen = page.rows.changes().filter_map(|change| keys(&change).0);
                 let seen = seen.map(|k| seen_hash(k.as_bytes())).collect();
-                self.scan_page(source, number, page.last, seen, pending);
+                self.scan_page(source, number, page.last.clone(), seen, pending);
             }
             Purpose::Absence => {
                 if let Some(scan) = self.sources.get_mut(&source).and_then(|t| t.scan.as_mut()) {
@@ -554,40 +573,13 @@ impl Engine {
         resolver.finish().map_err(failed)
     }
 
-    /// Of these records, how many keep an active user; and how many active users this
-    /// source has in all.
-    pub(super) fn count_leavers(
-        &mut self,
-        source: SourceId,
-        absent: &[Key],
-    ) -> Result<(u64, u64), StoreError> {
-        let mut leavers = 0;
-        let mut bytes = Vec::new();
-        for key in absent {
-            if let Some(LinkTarget::User(row)) =
-                self.writer.link(source, key.as_bytes()).map_err(failed)?
-            {
-                bytes.clear();
-                if self.writer.user(row, &mut bytes).map_err(failed)?
-                    && Document::decode(&bytes).is_ok_and(|d| d.is_active())
-                {
-                    leavers += 1;
-                }
-            }
-        }
-        if leavers == 0 {
-            return Ok((0, 0));
-        }
-        Ok((leavers, self.linked_active(source)?))
-    }
-
-    /// Every record of a source that is wanted, and present as far as the directory knows;
-    /// and whether its user is active. Of others nothing is read.
+    /// Every record of a source that is wanted, and present as far as the directory knows.
+    /// Of others nothing is read.
     pub(super) fn present_keys(
         &mut self,
         source: SourceId,
         is_wanted: impl Fn(&[u8]) -> bool,
-        mut each: impl FnMut(&[u8], bool),
+        mut each: impl FnMut(&[u8]),
     ) -> Result<(), StoreError> {
         const AT_ONCE: usize = 5_000;
         let mut after: Option<Key> = None;
@@ -596,7 +588,7 @@ impl Engine {
             let links = self.writer.links_after(source, after.as_ref(), AT_ONCE)?;
             for (key, target) in links.iter().filter(|(key, _)| is_wanted(key)) {
                 match target {
-                    LinkTarget::Record => each(key, false),
+                    LinkTarget::Record => each(key),
                     LinkTarget::User(row) => {
                         bytes.clear();
                         self.writer.user(*row, &mut bytes).map_err(failed)?;
@@ -607,7 +599,7 @@ impl Engine {
                             .find_link(source, key)
                             .map(|i| document.links[i].state);
                         if state.is_some_and(LinkState::is_present) {
-                            each(key, document.is_active());
+                            each(key);
                         }
                     }
                 }
@@ -617,15 +609,6 @@ impl Engine {
                 _ => return Ok(()),
             }
         }
-    }
-
-    fn linked_active(&mut self, source: SourceId) -> Result<u64, StoreError> {
-        let mut active = 0;
-        let everybody = |_: &[u8]| true;
-        self.present_keys(source, everybody, |_, is_active| {
-            active += u64::from(is_active);
-        })?;
-        Ok(active)
     }
 }
 

@@ -66,8 +66,8 @@ pub struct Driver {
     pub asked: mpsc::UnboundedReceiver<Ask>,
     /// The longest pause between two attempts.
     pub retry_max: Duration,
-    /// Scans that an operator asks for, each with the leavers that it may apply.
-    pub rescans: mpsc::UnboundedReceiver<u64>,
+    /// Scans that an operator asks for.
+    pub rescans: mpsc::UnboundedReceiver<()>,
     /// Ends the driver.
     pub cancel: CancellationToken,
 }
@@ -284,12 +284,8 @@ impl Session<'_> {
                     Some(Ask::Scan) => self.scan_due = true,
                     None => return Err(Ended::EngineGone),
                 },
-                up_to = self.driver.rescans.recv() => match up_to {
-                    Some(up_to) => {
-                        let source = self.driver.id;
-                        self.driver.engine.send(Work::AllowLeavers { source, up_to }).await?;
-                        self.scan_due = true;
-                    }
+                asked = self.driver.rescans.recv() => match asked {
+                    Some(()) => self.scan_due = true,
                     None => return Err(Ended::EngineGone),
                 },
                 item = stream.next() => self.item(item?).await?,
@@ -361,9 +357,9 @@ impl Session<'_> {
     }
 
     /// TRUNCATE is the absence of everybody at once. It is never believed from the log
-    /// alone: a scan finds out who is there, and its guard has the last word.
+    /// alone: a scan finds out who is there, and a person has the last word.
     async fn table_emptied(&mut self, position: String) -> Result<(), Ended> {
-        let detail = "The table was truncated. It is read again; people who are gone from it are deactivated only as far as the limit for leavers allows.";
+        let detail = "The table was truncated. It is read again; people who are gone from it stay until somebody has approved the plan.";
         self.gap(Gap {
             tables: Vec::new(),
             reason: GapReason::Truncated,
@@ -434,18 +430,11 @@ impl Session<'_> {
                     self.scan.missing(keys);
                 }
                 Next::End => {
-                    let result = self
-                        .driver
+                    self.driver
                         .ask(|reply| Work::ScanEnd { source, reply })
                         .await?;
                     self.scan.end();
-                    let reason = match result.leavers_held_back {
-                        0 => String::new(),
-                        n => format!(
-                            "{n} records are absent from the source; deactivating that many people at once needs a look: see `rollcall runs`, then `rollcall rescan`."
-                        ),
-                    };
-                    self.driver.state("streaming", reason).await?;
+                    self.driver.state("streaming", String::new()).await?;
                 }
                 Next::Wait | Next::Nothing => break,
             }

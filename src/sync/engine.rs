@@ -25,6 +25,7 @@ use super::clock::now_us;
 use super::pending::{Answer, Pending};
 use super::shared::SourceLive;
 use super::track::{Ask, SourceTrack};
+use super::window::Purpose;
 use super::work::{ResumePoint, Work};
 use crate::delivery::hub::Hub;
 use crate::observe::names;
@@ -135,6 +136,7 @@ impl Engine {
             if source.is_none() {
                 // Questions and changes of state stand alone, behind everything before them.
                 if !pending.is_empty() {
+                    self.decide_lot(&mut pending)?;
                     self.commit(&mut pending)?;
                 }
                 self.writer.settle()?;
@@ -142,11 +144,18 @@ impl Engine {
                 self.commit(&mut pending)?;
                 return Ok(None);
             }
-            if pending.source.is_some() && pending.source != source {
+            let in_scan = work.in_scan();
+            let is_other = pending.source != source
+                || in_scan.is_some_and(|scan| pending.in_scan.is_some_and(|s| s != scan));
+            if pending.source.is_some() && is_other {
                 self.commit_lot(&mut pending)?;
                 return Ok(Some(work));
             }
+            if let Some(source) = source.filter(|_| pending.source.is_none()) {
+                self.look_at_plan(source)?;
+            }
             pending.source = source;
+            pending.in_scan = in_scan.or(pending.in_scan);
             self.handle(work, &mut pending)?;
             let track = source.and_then(|s| self.sources.get(&s));
             if track.is_some_and(|t| t.lot.is_full(pending.changes, pending.bytes)) {
@@ -154,6 +163,7 @@ impl Engine {
             }
             match queue.try_recv() {
                 Ok(more) if matches!(more, Work::Stop) => {
+                    self.decide_lot(&mut pending)?;
                     self.commit(&mut pending)?;
                     return Ok(Some(more));
                 }
@@ -182,8 +192,18 @@ impl Engine {
                 });
             }
             Work::Opened(opened) => self.opened(opened, pending)?,
-            Work::Changes(changes) => self.apply_changes(changes, pending)?,
-            Work::Progress { source, cursor } => pending.progress(source, cursor),
+            Work::Changes(changes) => {
+                self.apply_changes(&changes, pending)?;
+                if self.may_trip(changes.source) {
+                    pending.lot.push(Work::Changes(changes));
+                }
+            }
+            Work::Progress { source, cursor } => {
+                pending.progress(source, cursor.clone());
+                if !pending.lot.is_empty() {
+                    pending.lot.push(Work::Progress { source, cursor });
+                }
+            }
             Work::Gap { source, gap } => self.gap_found(source, gap, pending)?,
             Work::Schema {
                 source,
@@ -201,6 +221,7 @@ impl Engine {
                 reply,
             } => {
                 let scan_due = self.mapper_set(source, mapper, pending)?;
+                self.resume_plan(source, pending)?;
                 pending.then(move || {
                     let _ = reply.send(scan_due);
                 });
@@ -212,15 +233,20 @@ impl Engine {
                     let _ = reply.send(place);
                 });
             }
-            Work::Page(page) => self.apply_page(page, pending)?,
+            Work::Page(page) => {
+                self.apply_page(&page, pending)?;
+                if page.page.purpose == Purpose::Repair && self.may_trip(page.source) {
+                    pending.lot.push(Work::Page(page));
+                }
+            }
             Work::ScanMissing { source, reply } => {
                 let keys = self.scan_missing(source)?;
                 let _ = reply.send(keys);
             }
             Work::ScanEnd { source, reply } => {
-                let result = self.scan_end(source, pending)?;
+                self.scan_end(source, pending)?;
                 pending.then(move || {
-                    let _ = reply.send(result);
+                    let _ = reply.send(());
                 });
             }
             Work::State {
@@ -236,10 +262,12 @@ impl Engine {
             Work::StoreRestored { sink, position } => {
                 self.store_restored(&sink, position, pending)?
             }
-            Work::AllowLeavers { source, up_to } => {
-                if let Some(track) = self.sources.get_mut(&source) {
-                    track.allowed_leavers = up_to;
-                }
+            Work::Plan { hash, word, reply } => {
+                let answer = self.plan_word(hash, word, pending)?;
+                pending.then(move || {
+                    // Who asked may be gone.
+                    let _ = reply.send(answer);
+                });
             }
             Work::Upkeep => self.upkeep(pending)?,
             Work::Settle { reply } => {
@@ -270,6 +298,7 @@ impl Engine {
 
     /// Commits a lot, and goes on meanwhile.
     fn commit_lot(&mut self, pending: &mut Pending) -> Result<(), StoreError> {
+        self.decide_lot(pending)?;
         let Some((commit, after)) = self.prepare(pending)? else {
             return Ok(());
         };
@@ -295,6 +324,7 @@ impl Engine {
             return Ok(None);
         }
         let now = now_us();
+        self.count_changes(&mut done, now);
         self.roll_runs(&mut done, now);
         let events = &done.plan.events;
         if events.len() >= LARGE_BLOCK {

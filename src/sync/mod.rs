@@ -17,6 +17,8 @@
 //! - Whatever could not be proved to be continuous is a gap in the store, written in the
 //!   same transaction as the new start cursor. While a gap is open a scan is due, and only
 //!   the scan's end closes it ([`scan`]).
+//! - What takes something away from people is counted, and what is too much waits until
+//!   somebody has looked ([`staging`]).
 
 pub mod apply;
 pub mod backoff;
@@ -33,6 +35,7 @@ pub mod scan;
 pub mod scanning;
 pub mod schemas;
 pub mod shared;
+pub mod staging;
 pub mod track;
 pub mod window;
 pub mod work;

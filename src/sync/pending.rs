@@ -5,6 +5,8 @@ use rollcall_core::id::SourceId;
 use rollcall_core::plan::{Counters, Plan};
 use rollcall_store::{Commit, Progress};
 
+use super::work::Work;
+
 /// A lot that is being gathered.
 #[derive(Default)]
 pub struct Pending {
@@ -28,6 +30,12 @@ pub struct Pending {
     pub newest_commit_us: Option<i64>,
     /// What its changes did.
     pub counted: Counters,
+    /// Its work, for as long as it may have to be decided on again.
+    pub lot: Vec<Work>,
+    /// What the stream's run had counted, and had not listed, before it.
+    pub run_before: Option<(Counters, u64)>,
+    /// Whether it is a scan's.
+    pub in_scan: Option<bool>,
     answers: Vec<Answer>,
 }
 
@@ -59,6 +67,7 @@ impl Pending {
                 && c.scans.is_empty()
                 && c.seen.is_empty()
                 && c.scans_ended.is_empty())
+            || !(c.counted.is_empty() && c.plans.is_empty())
             || !(c.repaired.is_empty()
                 && c.sinks.is_empty()
                 && c.parked.is_empty()

@@ -177,11 +177,6 @@ impl Engine {
             .sources
             .get(&row.source)
             .map_or_else(String::new, |t| t.name.clone());
-        let kind = if outcome == "staged" {
-            EventKind::RunStaged
-        } else {
-            EventKind::RunCompleted
-        };
         let body = serde_json::json!({
             "run": row.id.0,
             "source": name,
@@ -196,7 +191,7 @@ impl Engine {
             "unlisted": row.unlisted,
         });
         self.operational(
-            kind,
+            EventKind::RunCompleted,
             row.source,
             &format!("run:{}", row.id.0),
             row.id,

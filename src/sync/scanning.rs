@@ -2,8 +2,8 @@
 //!
 //! Absence is believed only of a record that (1) no page of a whole scan had, (2) does not
 //! exist when it is asked for by key afterwards, and (3) was not touched by the log since.
-//! And even then, more leavers than the source's guard allows are not applied: the run ends
-//! *staged*, with the list, and the users stay as they are.
+//! And even then it is held back with everything else that takes something away, and applied
+//! only if the source's limit allows it ([`super::staging`]); else the run ends *staged*.
 
 use std::collections::HashSet;
 
@@ -17,10 +17,10 @@ use super::clock::now_us;
 use super::engine::Engine;
 use super::pending::Pending;
 use super::track::{ScanTrack, TrackedRun};
-use super::work::{ScanPlace, ScanResult};
+use super::work::ScanPlace;
 
-/// At most so many keys of held-back leavers are kept in the run's detail.
-const KEEP_KEYS: usize = 10_000;
+/// Absent records that are taken in with one commit.
+const AT_ONCE: usize = 2_000;
 
 /// The hash under which a page remembers a key.
 pub(super) fn seen_hash(key: &[u8]) -> u64 {
@@ -166,8 +166,8 @@ impl Engine {
         }
         let mut missing = Vec::new();
         let is_unseen = |key: &[u8]| !seen.contains(&seen_hash(key));
-        self.present_keys(source, is_unseen, |key, _| {
-            missing.extend(Key::from_bytes(key))
+        self.present_keys(source, is_unseen, |key| {
+            missing.extend(Key::from_bytes(key));
         })?;
         Ok(missing)
     }
@@ -176,52 +176,36 @@ impl Engine {
         &mut self,
         source: SourceId,
         pending: &mut Pending,
-    ) -> Result<ScanResult, StoreError> {
+    ) -> Result<(), StoreError> {
         let now = now_us();
         let Some(track) = self.sources.get_mut(&source) else {
-            return Ok(ScanResult::default());
+            return Ok(());
         };
         let Some(scan) = track.scan.take() else {
-            return Ok(ScanResult::default());
+            return Ok(());
         };
-        let guard = track.guard;
-        let allowed = std::mem::take(&mut track.allowed_leavers);
-        let mut tracked = scan.run;
-        let run = &mut tracked.row;
-        run.to = Some(track.position.clone()).filter(|p| !p.is_empty());
+        let mut run = scan.run;
+        run.row.to = Some(track.position.clone()).filter(|p| !p.is_empty());
         let absent: Vec<Key> = scan.absent.into_iter().collect();
-        let (leavers, linked) = self.count_leavers(source, &absent)?;
-        let mut result = ScanResult::default();
-        let mut outcome = ("completed", None);
-        if guard.allows(leavers, linked) || leavers <= allowed {
-            for key in &absent {
-                self.remove_absent(source, key, LeaverReason::Absent, run.id, now, pending)?;
+        self.set_counting(source, true);
+        for some in absent.chunks(AT_ONCE) {
+            for key in some {
+                self.remove_absent(source, key, LeaverReason::Absent, run.row.id, now, pending)?;
             }
-        } else {
-            result.leavers_held_back = leavers;
-            let keys: Vec<String> = absent.iter().take(KEEP_KEYS).map(Key::display).collect();
-            let detail = serde_json::json!({
-                "reason": "too_many_leavers",
-                "leavers": leavers,
-                "linked": linked,
-                "max_leavers": guard.max_leavers,
-                "max_percent": guard.max_percent,
-                "absent_records": keys,
-            });
-            outcome = ("staged", Some(detail.to_string()));
-            tracing::warn!(
-                source = self.sources.get(&source).map(|t| t.name.clone()),
-                leavers,
-                linked,
-                "so many absent records are not believed: their users stay as they are"
-            );
+            run.take_over(&self.directory, pending);
+            if absent.len() > AT_ONCE {
+                // After a crash they are found absent again.
+                pending.commit.runs.push(run.row.clone());
+                self.commit(pending)?;
+            }
         }
+        let staged = self.end_holding_back(source, &scan.closes, &mut run, pending, now)?;
         if !scan.duplicates.is_empty() {
             self.know_duplicates();
-            self.retry(&scan.duplicates, run.id, now, pending)?;
+            self.retry(&scan.duplicates, run.row.id, now, pending)?;
         }
-        let run_id = run.id;
-        tracked.take_over(&self.directory, pending);
+        let run_id = run.row.id;
+        run.take_over(&self.directory, pending);
         for gap in &scan.closes {
             pending.commit.gaps_closed.push(GapClosed {
                 gap: *gap,
@@ -232,7 +216,14 @@ impl Engine {
             track.open_gaps.retain(|g| !scan.closes.contains(g));
         }
         pending.commit.scans_ended.push(source);
-        self.end_run(tracked.row, outcome.0, outcome.1, pending, now);
-        Ok(result)
+        let (outcome, detail) = match staged {
+            0 => ("completed", None),
+            n => {
+                let detail = serde_json::json!({ "reason": "limit", "changes": n });
+                ("staged", Some(detail.to_string()))
+            }
+        };
+        self.end_run(run.row, outcome, detail, pending, now);
+        Ok(())
     }
 }

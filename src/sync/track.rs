@@ -11,22 +11,7 @@ use tokio::sync::mpsc;
 use xxhash_rust::xxh3::Xxh3;
 
 use super::shared::SourceLive;
-
-/// How many leavers a scan may find before somebody has to look: more than both.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct RescanGuard {
-    /// Percent of the source's linked active users.
-    pub max_percent: f64,
-    /// People.
-    pub max_leavers: u64,
-}
-
-impl RescanGuard {
-    /// Whether so many leavers among so many linked users may be applied unseen.
-    pub fn allows(&self, leavers: u64, linked: u64) -> bool {
-        leavers <= self.max_leavers || leavers as f64 * 100.0 <= self.max_percent * linked as f64
-    }
-}
+use super::staging::LimitTrack;
 
 /// How the raw changes of a source are published.
 #[derive(Clone, Debug)]
@@ -78,10 +63,10 @@ pub struct SourceTrack {
     pub scan: Option<ScanTrack>,
     /// When a lot is closed.
     pub lot: LotLimit,
-    /// The limit on leavers found by a scan.
-    pub guard: RescanGuard,
-    /// What an operator allows the next scan beyond the guard.
-    pub allowed_leavers: u64,
+    /// How much it may take away unseen; none when there is no limit.
+    pub limit: Option<LimitTrack>,
+    /// Whether a plan waits for approval.
+    pub plan_open: bool,
     /// Where the source stands.
     pub state: &'static str,
     /// Position of the last change applied.
@@ -227,24 +212,5 @@ mod tests {
         assert_eq!(TxMark::of_history(stored.clone(), 7), Some(id));
         assert_eq!(TxMark::of_history(stored, 8), None);
         assert!(TxMark::new(&TxId::default(), 7).as_bytes().is_empty());
-    }
-
-    #[test]
-    fn a_scan_may_remove_few_or_a_small_share_and_nothing_more() {
-        let guard = RescanGuard {
-            max_percent: 5.0,
-            max_leavers: 5,
-        };
-        assert!(
-            guard.allows(5, 5),
-            "five people are few, whatever their share"
-        );
-        assert!(
-            !guard.allows(6, 100),
-            "six of a hundred are more than five and more than 5 %"
-        );
-        assert!(guard.allows(50, 1000), "5 % exactly are allowed");
-        assert!(!guard.allows(51, 1000));
-        assert!(!guard.allows(6, 0));
     }
 }

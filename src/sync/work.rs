@@ -7,9 +7,11 @@ use rollcall_contract::{Acknowledge, Batch, Cursor, Gap, Key, Lineage, Pooled, T
 use rollcall_core::id::{MatchHash, SourceId};
 use rollcall_core::mapped::MappedRows;
 use rollcall_core::mapping::Mapper;
+use rollcall_core::staged::PlanHash;
 use tokio::sync::oneshot;
 
-use super::window::HeldPage;
+use super::staging::{PlanAnswer, Word};
+use super::window::{HeldPage, Purpose};
 
 /// One piece of work. The work of one source is applied in the order in which it was sent.
 pub enum Work {
@@ -84,8 +86,8 @@ pub enum Work {
     ScanEnd {
         /// Of which source.
         source: SourceId,
-        /// Whether leavers were held back, and how many.
-        reply: oneshot::Sender<ScanResult>,
+        /// Told when it is stored.
+        reply: oneshot::Sender<()>,
     },
     /// The source's state, for people.
     State {
@@ -116,13 +118,14 @@ pub enum Work {
     Written,
     /// Periodic upkeep of the outbox and the write-ahead log.
     Upkeep,
-    /// An operator has looked: the next scan may apply so many leavers, whatever the guard
-    /// says.
-    AllowLeavers {
-        /// Of which source.
-        source: SourceId,
-        /// At most so many.
-        up_to: u64,
+    /// Somebody has looked at a plan.
+    Plan {
+        /// The plan that was looked at.
+        hash: PlanHash,
+        /// What is to become of it.
+        word: Word,
+        /// What came of it.
+        reply: oneshot::Sender<PlanAnswer>,
     },
     /// The daemon stops: everything sent before is committed, and the runs of streams end,
     /// so that sinks can still be given all of it.
@@ -205,14 +208,6 @@ pub struct ScanPlace {
     pub is_load: bool,
 }
 
-/// How a scan ended.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct ScanResult {
-    /// Records that are absent and were not removed, because they are too many to be
-    /// believed.
-    pub leavers_held_back: u64,
-}
-
 impl Work {
     /// The source of work that joins a lot; none for work that stands alone.
     pub fn joins(&self) -> Option<SourceId> {
@@ -220,6 +215,17 @@ impl Work {
             Work::Changes(c) => Some(c.source),
             Work::Page(p) => Some(p.source),
             Work::Progress { source, .. } => Some(*source),
+            _ => None,
+        }
+    }
+
+    /// Whether what it takes away is held back until a scan has ended; none for work that
+    /// takes nothing away. The two never share a lot, since only one of them is decided on
+    /// with it.
+    pub fn in_scan(&self) -> Option<bool> {
+        match self {
+            Work::Changes(_) => Some(false),
+            Work::Page(p) => Some(p.page.purpose != Purpose::Repair),
             _ => None,
         }
     }

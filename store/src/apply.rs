@@ -20,6 +20,7 @@ use crate::match_delta::{Entry, Step};
 use crate::outbox;
 use crate::parties;
 use crate::shape;
+use crate::staged;
 
 /// Rows that one statement writes.
 const RUN: usize = 32;
@@ -86,6 +87,10 @@ pub(crate) fn apply(
         .saturating_add_signed(waiting(connection, plan)?);
     conflicts(connection, plan)?;
     values.write(connection)?;
+    staged::write(connection, commit, plan)?;
+    for &(source, more) in &plan.linked {
+        counts.link(source, more);
+    }
     if !events.is_empty() {
         let bytes = outbox::insert(
             connection,

@@ -50,8 +50,36 @@ pub struct Commit {
     pub parked: Vec<ParkedRow>,
     /// Parked records that an operator has dealt with.
     pub unparked: Vec<(String, Position)>,
+    /// Applied changes that count against their source's limit.
+    pub counted: Vec<CountedChanges>,
+    /// Plans that are opened, approved, or closed.
+    pub plans: Vec<(SourceId, PlanStep)>,
     /// Versions of shadow schemas.
     pub schemas: Vec<SchemaVersion>,
+}
+
+/// Applied changes that count against a source's limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CountedChanges {
+    /// Which source.
+    pub source: SourceId,
+    /// Minutes since the Unix epoch.
+    pub minute: i64,
+    /// How many.
+    pub changes: u64,
+    /// Minutes before this one no longer count, and are forgotten.
+    pub since: i64,
+}
+
+/// What becomes of a source's plan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PlanStep {
+    /// What its scan held back joins the plan.
+    Open,
+    /// A person has approved it: it is applied, also after a crash.
+    Approved,
+    /// It was applied as far as it could be.
+    Ended,
 }
 
 /// How far a source's log is taken in.

@@ -6,6 +6,8 @@
 
 use std::collections::BTreeMap;
 
+use rollcall_core::document::Document;
+use rollcall_core::id::SourceId;
 use rollcall_core::reason::SkipReason;
 use rusqlite::Connection;
 
@@ -21,6 +23,8 @@ pub struct Counts {
     pub active: u64,
     /// Records that lead to no user, by reason.
     pub held: BTreeMap<SkipReason, u64>,
+    /// Links to active users, by source.
+    pub linked: BTreeMap<SourceId, u64>,
     /// Blocks in the outbox.
     pub outbox_blocks: u64,
     /// Their size as stored.
@@ -41,6 +45,7 @@ impl Default for Counts {
             users: 0,
             active: 0,
             held: BTreeMap::new(),
+            linked: BTreeMap::new(),
             outbox_blocks: 0,
             outbox_bytes: 0,
             next_position: Position(1),
@@ -53,6 +58,7 @@ impl Default for Counts {
 }
 
 const HELD: &str = "held.";
+const LINKED: &str = "linked.";
 
 impl Counts {
     pub(crate) fn load(connection: &Connection) -> Result<Counts, StoreError> {
@@ -73,6 +79,10 @@ impl Counts {
                 "next_user" => counts.next_user = signed,
                 "next_run" => counts.next_run = value,
                 other => {
+                    if let Some(source) = other.strip_prefix(LINKED) {
+                        let source = source.parse().map(SourceId).ok();
+                        counts.linked.extend(source.map(|s| (s, value)));
+                    }
                     let reason = other
                         .strip_prefix(HELD)
                         .and_then(|name| SkipReason::ALL.into_iter().find(|r| r.as_str() == name));
@@ -123,7 +133,41 @@ impl Counts {
                 write.execute((format!("{HELD}{}", reason.as_str()), n as i64))?;
             }
         }
+        for (source, &n) in &self.linked {
+            if stored.linked.get(source) != Some(&n) {
+                write.execute((format!("{LINKED}{}", source.0), n as i64))?;
+            }
+        }
         Ok(())
+    }
+
+    /// Counts the links to active users of a store in which nobody has counted them.
+    pub(crate) fn count_links(&mut self, connection: &Connection) -> Result<(), StoreError> {
+        if self.users == 0 || !self.linked.is_empty() {
+            return Ok(());
+        }
+        let stored = self.clone();
+        let mut statement = connection.prepare("SELECT document FROM user WHERE active")?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            let bytes = row.get_ref(0)?.as_blob().map_err(rusqlite::Error::from)?;
+            if let Ok(document) = Document::decode(bytes) {
+                for link in document.links.iter().filter(|l| l.state.is_present()) {
+                    self.link(link.source, 1);
+                }
+            }
+        }
+        self.save(connection, &stored)
+    }
+
+    /// How many links to active users a source has.
+    pub fn linked_of(&self, source: SourceId) -> u64 {
+        self.linked.get(&source).copied().unwrap_or(0)
+    }
+
+    pub(crate) fn link(&mut self, source: SourceId, more: i64) {
+        let n = self.linked.entry(source).or_default();
+        *n = n.saturating_add_signed(more);
     }
 
     pub(crate) fn hold(&mut self, reason: Option<SkipReason>, delta: i64) {

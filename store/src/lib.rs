@@ -29,11 +29,12 @@ mod readers;
 mod schema;
 mod scribe;
 mod shape;
+mod staged;
 mod writer;
 
 pub use commit::{
-    Commit, Committed, GapClosed, GapId, GapOpened, PageSeen, ParkedRow, Progress, RunRecord,
-    RunRow, ScanRow, SchemaVersion, SinkRow, StateChange,
+    Commit, Committed, CountedChanges, GapClosed, GapId, GapOpened, PageSeen, ParkedRow, PlanStep,
+    Progress, RunRecord, RunRow, ScanRow, SchemaVersion, SinkRow, StateChange,
 };
 pub use counts::Counts;
 pub use error::StoreError;
@@ -44,4 +45,5 @@ pub use query::{
     ConflictFilter, GapRow, HeldRecord, RunFilter, SourceRow, UserFilter, UserRowView,
 };
 pub use readers::Readers;
+pub use staged::{PlanRow, PlanSince, StagedRow};
 pub use writer::{Identity, Writer};

@@ -215,6 +215,42 @@ CREATE TABLE run_record(
 ALTER TABLE run ADD COLUMN unlisted INTEGER NOT NULL DEFAULT 0;
 CREATE INDEX run_of_source ON run(source, id);
 UPDATE run SET kind = 'reconcile' WHERE kind = 'scan';
+-- Records of which a change waits for a person's word; kind, row hash and run of it.
+-- held_back: its scan has not ended, and it is in no plan yet.
+CREATE TABLE staged(
+  source INTEGER NOT NULL,
+  key BLOB NOT NULL,
+  kind INTEGER NOT NULL,
+  hash INTEGER NOT NULL,
+  run INTEGER NOT NULL,
+  staged_us INTEGER NOT NULL,
+  held_back INTEGER NOT NULL,
+  PRIMARY KEY(source, key)
+) WITHOUT ROWID;
+
+-- What each source's open plan was after each commit that changed it: the hash of its
+-- records, how many there are, and how many came, went and changed since it was opened. The
+-- last row is the plan; a plan without records has no rows.
+CREATE TABLE plan(
+  source INTEGER NOT NULL,
+  step INTEGER NOT NULL,
+  hash BLOB NOT NULL,
+  records INTEGER NOT NULL,
+  came INTEGER NOT NULL,
+  went INTEGER NOT NULL,
+  changed INTEGER NOT NULL,
+  at_us INTEGER NOT NULL,
+  approved INTEGER NOT NULL,
+  PRIMARY KEY(source, step)
+) WITHOUT ROWID;
+
+-- Applied changes that count against a source's limit, by the minute.
+CREATE TABLE counted(
+  source INTEGER NOT NULL,
+  minute INTEGER NOT NULL,
+  changes INTEGER NOT NULL,
+  PRIMARY KEY(source, minute)
+) WITHOUT ROWID;
 ";
 
 /// The version that this program writes.

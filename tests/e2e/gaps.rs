@@ -19,8 +19,6 @@ every_source!(
     a_table_made_anew_is_a_gap,
     a_replica_promoted_with_none_lost_goes_on,
     a_replica_promoted_with_lost_transactions_is_a_gap,
-    a_rescan_that_would_deactivate_too_many_stops_that_part,
-    a_truncated_table_deactivates_nobody_by_itself,
 );
 
 const PEOPLE: u64 = 150;
@@ -210,67 +208,4 @@ fn a_replica_promoted_with_lost_transactions_is_a_gap(kind: &SourceKind) {
 fn moved(world: World, server: Arc<dyn Server>) -> World {
     world.configure(&*server, &Options::pages_of(5));
     world.with_server(server)
-}
-
-fn a_rescan_that_would_deactivate_too_many_stops_that_part(kind: &SourceKind) {
-    let world = world_of(kind);
-    loaded(&world);
-    world.db.sql(
-        "DELETE FROM people WHERE id BETWEEN 10 AND 60;
-         UPDATE people SET job_title = 'Stays' WHERE id = 1;",
-    );
-    world.db.lose_log();
-    let daemon = world.streaming();
-    daemon.settle();
-    let people = world.events(0).fold();
-    assert_eq!(people["1"]["title"], "Stays", "everything else is applied");
-    assert!(
-        people.contains_key("10") && people.contains_key("60"),
-        "nobody was deactivated"
-    );
-    let status = daemon.status();
-    let reason = status["sources"][0]["reason"].as_str().unwrap_or_default();
-    assert!(reason.starts_with("51 records are absent"), "{status}");
-    assert!(world.events(0).of_type("user.deactivated").is_empty());
-    let staged = world.json(&["runs"]);
-    let staged = staged
-        .as_array()
-        .unwrap()
-        .iter()
-        .find(|r| r["outcome"] == "staged");
-    let detail = staged.expect("a staged run")["detail"]
-        .as_str()
-        .unwrap()
-        .to_owned();
-    assert!(
-        detail.contains("too_many_leavers") && detail.contains("\"leavers\":51"),
-        "{detail}"
-    );
-    assert_eq!(world.events(0).of_type("run.staged").len(), 1);
-}
-
-fn a_truncated_table_deactivates_nobody_by_itself(kind: &SourceKind) {
-    let world = world_of(kind);
-    let daemon = world.streaming();
-    daemon.settle();
-    world.db.sql("TRUNCATE TABLE people");
-    world.db.sql(&hire(1));
-    daemon.until("the rescan to be staged", |status| {
-        let reason = status["sources"][0]["reason"].as_str().unwrap_or_default();
-        reason.contains("absent")
-    });
-    daemon.settle();
-    let events = world.events(0);
-    assert!(
-        events.gaps().iter().any(|r| r == "truncated"),
-        "{:?}",
-        events.gaps()
-    );
-    assert!(events.of_type("user.deactivated").is_empty());
-    assert!(events.fold().len() as u64 >= PEOPLE);
-    // Those who come back are simply there again.
-    world.db.sql("DELETE FROM people");
-    world.db.sql(&hire_all(PEOPLE));
-    daemon.settle();
-    assert!(world.events(0).fold().len() as u64 >= PEOPLE);
 }

@@ -23,6 +23,7 @@ mod fold;
 mod gaps;
 mod health;
 mod hostile;
+mod limits;
 mod load;
 mod refusal;
 mod rules;

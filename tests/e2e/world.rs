@@ -37,6 +37,8 @@ custom.level = "level"
 pub(crate) struct Options {
     /// Further lines of `[source.hr]`.
     pub(crate) source: String,
+    /// The limit; none where a test is about other things.
+    pub(crate) limit: Option<String>,
     /// Other lines for the connection.
     pub(crate) connection: Option<String>,
     /// Other sinks than one NDJSON file.
@@ -118,7 +120,7 @@ impl World {
              [log]\nlevel = \"{log}\"\n\
              [attributes.note]\ntype = \"text\"\n[attributes.level]\ntype = \"integer\"\n\
              [source.hr]\n{connection}\ntable = \"{table}\"\nredact = [\"salary\"]\n\
-             scope = \"kind != 'contractor'\"\nretry_max = \"1s\"\n{source}\n[source.hr.map]{MAP}\n\
+             scope = \"kind != 'contractor'\"\nretry_max = \"1s\"\nlimit = {limit}\n{source}\n[source.hr.map]{MAP}\n\
              [sink.file]\ntype = \"ndjson\"\npath = \"{folder}/events.ndjson\"\n{file_sink}\n{rest}\n",
             log = options.log.unwrap_or("info"),
             connection = options
@@ -126,6 +128,7 @@ impl World {
                 .clone()
                 .unwrap_or_else(|| db.connection()),
             table = db.table("people"),
+            limit = options.limit.as_deref().unwrap_or("{ action = \"off\" }"),
             source = options.source,
             rest = options.rest,
         );

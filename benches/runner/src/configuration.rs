@@ -33,6 +33,7 @@ pub(crate) fn write_config(
          [log]\nlevel = \"warn\"\n\
          [source.hr]\ntype = \"{kind}\"\n{connection}\
          scope = \"status != 'contractor'\"\n\
+         limit = {{ action = \"off\" }}\n\
          [source.hr.map]\n\
          userName = \"email\"\n\
          email = \"email\"\n\

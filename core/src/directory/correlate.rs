@@ -386,5 +386,7 @@ pub(super) fn heals(reason: SkipReason) -> bool {
 /// Whether a record is held for what its own image is, which no other record can heal: it
 /// waits for no match key, and a duplicate that names it does not take the reason's place.
 pub(super) fn keeps_its_reason(reason: SkipReason) -> bool {
-    reason.is_error() || matches!(reason, SkipReason::KeyReuse | SkipReason::Incomplete)
+    reason.is_error()
+        || reason.is_staged()
+        || matches!(reason, SkipReason::KeyReuse | SkipReason::Incomplete)
 }

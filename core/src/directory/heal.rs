@@ -153,7 +153,7 @@ impl Resolver<'_> {
             && stored.present
         {
             found = true;
-            if (stored.held || !only_held) && !stored.mixed_up {
+            if (stored.held || !only_held) && !stored.outdated {
                 self.rules.remap.remap(source, stored.shadow, &mut rows);
             }
             if !rows.is_empty() {

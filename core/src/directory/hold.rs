@@ -179,6 +179,9 @@ impl Resolver<'_> {
                     link.shadow = shadow;
                     cause.stamp(link);
                     let link = *link;
+                    if !reason.is_staged() {
+                        self.was_staged(cause.source, cause.key, old.state);
+                    }
                     if link != old {
                         self.release(cause, cause.key, old.hold, hold)?;
                         self.write_unseen(user, &document);
@@ -205,6 +208,9 @@ impl Resolver<'_> {
                 }
                 if let Some(user) = old.former {
                     former = self.still_former(cause, user)?.map(|key| (user, key));
+                }
+                if !reason.is_staged() {
+                    self.was_staged(cause.source, cause.key, LinkState::Held(old.reason));
                 }
                 known_tx = old.tx;
                 is_new = false;
@@ -475,6 +481,7 @@ impl Resolver<'_> {
         self.load_record(cause.source, key, &mut bytes)?;
         let record = Record::decode(&bytes).map_err(|e| StateError(e.to_string()))?;
         self.release(cause, key, record.hold, &[])?;
+        self.was_staged(cause.source, key, LinkState::Held(record.reason));
         if restore {
             self.point(cause.source, key, record.former.map(LinkTarget::User));
         }

@@ -89,10 +89,15 @@ impl Resolver<'_> {
         if cause.rules.leaver == LeaverAction::Deactivate {
             fold::drop_former(self.rules, after);
             after.state = fold::decide(after, Some(reason));
+            if self.stages_leaver(cause, user, row.is_some(), before, after, at) {
+                return Ok(());
+            }
+            self.was_staged(cause.source, cause.key, old.state);
             let losers = self.drop_taken(cause, user, before, after)?;
             self.settle(cause, user, Some(before), after)?;
             return self.hold_losers(cause, user, &losers);
         }
+        self.was_staged(cause.source, cause.key, old.state);
         self.settle(cause, user, Some(before), after)
     }
 
@@ -264,6 +269,12 @@ impl Resolver<'_> {
         let link = &mut document.links[at];
         let hold = std::mem::take(&mut link.hold);
         link.key = cause.key;
+        let state = link.state;
+        if state.is_staged() {
+            // The row that comes with the new key is looked at for itself.
+            (link.state, link.hash) = (LinkState::Live, 0);
+        }
+        self.was_staged(cause.source, old_key, state);
         self.release(cause, old_key, hold, &[])?;
         self.write_unseen(user, &document);
         self.ws.keep(document);

@@ -20,9 +20,9 @@ pub(super) struct Stored<'a> {
     /// out of scope.
     pub(super) held: bool,
     pub(super) present: bool,
-    /// Whether it has a user, and is held because its key and another record's are mixed up:
-    /// only what comes next from the source can tell who has which.
-    pub(super) mixed_up: bool,
+    /// Whether it has a user and its last row says nothing of it: its key and another record's
+    /// are mixed up, or it is gone and that waits. What comes next from the source tells.
+    pub(super) outdated: bool,
     pub(super) hold: &'a [u8],
     pub(super) user: Option<crate::id::UserId>,
 }
@@ -106,7 +106,7 @@ impl Resolver<'_> {
                     shadow: r.shadow,
                     held: r.reason != SkipReason::OutOfScope,
                     present: true,
-                    mixed_up: false,
+                    outdated: false,
                     hold: r.hold,
                     user: None,
                 }))
@@ -124,7 +124,9 @@ impl Resolver<'_> {
                         shadow: l.shadow,
                         held: matches!(l.state, LinkState::Held(_)),
                         present: l.state.is_present(),
-                        mixed_up: l.state == LinkState::Held(SkipReason::KeyReuse),
+                        outdated: [SkipReason::KeyReuse, SkipReason::StagedLeaver]
+                            .map(LinkState::Held)
+                            .contains(&l.state),
                         hold: l.hold,
                         user: Some(document.id),
                     }

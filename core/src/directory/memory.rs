@@ -6,6 +6,7 @@ use smallvec::SmallVec;
 use crate::conflict::{ConflictRow, Fingerprint};
 use crate::id::{MatchHash, SourceId, UserRow, ValueHash};
 use crate::plan::Plan;
+use crate::staged::Staged;
 use crate::state::{KeyBytes, LinkTarget, State, StateError};
 
 /// Stored state that lives only here.
@@ -21,6 +22,10 @@ pub struct MemoryState {
     pub owners: HashMap<ValueHash, HashSet<UserRow>>,
     /// Which records wait for a match key.
     pub waiting: HashMap<MatchHash, HashSet<(SourceId, KeyBytes)>>,
+    /// Records of which a change waits for approval.
+    pub staged: HashMap<(SourceId, KeyBytes), Staged>,
+    /// How many links to active users each source has.
+    pub linked: HashMap<SourceId, i64>,
     /// Conflicts, open and closed.
     pub conflicts: HashMap<Fingerprint, ConflictRow>,
     last_row: i64,
@@ -70,6 +75,15 @@ impl MemoryState {
             if records.is_empty() {
                 self.waiting.remove(&hash);
             }
+        }
+        for (key, staged) in &plan.staged {
+            match staged {
+                Some(staged) => self.staged.insert(key.clone(), *staged),
+                None => self.staged.remove(key),
+            };
+        }
+        for &(source, more) in &plan.linked {
+            *self.linked.entry(source).or_default() += more;
         }
         for (fingerprint, row) in &plan.conflicts {
             self.conflicts.insert(*fingerprint, row.clone());

@@ -33,6 +33,7 @@ mod lookup;
 mod memory;
 mod rules;
 mod settle;
+mod staging;
 mod workspace;
 
 #[cfg(test)]
@@ -390,7 +391,9 @@ impl<'r> Resolver<'r> {
             return Ok(());
         }
         let keys = self.match_keys(cause.rules, row, Some((document, at)));
-        if link.state == LinkState::Held(SkipReason::KeyReuse)
+        // Who has a key behind a leaver may be somebody else, also while the leaver waits.
+        let may_be_else = [SkipReason::KeyReuse, SkipReason::StagedLeaver];
+        if may_be_else.map(LinkState::Held).contains(&link.state)
             && self.is_somebody_else(cause.rules, document, row)
         {
             return self.hold_reused(cause, row.shadow(), document);
@@ -507,6 +510,12 @@ impl<'r> Resolver<'r> {
             self.ws.keep(after);
             return self.hold(cause, row.shadow(), &holding);
         }
+        if let Some(before) = document
+            && self.stages(cause, row.shadow(), before, &after)?
+        {
+            self.ws.keep(after);
+            return Ok(());
+        }
         let user = match known {
             Some(user) => user,
             None => {
@@ -522,6 +531,7 @@ impl<'r> Resolver<'r> {
             if let LinkState::Held(reason) = old.state {
                 self.healed(cause, reason);
             }
+            self.was_staged(cause.source, cause.key, old.state);
         }
         if first {
             self.point(cause.source, cause.key, Some(LinkTarget::User(user)));

@@ -7,6 +7,7 @@ use crate::attribute::{ACTIVE, AttrId, AttrType, Attributes, EMAIL, USER_NAME};
 use crate::id::{MatchHash, SourceId, ValueHash};
 use crate::mapped::{Assigned, MappedRow, MappedRows, Strength};
 use crate::mapping::fold;
+use crate::staged::Counting;
 
 /// What the end of a record does to its user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -31,6 +32,8 @@ pub struct SourceRules {
     pub leaver: LeaverAction,
     /// Attributes of which at least one must be as before when a deleted key comes back.
     pub fingerprint: Vec<AttrId>,
+    /// What becomes of its changes that are counted against its limit.
+    pub counting: Counting,
 }
 
 impl SourceRules {
@@ -44,6 +47,7 @@ impl SourceRules {
             match_attributes: vec![EMAIL],
             leaver: LeaverAction::default(),
             fingerprint: vec![GIVEN_NAME, FAMILY_NAME, DISPLAY_NAME, EMAIL],
+            counting: Counting::default(),
         }
     }
 }
@@ -135,6 +139,13 @@ impl Rules {
     /// The rules of a source, if it is configured.
     pub fn source(&self, id: SourceId) -> Option<&SourceRules> {
         self.sources.iter().find(|s| s.id == id)
+    }
+
+    /// From here on this becomes of a source's changes that are counted.
+    pub fn set_counting(&mut self, id: SourceId, counting: Counting) {
+        if let Some(source) = self.sources.iter_mut().find(|s| s.id == id) {
+            source.counting = counting;
+        }
     }
 
     /// The attributes whose folded values are match keys of users: userName, email and

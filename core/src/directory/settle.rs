@@ -20,6 +20,7 @@ impl Resolver<'_> {
         before: Option<&Document<'_>>,
         after: &mut Document<'_>,
     ) -> Result<(), StateError> {
+        self.count_links(before, after);
         let Some(before) = before else {
             self.plan.counters.created += 1;
             self.gain_keys(user, None, after);
@@ -64,6 +65,21 @@ impl Resolver<'_> {
         drop(differences);
         self.write(user, after, false, columns);
         Ok(())
+    }
+
+    /// Counts links to active users, by source. Links are never removed, and settling is
+    /// the only way for one to come, to go, or to have another user.
+    fn count_links(&mut self, before: Option<&Document<'_>>, after: &Document<'_>) {
+        let counts = |document: &Document<'_>, at: usize| {
+            let link = document.links.get(at);
+            document.is_active() && link.is_some_and(|l| l.state.is_present())
+        };
+        for (at, link) in after.links.iter().enumerate() {
+            let (was, is) = (before.is_some_and(|b| counts(b, at)), counts(after, at));
+            if was != is {
+                self.plan.set_linked(link.source, if is { 1 } else { -1 });
+            }
+        }
     }
 
     /// Brings the index of values along. All contributions are in it, not only winners: a

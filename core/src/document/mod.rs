@@ -70,6 +70,11 @@ impl LinkState {
     pub fn is_present(self) -> bool {
         !matches!(self, LinkState::Gone(_))
     }
+
+    /// Whether what became of the record waits for a person's word.
+    pub fn is_staged(self) -> bool {
+        matches!(self, LinkState::Held(reason) if reason.is_staged())
+    }
 }
 
 /// A link from a record.

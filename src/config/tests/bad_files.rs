@@ -71,8 +71,8 @@ fn a_value_of_the_wrong_kind_is_named_with_what_was_expected() {
         ),
         (
             "map = { email = \"emp_email\" }",
-            "map = { email = \"emp_email\" }\nrescan.max_leavers_percent = 101",
-            "rollcall.toml:10:30: source.hr.rescan.max_leavers_percent: found the number 101, expected a number from 0 to 100; fix: write for example `max_leavers_percent = 5`",
+            "map = { email = \"emp_email\" }\nlimit.max_percent = 101",
+            "rollcall.toml:10:21: source.hr.limit.max_percent: found the number 101, expected a number from 0 to 100; fix: write for example `max_percent = 2`",
         ),
         (
             "[source.hr]",

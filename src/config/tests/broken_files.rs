@@ -30,7 +30,7 @@ tls = { mode = "require" }
 table = "public.employees"
 redact = ["ssn"]
 scope = "status != 'contractor'"
-rescan = { max_leavers_percent = 5.5, max_leavers = 5 }
+limit = { max_percent = 5.5, max_changes = 5, window = "1h", action = "off" }
 change_stream = { sink = "events", topic = "hr.employees" }
 [source.hr.map]
 email = "emp_email"

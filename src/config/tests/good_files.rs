@@ -48,8 +48,10 @@ fn what_is_left_out_takes_its_default() {
         "of the default, what is mapped"
     );
     assert_eq!(source.leaver, LeaverAction::Deactivate);
-    assert_eq!(source.rescan.max_leavers, 5);
-    assert!((source.rescan.max_leavers_percent - 5.0).abs() < f64::EPSILON);
+    let limit = source.limit.unwrap();
+    assert_eq!((limit.max_changes, limit.floor), (50, 5));
+    assert!((limit.max_percent - 5.0).abs() < f64::EPSILON);
+    assert_eq!(limit.window, Duration::from_hours(24));
     assert_eq!(source.batch.rows, 5_000);
     assert_eq!(source.batch.size_bytes, 2 << 20);
     let postgres = postgres(&config);

@@ -131,6 +131,7 @@ impl Writer {
     ) -> Result<Writer, StoreError> {
         let identity = begin_generation(&mut connection, &options.organization)?;
         let mut counts = Counts::load(&connection)?;
+        counts.count_links(&connection)?;
         let waiting: i64 =
             connection.query_row("SELECT COUNT(*) FROM waiting", [], |row| row.get(0))?;
         counts.waiting = waiting.unsigned_abs();
@@ -547,6 +548,16 @@ impl Writer {
     ) -> Result<Vec<(KeyBytes, LinkTarget)>, StoreError> {
         self.settle()?;
         query::links_after(&self.connection, source, after, limit)
+    }
+
+    /// Asks what was committed last.
+    pub(crate) fn asked<T>(
+        &mut self,
+        question: impl FnOnce(&Connection) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        self.settle()?;
+        let outcome = question(&self.connection);
+        self.guard(outcome)
     }
 
     /// For quiet times (some seconds without a commit): takes the log into the database as

@@ -35,6 +35,7 @@ table = "hr.employees"
 redact = ["salary"]
 scope = "employment_type != 'contractor'"
 batch = { page_rows = 500 }  # small, to have something to look at
+limit = { action = "off" }   # people come and go here as they never do
 
 [source.hr.map]
 employeeNumber = "id"

@@ -10,6 +10,7 @@
 mod promises;
 mod properties;
 mod sharing;
+mod staging;
 
 use std::collections::BTreeMap;
 
@@ -24,6 +25,7 @@ use crate::event::{EventBlock, EventKind};
 use crate::id::{UserId, ValueHash};
 use crate::mapped::{ListValue, MappedRows, Strength};
 use crate::plan::Counters;
+use crate::staged::{Counted, Counting, Staged};
 
 pub(super) const A: SourceId = SourceId(1);
 pub(super) const B: SourceId = SourceId(2);
@@ -283,6 +285,42 @@ impl World {
         self.state.open_conflicts().into_iter().cloned().collect()
     }
 
+    /// From here on this becomes of changes that are counted.
+    pub(super) fn counting(&mut self, counting: Counting) {
+        for source in [A, B] {
+            self.rules.set_counting(source, counting);
+        }
+    }
+
+    /// What waits, in the order of the keys.
+    pub(super) fn staged(&self) -> Vec<(SourceId, KeyBytes, Staged)> {
+        let all = self.state.staged.iter();
+        let mut all: Vec<_> = all.map(|((s, k), v)| (*s, k.clone(), *v)).collect();
+        all.sort_by(|a, b| (a.0, &a.1).cmp(&(b.0, &b.1)));
+        all
+    }
+
+    /// Approves everything that waits.
+    pub(super) fn approve(&mut self) -> Vec<Told> {
+        let staged = self.staged();
+        self.counting(Counting::Apply);
+        self.with(|r| {
+            for (source, key, staged) in &staged {
+                r.approve(*source, key, staged).unwrap();
+            }
+        })
+    }
+
+    /// Discards everything that waits.
+    pub(super) fn discard(&mut self) -> Vec<Told> {
+        let staged = self.staged();
+        self.with(|r| {
+            for (source, key, _) in &staged {
+                r.discard(*source, key).unwrap();
+            }
+        })
+    }
+
     /// The only user with this email.
     pub(super) fn user(&self, email: &str) -> Json {
         let mut found: Vec<Json> = self
@@ -312,6 +350,8 @@ impl World {
             }
         };
         let mut taken: HashSet<(AttrId, Vec<u8>)> = HashSet::new();
+        let mut staged: HashSet<(SourceId, KeyBytes)> = HashSet::new();
+        let mut linked: HashMap<SourceId, i64> = HashMap::new();
         for (row, bytes) in &self.state.users {
             let d = Document::decode(bytes).unwrap();
             let mut again = Vec::new();
@@ -323,6 +363,10 @@ impl World {
                 assert!(links.insert(key.clone()), "a link leads to one user");
                 assert_eq!(self.state.links.get(&key), Some(&LinkTarget::User(*row)));
                 wait(l.source, l.key, l.hold);
+                *linked.entry(l.source).or_default() += i64::from(d.is_active());
+                if l.state.is_staged() {
+                    staged.insert(key);
+                }
             }
             for c in &d.contributions {
                 if self.rules.key_attributes().contains(&c.attribute) {
@@ -345,11 +389,19 @@ impl World {
             let target = self.state.links.get(&(*source, key.clone()));
             assert_eq!(target, Some(&LinkTarget::Record));
             wait(*source, key, r.hold);
+            if r.reason.is_staged() {
+                staged.insert((*source, key.clone()));
+            }
         }
         for (key, target) in &self.state.links {
             if *target == LinkTarget::Record {
                 assert!(self.state.records.contains_key(key), "a record has its row");
             }
+        }
+        let known: HashSet<_> = self.state.staged.keys().cloned().collect();
+        assert_eq!(staged, known, "what is staged is said to be");
+        for (source, n) in &self.state.linked {
+            assert_eq!(linked.get(source).unwrap_or(&0), n, "linked active users");
         }
         assert_eq!(owners, self.state.owners, "values");
         assert_eq!(waiting, self.state.waiting, "waiting records");

@@ -9,16 +9,16 @@ use super::*;
 
 const KEYS: [&str; 4] = ["1", "2", "3", "4"];
 
-fn source() -> impl Strategy<Value = SourceId> {
+pub(super) fn source() -> impl Strategy<Value = SourceId> {
     prop_oneof![Just(A), Just(B)]
 }
 
-fn key() -> impl Strategy<Value = &'static str> {
+pub(super) fn key() -> impl Strategy<Value = &'static str> {
     proptest::sample::select(&KEYS[..])
 }
 
 /// A row in a small world, so that records meet.
-fn row() -> impl Strategy<Value = String> {
+pub(super) fn row() -> impl Strategy<Value = String> {
     (
         proptest::option::of(0..4u8),
         0..5u8,
@@ -54,7 +54,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-fn history() -> impl Strategy<Value = Vec<Vec<Step>>> {
+pub(super) fn history() -> impl Strategy<Value = Vec<Vec<Step>>> {
     proptest::collection::vec(proptest::collection::vec(step(), 1..5), 1..12)
 }
 
@@ -79,7 +79,7 @@ fn no_role_is_lost(w: &World) {
 
 /// Another seed in each run. A failing test prints the seed with what it wrote;
 /// `PROPTEST_RNG_SEED` and `PROPTEST_CASES` take their place.
-fn config() -> ProptestConfig {
+pub(super) fn config() -> ProptestConfig {
     let mut config = ProptestConfig {
         cases: ProptestConfig::default().cases / 2,
         failure_persistence: None,

@@ -1,0 +1,188 @@
+//! Changes that wait for a person's word.
+//!
+//! A staged record is held like any other ([`super::hold`]): its user stays as it is, it is
+//! present, and it counts with what it gave last. It waits for no match key, because nothing
+//! but its own next row, or a person, decides what becomes of it. Records with an entry in
+//! [`crate::plan::Plan::staged`] are exactly those that are held for
+//! [`SkipReason::Staged`] and [`SkipReason::StagedLeaver`]: whoever changes such a state
+//! says so through [`Resolver::was_staged`].
+
+use super::hold::Holding;
+use super::{Cause, ChangeRef, Origin, Resolver};
+use crate::document::{Document, Link, LinkState};
+use crate::id::{SourceId, UserRow};
+use crate::reason::SkipReason;
+use crate::staged::{Counted, Counting, Staged, counted};
+use crate::state::{KeyBytes, LinkTarget, StateError};
+
+impl Resolver<'_> {
+    /// What is taken away by a change that is not to be applied; counts one that is.
+    fn stopped(
+        &mut self,
+        cause: &Cause<'_>,
+        before: &Document<'_>,
+        after: &Document<'_>,
+    ) -> Option<Counted> {
+        let kind = counted(before, after)?;
+        if cause.rules.counting == Counting::Apply {
+            self.plan.count(cause.source);
+            return None;
+        }
+        Some(kind)
+    }
+
+    fn set_staged(&mut self, cause: &Cause<'_>, kind: Counted, hash: u64) {
+        let staged = Staged {
+            kind,
+            hash,
+            run: self.run,
+            staged_us: self.now_us,
+            held_back: cause.rules.counting == Counting::HoldBack,
+        };
+        let record = (cause.source, KeyBytes::from_slice(cause.key));
+        self.plan.staged.insert(record, Some(staged));
+    }
+
+    /// A record is no longer in this state: if something waited, nothing does now.
+    pub(super) fn was_staged(&mut self, source: SourceId, key: &[u8], state: LinkState) {
+        if state.is_staged() {
+            let record = (source, KeyBytes::from_slice(key));
+            self.plan.staged.insert(record, None);
+        }
+    }
+
+    /// Holds a row that would take something away, if that is to wait.
+    pub(super) fn stages(
+        &mut self,
+        cause: &Cause<'_>,
+        shadow: &[u8],
+        before: &Document<'_>,
+        after: &Document<'_>,
+    ) -> Result<bool, StateError> {
+        let Some(kind) = self.stopped(cause, before, after) else {
+            return Ok(false);
+        };
+        self.hold(cause, shadow, &Holding::new(SkipReason::Staged))?;
+        self.set_staged(cause, kind, cause.hash);
+        Ok(true)
+    }
+
+    /// Keeps the user of a record that is gone, or out of scope with this last row, if that
+    /// is to wait. `after` is the user without it.
+    pub(super) fn stages_leaver(
+        &mut self,
+        cause: &Cause<'_>,
+        user: UserRow,
+        has_row: bool,
+        before: &Document<'_>,
+        after: &Document<'_>,
+        at: usize,
+    ) -> bool {
+        let Some(kind) = self.stopped(cause, before, after) else {
+            return false;
+        };
+        let old = before.links[at].state;
+        let reason = match has_row {
+            true => SkipReason::Staged,
+            false => SkipReason::StagedLeaver,
+        };
+        self.leave_out(cause, reason, None, None);
+        let gone = LinkState::Held(SkipReason::StagedLeaver);
+        if old == gone && !has_row && cause.origin == Origin::Scan {
+            // What the log has said is said already.
+            return true;
+        }
+        let mut kept = before.clone_with(self.ws.spare());
+        let link = after.links[at];
+        kept.links[at] = if has_row {
+            Link {
+                state: LinkState::Held(SkipReason::Staged),
+                ..link
+            }
+        } else {
+            // Whatever row comes next, it is another one than none.
+            Link {
+                state: gone,
+                hash: 0,
+                ..link
+            }
+        };
+        self.set_staged(cause, kind, kept.links[at].hash);
+        self.write_unseen(user, &kept);
+        if old != kept.links[at].state {
+            self.wake_user(&kept);
+        }
+        self.ws.keep(kept);
+        true
+    }
+
+    /// Applies what waits of a record. What is counted is to be applied
+    /// ([`Counting::Apply`]); the rules may still hold the record for something else.
+    ///
+    /// # Errors
+    /// As [`Resolver::apply`].
+    pub fn approve(
+        &mut self,
+        source: SourceId,
+        key: &[u8],
+        staged: &Staged,
+    ) -> Result<(), StateError> {
+        let Some(reason) = staged.kind.gone() else {
+            self.reconsider(source, key)?;
+            return Ok(());
+        };
+        let change = ChangeRef {
+            key,
+            old_key: None,
+            tx: &[],
+            position: "",
+            ordinal: 0,
+            commit_us: staged.staged_us,
+            origin: Origin::Scan,
+        };
+        self.remove(source, &change, reason)
+    }
+
+    /// Gives up what waits of a record: the record stands to its user as before, and what
+    /// comes next of it from the source is looked at anew, also when it is the same.
+    ///
+    /// # Errors
+    /// As [`Resolver::apply`].
+    pub fn discard(&mut self, source: SourceId, key: &[u8]) -> Result<(), StateError> {
+        let rules = self.source_rules(source)?;
+        match self.target(source, key)? {
+            None => {}
+            Some(LinkTarget::Record) => {
+                let change = ChangeRef {
+                    key,
+                    old_key: None,
+                    tx: &[],
+                    position: "",
+                    ordinal: 0,
+                    commit_us: self.now_us,
+                    origin: Origin::Stored,
+                };
+                self.drop_record(&Cause::new(rules, &change, 0), key, true)?;
+            }
+            Some(LinkTarget::User(user)) => {
+                let mut bytes = self.ws.buffer();
+                self.load_user(user, &mut bytes)?;
+                let mut document = self.decode(&bytes)?;
+                let staged = document
+                    .find_link(source, key)
+                    .filter(|&at| document.links[at].state.is_staged());
+                if let Some(at) = staged {
+                    let link = &mut document.links[at];
+                    let state = link.state;
+                    (link.state, link.hash) = (LinkState::Live, 0);
+                    self.was_staged(source, key, state);
+                    self.write_unseen(user, &document);
+                    self.wake_user(&document);
+                }
+                self.ws.keep(document);
+                self.ws.give_back(bytes);
+            }
+        }
+        self.heal()
+    }
+}
