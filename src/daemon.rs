@@ -34,12 +34,15 @@ use crate::sync::ids::Ids;
 use crate::sync::shared::{SourceLive, SourceSnapshot};
 use crate::sync::staging::{self, LimitTrack};
 use crate::sync::track::{Ask, LotLimit, RawChanges, SourceTrack};
-use crate::sync::work::Work;
+use crate::sync::work::{Order, Work};
 use crate::{api, connect};
 
 /// Lots that may wait for the engine. Small: a batch is large, and what waits in the
 /// source's log costs nothing.
 const ENGINE_QUEUE: usize = 1;
+
+/// Orders that may wait for a source that is not connected. Most of them join each other.
+const ORDERS: usize = 64;
 
 /// How often the outbox is trimmed and long runs end.
 const UPKEEP_EVERY: Duration = Duration::from_secs(10);
@@ -74,8 +77,8 @@ pub struct SourceEntry {
     pub name: String,
     /// What is going on.
     pub live: Arc<SourceLive>,
-    /// Asks for a scan.
-    pub rescans: mpsc::UnboundedSender<()>,
+    /// Where its driver takes orders.
+    pub orders: mpsc::Sender<Order>,
 }
 
 impl SourceEntry {
@@ -364,7 +367,7 @@ impl Prepared {
             };
             let live = Arc::new(SourceLive::default());
             let (asks, asked) = mpsc::unbounded_channel();
-            let (rescans, rescans_asked) = mpsc::unbounded_channel();
+            let (orders, ordered) = mpsc::channel(ORDERS);
             tracks.insert(id, track(source, &live, asks, &self.readers, id));
             drivers.push(Driver {
                 id,
@@ -386,14 +389,14 @@ impl Prepared {
                 page_bytes: usize::try_from(source.batch.page_size_bytes).unwrap_or(usize::MAX),
                 asked,
                 retry_max: source.retry_max,
-                rescans: rescans_asked,
+                orders: ordered,
                 cancel: CancellationToken::new(),
             });
             entries.push(SourceEntry {
                 id,
                 name: source.name.clone(),
                 live,
-                rescans,
+                orders,
             });
         }
         let names: Vec<(SourceId, String)> =

@@ -5,6 +5,7 @@
 //! answered, since nothing there asks who is calling.
 
 mod listen;
+pub mod orders;
 pub mod plans;
 mod routes;
 pub mod views;

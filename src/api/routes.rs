@@ -9,11 +9,11 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use rollcall_core::staged::PlanHash;
 
-use super::{plans, views};
+use super::{orders, plans, views};
 use crate::daemon::Shared;
 use crate::observe::{health, metrics};
 use crate::sync::staging::Word;
-use crate::sync::work::Work;
+use crate::sync::work::{Cause, Work};
 
 /// What anybody may ask: health and metrics.
 pub fn public(shared: Arc<Shared>) -> Router {
@@ -36,7 +36,7 @@ pub fn router(shared: Arc<Shared>) -> Router {
         .route("/v1/events", get(events))
         .route("/v1/plans", get(plans))
         .route("/v1/plans/{hash}/{word}", post(plan_word))
-        .route("/v1/sources/{name}/rescan", post(rescan))
+        .route("/v1/sources/{name}/reconcile", post(reconcile))
         .with_state(Arc::clone(&shared));
     public(shared).merge(v1)
 }
@@ -122,13 +122,10 @@ async fn plan_word(
     }
 }
 
-async fn rescan(State(shared): State<Arc<Shared>>, Path(name): Path<String>) -> Response {
-    let Some(source) = shared.sources.iter().find(|s| s.name == name) else {
-        return StatusCode::NOT_FOUND.into_response();
-    };
-    match source.rescans.send(()) {
-        Ok(()) => axum::Json(serde_json::json!({ "source": name, "asked": true })).into_response(),
-        Err(_) => StatusCode::SERVICE_UNAVAILABLE.into_response(),
+async fn reconcile(State(shared): State<Arc<Shared>>, Path(name): Path<String>) -> Response {
+    match shared.sources.iter().find(|s| s.name == name) {
+        Some(source) => orders::reconcile(source, Cause::Manual).await,
+        None => StatusCode::NOT_FOUND.into_response(),
     }
 }
 

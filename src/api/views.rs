@@ -566,7 +566,7 @@ pub struct RunView {
     pub source: String,
     /// One of [`RUN_KINDS`].
     pub kind: String,
-    /// Why it began.
+    /// Why it began: `log`, `gap`, `mapping_changed`, `manual`, ….
     pub cause: String,
     /// One of [`RUN_OUTCOMES`].
     pub outcome: String,

@@ -10,11 +10,12 @@ pub mod conflicts;
 pub mod discover;
 pub mod events;
 pub mod exit;
+pub mod follow;
 pub mod mapping;
 pub mod output;
 pub mod plan;
 pub mod preview;
-pub mod rescan;
+pub mod reconcile;
 pub mod run;
 pub mod runs;
 pub mod secret;
@@ -104,9 +105,9 @@ pub enum Command {
         after_help = "Examples:\n  rollcall plan list\n  rollcall plan show hr\n  rollcall plan approve 6f1c0e6b0f7d4c1f9a7f1f0f2b8a4d35\n  rollcall plan discard 6f1c0e6b0f7d4c1f9a7f1f0f2b8a4d35"
     )]
     Plan(plan::Args),
-    /// Have the running daemon read a source again.
-    #[command(after_help = "Example:\n  rollcall rescan hr")]
-    Rescan(rescan::Args),
+    /// Have the running daemon read a source whole and make the directory equal to it.
+    #[command(after_help = "Examples:\n  rollcall reconcile hr\n  rollcall reconcile hr --detach")]
+    Reconcile(reconcile::Args),
     /// Prove that the directory equals its source, or name the records that differ.
     #[command(after_help = "Examples:\n  rollcall verify hr\n  rollcall verify hr --show-values")]
     Verify(verify::Args),
@@ -143,7 +144,7 @@ fn dispatch(cli: &Cli) -> Result<Exit, Failure> {
         Command::Events(args) => events::run(cli, args),
         Command::Runs(args) => runs::run(cli, args),
         Command::Plan(args) => plan::run(cli, args),
-        Command::Rescan(args) => rescan::run(cli, args),
+        Command::Reconcile(args) => reconcile::run(cli, args),
         Command::Verify(args) => verify::run(cli, args),
         Command::Mapping(args) => mapping::run(cli, args),
         Command::Secret(args) => {

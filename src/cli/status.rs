@@ -72,6 +72,12 @@ pub(super) fn run(cli: &Cli) -> Result<Exit, Failure> {
                 c.errored
             ))?;
         }
+        if let Some(scan) = source.live.as_ref().and_then(|l| l.scan.as_ref()) {
+            output::line(format_args!(
+                "  {} run {} ({}): {scan}",
+                scan.kind, scan.run, scan.cause
+            ))?;
+        }
         for gap in &source.gaps {
             output::line(format_args!(
                 "  gap since {}: {} ({})",

@@ -72,6 +72,18 @@ pub fn install() -> Result<PrometheusHandle, String> {
     );
     describe_gauge!(names::QUEUED_BYTES, "Batches between reader and store.");
     describe_gauge!(names::SCAN_ROWS, "Rows read by the scan that is under way.");
+    describe_gauge!(
+        names::SCAN_TOTAL_ROWS,
+        "The server's estimate of all rows of the table that is scanned."
+    );
+    describe_gauge!(
+        names::SCAN_ROWS_PER_SECOND,
+        "Rows that the scan which is under way reads each second."
+    );
+    describe_gauge!(
+        names::SCAN_LEFT,
+        "Time until the scan which is under way has read everything."
+    );
     describe_gauge!(names::OUTBOX_HEAD, "Last position of the outbox.");
     describe_gauge!(
         names::SINK_POSITION,
@@ -109,6 +121,18 @@ pub fn refresh(shared: &Shared) {
             if let Some(value) = value {
                 gauge!(metric, "source" => name.clone()).set(value as f64);
             }
+        }
+        let scan = live.scan.as_ref();
+        let progress = [
+            (
+                names::SCAN_TOTAL_ROWS,
+                scan.and_then(|s| s.total).map(|n| n as f64),
+            ),
+            (names::SCAN_ROWS_PER_SECOND, scan.map(|s| s.rows_per_second)),
+            (names::SCAN_LEFT, scan.and_then(|s| s.seconds_left)),
+        ];
+        for (metric, value) in progress {
+            gauge!(metric, "source" => name.clone()).set(value.unwrap_or(0.0));
         }
         gauge!(names::LAG_SECONDS, "source" => name.clone()).set(source.lag_seconds(&live));
     }

@@ -33,6 +33,12 @@ pub const PLAN_RECORDS: &str = "rollcall_plan_records";
 pub const QUEUED_BYTES: &str = "rollcall_queued_bytes";
 /// Rows read by the scan that is under way, by `source`.
 pub const SCAN_ROWS: &str = "rollcall_scan_rows";
+/// The server's estimate of the rows of the table that is scanned, by `source`.
+pub const SCAN_TOTAL_ROWS: &str = "rollcall_scan_total_rows";
+/// Rows that the scan which is under way reads each second, by `source`.
+pub const SCAN_ROWS_PER_SECOND: &str = "rollcall_scan_rows_per_second";
+/// Seconds until the scan which is under way has read everything, by `source`.
+pub const SCAN_LEFT: &str = "rollcall_scan_left_seconds";
 /// The last position of the outbox.
 pub const OUTBOX_HEAD: &str = "rollcall_outbox_head_position";
 /// The last position that a sink certainly has, by `sink`.

@@ -16,7 +16,7 @@ use rollcall_contract::{
     Pooled, Source, StreamItem, TableSchema,
 };
 use rollcall_core::attribute::{AttrId, Attributes};
-use rollcall_core::id::{MatchHash, SourceId};
+use rollcall_core::id::{MatchHash, RunId, SourceId};
 use rollcall_core::mapped::{Assigned, MappedRows, Outcome};
 use rollcall_core::mapping::{Mapper, MappingSpec, fold};
 use tokio::sync::{mpsc, oneshot};
@@ -29,7 +29,7 @@ use super::scan::{Next, Scan};
 use super::shared::SourceLive;
 use super::track::Ask;
 use super::window::{HeldPage, Opened as OpenWindow, Purpose, Windows};
-use super::work::{Changes, Opened, PageWork, Work};
+use super::work::{Cause, Changes, Opened, Order, PageWork, Work};
 
 /// Above so many rows mapping leaves the runtime's worker to others.
 const INLINE_ROWS: usize = 500;
@@ -66,8 +66,8 @@ pub struct Driver {
     pub asked: mpsc::UnboundedReceiver<Ask>,
     /// The longest pause between two attempts.
     pub retry_max: Duration,
-    /// Scans that an operator asks for.
-    pub rescans: mpsc::UnboundedReceiver<()>,
+    /// What people, schedules and programs want of this source.
+    pub orders: mpsc::Receiver<Order>,
     /// Ends the driver.
     pub cancel: CancellationToken,
 }
@@ -196,9 +196,12 @@ impl Driver {
             read: None,
             mappers: Vec::new(),
             scan_due: false,
+            cause: None,
+            began: Vec::new(),
             mapped: Pool::default(),
         };
         let ended = session.run(&mut *stream, scan_due).await;
+        session.driver.live.scan_ended();
         if let Some(read) = session.read.take() {
             read.task.abort();
         }
@@ -254,6 +257,10 @@ struct Session<'a> {
     mappers: Vec<(Arc<TableSchema>, Arc<Mapper>)>,
     /// A scan is to begin.
     scan_due: bool,
+    /// Who ordered it.
+    cause: Option<Cause>,
+    /// Who wants to know its run.
+    began: Vec<oneshot::Sender<RunId>>,
     /// Memory of mapped rows that are no longer needed.
     mapped: Pool<MappedRows>,
 }
@@ -284,13 +291,29 @@ impl Session<'_> {
                     Some(Ask::Scan) => self.scan_due = true,
                     None => return Err(Ended::EngineGone),
                 },
-                asked = self.driver.rescans.recv() => match asked {
-                    Some(()) => self.scan_due = true,
+                order = self.driver.orders.recv() => match order {
+                    Some(order) => self.obey(order),
                     None => return Err(Ended::EngineGone),
                 },
                 item = stream.next() => self.item(item?).await?,
                 _ = hurry.tick(), if waiting => self.acknowledge.hurry(),
             }
+        }
+    }
+
+    fn obey(&mut self, order: Order) {
+        match order {
+            Order::Reconcile { cause, began } => match self.scan.run() {
+                Some(run) if !self.scan_due => {
+                    // Whoever asked may be gone.
+                    let _ = began.map(|began| began.send(run));
+                }
+                _ => {
+                    self.scan_due = true;
+                    self.cause.get_or_insert(cause);
+                    self.began.extend(began);
+                }
+            },
         }
     }
 
@@ -374,18 +397,24 @@ impl Session<'_> {
     /// under way when a gap opens starts again: what it read before proves nothing now.
     async fn begin_scan(&mut self) -> Result<(), Ended> {
         let source = self.driver.id;
+        let cause = self.cause.take().unwrap_or(Cause::Gap);
         let place = self
             .driver
-            .ask(|reply| Work::ScanBegin { source, reply })
+            .ask(|reply| Work::ScanBegin {
+                source,
+                cause,
+                reply,
+            })
             .await?;
+        for began in self.began.drain(..) {
+            // Whoever asked may be gone.
+            let _ = began.send(place.run);
+        }
         if let Some(read) = self.read.take() {
             read.task.abort();
         }
         self.windows.clear();
-        self.driver
-            .live
-            .scan_rows
-            .store(place.rows, Ordering::Relaxed);
+        self.driver.live.scan_began(&place);
         self.driver.state("scanning", String::new()).await?;
         self.driver.estimate_rows();
         if place.is_load && !self.driver.match_attributes.is_empty() {
@@ -434,6 +463,7 @@ impl Session<'_> {
                         .ask(|reply| Work::ScanEnd { source, reply })
                         .await?;
                     self.scan.end();
+                    self.driver.live.scan_ended();
                     self.driver.state("streaming", String::new()).await?;
                 }
                 Next::Wait | Next::Nothing => break,

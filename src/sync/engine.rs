@@ -227,8 +227,12 @@ impl Engine {
                 });
             }
             Work::Duplicates { source, keys } => self.scan_duplicates(source, keys),
-            Work::ScanBegin { source, reply } => {
-                let place = self.scan_begin(source, pending)?;
+            Work::ScanBegin {
+                source,
+                cause,
+                reply,
+            } => {
+                let place = self.scan_begin(source, cause, pending)?;
                 pending.then(move || {
                     let _ = reply.send(place);
                 });

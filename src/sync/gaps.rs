@@ -28,7 +28,9 @@ impl Engine {
         for gap in opened.gaps {
             self.gap_found(source, gap, pending)?;
         }
-        let mut scan_due = !pending.commit.gaps_opened.is_empty();
+        // A scan that was cut goes on, whether or not a gap is why it began.
+        let mut scan_due =
+            !pending.commit.gaps_opened.is_empty() || self.readers.scan(source)?.is_some();
         if let Some(track) = self.sources.get_mut(&source) {
             scan_due |= !track.open_gaps.is_empty();
             track.acknowledge = Some(opened.acknowledge);

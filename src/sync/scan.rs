@@ -12,6 +12,7 @@
 //! page, and nothing was proved absent.
 
 use rollcall_contract::{Key, PageRequest};
+use rollcall_core::id::RunId;
 
 use super::work::ScanPlace;
 
@@ -57,6 +58,8 @@ enum Phase {
 #[derive(Debug, Default)]
 pub struct Scan {
     phase: Phase,
+    /// The run that it is.
+    run: Option<RunId>,
     /// Pages read and not yet applied.
     in_flight: usize,
 }
@@ -69,12 +72,13 @@ impl Scan {
             number: place.next_page,
             exhausted: false,
         };
+        self.run = Some(place.run);
         self.in_flight = 0;
     }
 
-    /// Whether a scan is under way.
-    pub fn is_running(&self) -> bool {
-        !matches!(self.phase, Phase::Idle)
+    /// The run of the scan that is under way.
+    pub fn run(&self) -> Option<RunId> {
+        self.run
     }
 
     /// What to do now, when no read is under way.

@@ -7,20 +7,23 @@
 
 use std::collections::HashSet;
 
-use rollcall_contract::Key;
+use rollcall_contract::{GapReason, Key};
 use rollcall_core::id::{MatchHash, SourceId};
 use rollcall_core::reason::LeaverReason;
-use rollcall_store::{GapClosed, PageSeen, ScanRow, StoreError};
+use rollcall_store::{GapClosed, GapId, PageSeen, ScanRow, StoreError};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::clock::now_us;
 use super::engine::Engine;
 use super::pending::Pending;
 use super::track::{ScanTrack, TrackedRun};
-use super::work::ScanPlace;
+use super::work::{Cause, ScanPlace};
 
 /// Absent records that are taken in with one commit.
 const AT_ONCE: usize = 2_000;
+
+/// Of so many open gaps the reasons are looked at.
+const GAPS_LOOKED_AT: usize = 1_000;
 
 /// The hash under which a page remembers a key.
 pub(super) fn seen_hash(key: &[u8]) -> u64 {
@@ -31,6 +34,7 @@ impl Engine {
     pub(super) fn scan_begin(
         &mut self,
         source: SourceId,
+        cause: Cause,
         pending: &mut Pending,
     ) -> Result<ScanPlace, StoreError> {
         let now = now_us();
@@ -54,16 +58,8 @@ impl Engine {
                 None => None,
             },
         };
-        let (row, run, place) = match interrupted {
-            Some((row, run, closes)) if closes == gaps && !gaps.is_empty() => {
-                let place = ScanPlace {
-                    after: row.after.clone(),
-                    next_page: row.pages,
-                    rows: row.rows,
-                    is_load: run.row.kind == "load",
-                };
-                (row, run, place)
-            }
+        let (row, run) = match interrupted {
+            Some((row, run, closes)) if closes == gaps => (row, run),
             other => {
                 if let Some((_, run, _)) = other {
                     self.end_run(
@@ -82,7 +78,8 @@ impl Engine {
                 } else {
                     "load"
                 };
-                let run = self.new_run(source, kind, "gap", now)?;
+                let cause = self.cause_of(source, &gaps)?.unwrap_or(cause);
+                let run = self.new_run(source, kind, cause.as_str(), now)?;
                 let row = ScanRow {
                     source,
                     run: run.id,
@@ -94,12 +91,16 @@ impl Engine {
                     detail: serde_json::to_string(&gaps).unwrap_or_default(),
                 };
                 pending.commit.scans.push(row.clone());
-                let place = ScanPlace {
-                    is_load: run.kind == "load",
-                    ..ScanPlace::default()
-                };
-                (row, TrackedRun::new(run), place)
+                (row, TrackedRun::new(run))
             }
+        };
+        let place = ScanPlace {
+            run: run.row.id,
+            cause: run.row.cause.clone(),
+            after: row.after.clone(),
+            next_page: row.pages,
+            rows: row.rows,
+            is_load: run.row.kind == "load",
         };
         if let Some(track) = self.sources.get_mut(&source) {
             track.scan = Some(ScanTrack {
@@ -111,6 +112,21 @@ impl Engine {
             });
         }
         Ok(place)
+    }
+
+    /// What open gaps say of the reason for a scan; nothing when there are none.
+    fn cause_of(&self, source: SourceId, gaps: &[GapId]) -> Result<Option<Cause>, StoreError> {
+        if gaps.is_empty() {
+            return Ok(None);
+        }
+        let open = self.readers.gaps(false, GAPS_LOOKED_AT)?;
+        let mut of_source = open.iter().filter(|g| g.source == source);
+        let is_mapping = of_source.all(|g| g.gap.reason == GapReason::MappingChanged);
+        Ok(Some(if is_mapping {
+            Cause::MappingChanged
+        } else {
+            Cause::Gap
+        }))
     }
 
     /// What several rows of the table have in common.

@@ -3,8 +3,11 @@
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::Instant;
 
 use rollcall_contract::SourceStatus;
+
+use super::work::ScanPlace;
 
 /// The live figures of one source.
 #[derive(Default)]
@@ -20,12 +23,81 @@ pub struct SourceLive {
     pub queued_bytes: AtomicU64,
 }
 
-#[derive(Clone, Debug, Default, serde::Serialize)]
+#[derive(Clone, Debug, Default)]
 struct Live {
     state: String,
     reason: String,
     position: String,
     server: SourceStatus,
+    scan: Option<ScanLive>,
+}
+
+/// A scan that is under way.
+#[derive(Clone, Debug)]
+struct ScanLive {
+    run: u64,
+    kind: &'static str,
+    cause: String,
+    /// When this session began to read, and behind how many rows.
+    began: Instant,
+    rows_before: u64,
+}
+
+/// How far a scan is.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct ScanProgress {
+    /// Its run.
+    pub run: u64,
+    /// `load` or `reconcile`.
+    pub kind: String,
+    /// Why it began.
+    pub cause: String,
+    /// Rows that were read.
+    pub rows: u64,
+    /// The server's estimate of all rows; none when it has none.
+    pub total: Option<u64>,
+    /// Rows read each second since the source was last connected.
+    pub rows_per_second: f64,
+    /// Seconds until everything is read at this rate; none when it cannot be told.
+    pub seconds_left: Option<f64>,
+}
+
+impl ScanProgress {
+    fn new(scan: &ScanLive, rows: u64, total: u64, elapsed_seconds: f64) -> ScanProgress {
+        let read = rows.saturating_sub(scan.rows_before) as f64;
+        let rate = if elapsed_seconds > 0.0 {
+            read / elapsed_seconds
+        } else {
+            0.0
+        };
+        // An estimate that was passed says nothing any more.
+        let left = total.checked_sub(rows).filter(|_| total > 0 && rate > 0.0);
+        ScanProgress {
+            run: scan.run,
+            kind: scan.kind.to_owned(),
+            cause: scan.cause.clone(),
+            rows,
+            total: Some(total).filter(|&n| n > 0),
+            rows_per_second: rate,
+            seconds_left: left.map(|n| n as f64 / rate),
+        }
+    }
+}
+
+/// For people: `40000 of about 100000 rows, 12000 rows/s, 5 s left`.
+impl std::fmt::Display for ScanProgress {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.rows)?;
+        if let Some(total) = self.total {
+            write!(f, " of about {total}")?;
+        }
+        write!(f, " rows, {:.0} rows/s", self.rows_per_second)?;
+        match self.seconds_left {
+            Some(left) if left >= 90.0 => write!(f, ", {:.0} min left", left / 60.0),
+            Some(left) => write!(f, ", {left:.0} s left"),
+            None => Ok(()),
+        }
+    }
 }
 
 /// A copy of the live figures at one moment.
@@ -43,6 +115,8 @@ pub struct SourceSnapshot {
     pub scan_rows: u64,
     /// The estimate of all rows.
     pub scan_total: u64,
+    /// The scan that is under way.
+    pub scan: Option<ScanProgress>,
     /// Commit time of the last change applied.
     pub last_commit_us: i64,
     /// Bytes waiting inside the daemon.
@@ -76,19 +150,74 @@ impl SourceLive {
         self.with(|l| l.server = status);
     }
 
+    /// A scan reads from here on.
+    pub fn scan_began(&self, place: &ScanPlace) {
+        self.scan_rows.store(place.rows, Ordering::Relaxed);
+        self.with(|l| {
+            l.scan = Some(ScanLive {
+                run: place.run.0,
+                kind: if place.is_load { "load" } else { "reconcile" },
+                cause: place.cause.clone(),
+                began: Instant::now(),
+                rows_before: place.rows,
+            });
+        });
+    }
+
+    /// No scan reads any more.
+    pub fn scan_ended(&self) {
+        self.with(|l| l.scan = None);
+    }
+
     /// All of it.
     pub fn snapshot(&self) -> SourceSnapshot {
         let mut copy = Live::default();
         self.with(|l| copy = l.clone());
+        let rows = self.scan_rows.load(Ordering::Relaxed);
+        let total = self.scan_total.load(Ordering::Relaxed);
         SourceSnapshot {
+            scan: copy.scan.map(|scan| {
+                ScanProgress::new(&scan, rows, total, scan.began.elapsed().as_secs_f64())
+            }),
             state: copy.state,
             reason: copy.reason,
             position: copy.position,
             server: copy.server,
-            scan_rows: self.scan_rows.load(Ordering::Relaxed),
-            scan_total: self.scan_total.load(Ordering::Relaxed),
+            scan_rows: rows,
+            scan_total: total,
             last_commit_us: self.last_commit_us.load(Ordering::Relaxed),
             queued_bytes: self.queued_bytes.load(Ordering::Relaxed),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn progress(before: u64, rows: u64, total: u64, seconds: f64) -> ScanProgress {
+        let scan = ScanLive {
+            run: 7,
+            kind: "reconcile",
+            cause: "manual".to_owned(),
+            began: Instant::now(),
+            rows_before: before,
+        };
+        ScanProgress::new(&scan, rows, total, seconds)
+    }
+
+    #[test]
+    fn the_rate_counts_what_this_session_read_and_the_rest_follows_from_it() {
+        let p = progress(400, 600, 1_000, 2.0);
+        assert_eq!((p.rows_per_second, p.seconds_left), (100.0, Some(4.0)));
+        assert_eq!(p.total, Some(1_000));
+    }
+
+    #[test]
+    fn nothing_is_foretold_without_a_rate_or_an_estimate_that_holds() {
+        assert_eq!(progress(0, 0, 1_000, 0.0).seconds_left, None);
+        assert_eq!(progress(0, 10, 0, 1.0).seconds_left, None);
+        assert_eq!(progress(0, 10, 0, 1.0).total, None);
+        assert_eq!(progress(0, 1_001, 1_000, 1.0).seconds_left, None);
     }
 }

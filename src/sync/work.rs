@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use rollcall_contract::{Acknowledge, Batch, Cursor, Gap, Key, Lineage, Pooled, TableSchema};
-use rollcall_core::id::{MatchHash, SourceId};
+use rollcall_core::id::{MatchHash, RunId, SourceId};
 use rollcall_core::mapped::MappedRows;
 use rollcall_core::mapping::Mapper;
 use rollcall_core::staged::PlanHash;
@@ -12,6 +12,53 @@ use tokio::sync::oneshot;
 
 use super::staging::{PlanAnswer, Word};
 use super::window::{HeldPage, Purpose};
+
+/// What somebody wants of a source's driver. A session obeys it as soon as there is one.
+#[derive(Debug)]
+pub enum Order {
+    /// Read everything, and make the directory equal to it. It joins a reconciliation that
+    /// is under way: two never run beside each other.
+    Reconcile {
+        /// Who wants it.
+        cause: Cause,
+        /// Is told which run does it, once it has begun.
+        began: Option<oneshot::Sender<RunId>>,
+    },
+}
+
+/// Why a run began.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// An operator asked for it.
+    Manual,
+    /// Its time had come.
+    Schedule,
+    /// A gap is open.
+    Gap,
+    /// The mapping in the configuration is another one than the one that was applied.
+    MappingChanged,
+    /// A program asked for it.
+    Api,
+    /// The log cannot be read.
+    Poll,
+    /// Its time came while nothing could run.
+    CaughtUp,
+}
+
+impl Cause {
+    /// The stable name, as runs carry it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Cause::Manual => "manual",
+            Cause::Schedule => "schedule",
+            Cause::Gap => "gap",
+            Cause::MappingChanged => "mapping_changed",
+            Cause::Api => "api",
+            Cause::Poll => "poll",
+            Cause::CaughtUp => "caught_up",
+        }
+    }
+}
 
 /// One piece of work. The work of one source is applied in the order in which it was sent.
 pub enum Work {
@@ -62,6 +109,8 @@ pub enum Work {
     ScanBegin {
         /// Of which source.
         source: SourceId,
+        /// Why, when no gap is open.
+        cause: Cause,
         /// Where to go on.
         reply: oneshot::Sender<ScanPlace>,
     },
@@ -196,8 +245,12 @@ pub struct PageWork {
 }
 
 /// Where a scan stands.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct ScanPlace {
+    /// The run that it is.
+    pub run: RunId,
+    /// Why it began.
+    pub cause: String,
     /// Read on behind this key.
     pub after: Option<Key>,
     /// The number of the next page.

@@ -76,7 +76,7 @@ fn every_command_has_examples_and_answers_in_json() {
         &["verify", "hr"],
         &["mapping", "test", &fixture],
         &["plan", "list"],
-        &["rescan", "hr"],
+        &["reconcile", "hr"],
         &["config", "--explain", "source.*.scope"],
         &["config", "schema"],
         &["secret", "generate-key"],

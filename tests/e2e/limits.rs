@@ -215,7 +215,7 @@ fn a_scan_that_finds_too_many_leavers_makes_a_plan_of_them(kind: &SourceKind) {
     let discarded = world.rollcall(&["plan", "discard", &hash]);
     assert!(discarded.status.success(), "{discarded:?}");
     until_nothing_waits(&daemon);
-    assert!(world.rollcall(&["rescan", "hr"]).status.success());
+    assert!(world.rollcall(&["reconcile", "hr"]).status.success());
     wait_until(PATIENCE, "the differences to be found again", || {
         let status = daemon.status();
         status["sources"][0]["plan"]["records"] == 22

@@ -25,6 +25,7 @@ mod health;
 mod hostile;
 mod limits;
 mod load;
+mod reconcile;
 mod refusal;
 mod rules;
 mod runs;

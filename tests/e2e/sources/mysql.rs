@@ -153,6 +153,15 @@ impl Server for MySql {
         )
     }
 
+    fn behind_the_log(&self, promoted: u64, removed: u64) {
+        let sql = format!(
+            "SET sql_log_bin = 0;
+             UPDATE people SET job_title = 'Hidden' WHERE id = {promoted};
+             DELETE FROM people WHERE id = {removed};"
+        );
+        Server::sql(self, &sql);
+    }
+
     fn may_read_people(&self, may: bool) {
         self.admin(match may {
             true => "GRANT SELECT ON hr.people TO rollcall",

@@ -138,6 +138,17 @@ impl Server for Postgres {
         )
     }
 
+    fn behind_the_log(&self, promoted: u64, removed: u64) {
+        // A table that is written anew and a row that is cut out are no changes to the log.
+        self.sql(&format!(
+            "ALTER TABLE people ALTER COLUMN job_title TYPE text
+               USING CASE WHEN id = {promoted} THEN 'Hidden' ELSE job_title END;
+             CREATE EXTENSION IF NOT EXISTS pg_surgery;
+             SELECT heap_force_kill('people'::regclass,
+               ARRAY(SELECT ctid FROM people WHERE id = {removed}));"
+        ));
+    }
+
     fn may_read_people(&self, may: bool) {
         self.sql(match may {
             true => "GRANT SELECT ON people TO rollcall",

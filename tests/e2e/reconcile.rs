@@ -1,0 +1,93 @@
+//! The directory is made equal to its source on demand, whatever the log has said.
+
+use serde_json::Value;
+
+use crate::company::hire_all;
+use crate::sources::{Setup, SourceKind, every_source};
+use crate::world::{Options, World};
+
+every_source!(
+    what_the_log_never_had_is_found_by_verify_and_mended_by_reconcile,
+    a_reconciliation_that_was_killed_goes_on_behind_its_last_page_and_deactivates_nobody_before,
+);
+
+/// The runs of a kind, the newest first.
+fn runs(world: &World, kind: &str) -> Vec<Value> {
+    let runs = world.json(&["runs", "--limit", "1000"]);
+    let runs = runs.as_array().unwrap().iter();
+    runs.filter(|r| r["kind"] == kind).cloned().collect()
+}
+
+fn what_the_log_never_had_is_found_by_verify_and_mended_by_reconcile(kind: &SourceKind) {
+    let world = World::new(kind, &Options::pages_of(10));
+    world.db.sql(&hire_all(60));
+    let daemon = world.streaming();
+    daemon.settle();
+    world.db.behind_the_log(7, 8);
+    daemon.settle();
+    let proof = world.json(&["verify", "hr", "--patience", "0"]);
+    assert_eq!(proof["equal"], false);
+    let mut drifted: Vec<_> = proof["drifted"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|d| d["record"].as_str().unwrap())
+        .collect();
+    drifted.sort_unstable();
+    assert_eq!(drifted, ["7", "8"], "{proof}");
+    let output = world.rollcall(&["reconcile", "hr"]);
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{said}");
+    assert!(
+        said.contains(" completed: 62 processed, 0 created, 1 updated, 1 deactivated"),
+        "{said}"
+    );
+    world.assert_verified();
+    world.assert_equal();
+    let reconciled = runs(&world, "reconcile");
+    assert_eq!(reconciled.len(), 1);
+    assert_eq!(reconciled[0]["cause"], "manual");
+}
+
+fn a_reconciliation_that_was_killed_goes_on_behind_its_last_page_and_deactivates_nobody_before(
+    kind: &SourceKind,
+) {
+    let db = (kind.start)(&Setup::default());
+    let (options, _proxy) = Options::pages_of(5).slowed(&*db);
+    let world = World::on(db, &options);
+    world.db.sql(&hire_all(600));
+    let daemon = world.streaming();
+    daemon.settle();
+    world.db.behind_the_log(599, 3);
+    let detached = world.json(&["reconcile", "hr", "--detach"]);
+    let run = detached["run"].as_u64().expect("the run is known");
+    let status = daemon.until("some pages to be read", |s| {
+        s["sources"][0]["live"]["scan"]["rows"].as_u64() > Some(40)
+    });
+    let scan = &status["sources"][0]["live"]["scan"];
+    assert_eq!(
+        (scan["run"].as_u64(), &scan["cause"]),
+        (Some(run), &"manual".into())
+    );
+    assert!(scan["rows_per_second"].as_f64() > Some(0.0), "{scan}");
+    // An order that comes meanwhile joins it.
+    assert_eq!(world.json(&["reconcile", "hr", "--detach"])["run"], run);
+    daemon.kill9();
+    assert!(world.events(1).of_type("user.deactivated").is_empty());
+    let daemon = world.start();
+    daemon.until("the reconciliation to end", |_| {
+        runs(&world, "reconcile")[0]["outcome"] == "completed"
+    });
+    daemon.settle();
+    let reconciled = runs(&world, "reconcile");
+    assert_eq!(reconciled.len(), 1, "it is one run: {reconciled:?}");
+    let counters = &reconciled[0]["counters"];
+    let processed = counters["processed"].as_u64().unwrap();
+    assert!(
+        (600..=602).contains(&processed),
+        "no page was read twice: {counters}"
+    );
+    assert_eq!(counters["deactivated"], 1, "{reconciled:?}");
+    world.assert_verified();
+    daemon.stop();
+}
