@@ -20,8 +20,9 @@ pub(super) struct Stored<'a> {
     /// out of scope.
     pub(super) held: bool,
     pub(super) present: bool,
-    /// Whether it has a user and its last row says nothing of it: its key and another record's
-    /// are mixed up, or it is gone and that waits. What comes next from the source tells.
+    /// Whether it has a user and its last row must not be applied: its key and another record's
+    /// are mixed up, or it is gone and that waits, or the row was discarded (hash 0). What
+    /// comes next from the source tells.
     pub(super) outdated: bool,
     pub(super) hold: &'a [u8],
     pub(super) user: Option<crate::id::UserId>,
@@ -124,9 +125,10 @@ impl Resolver<'_> {
                         shadow: l.shadow,
                         held: matches!(l.state, LinkState::Held(_)),
                         present: l.state.is_present(),
-                        outdated: [SkipReason::KeyReuse, SkipReason::StagedLeaver]
-                            .map(LinkState::Held)
-                            .contains(&l.state),
+                        outdated: l.hash == 0
+                            || [SkipReason::KeyReuse, SkipReason::StagedLeaver]
+                                .map(LinkState::Held)
+                                .contains(&l.state),
                         hold: l.hold,
                         user: Some(document.id),
                     }

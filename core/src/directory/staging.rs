@@ -144,7 +144,8 @@ impl Resolver<'_> {
     }
 
     /// Gives up what waits of a record: the record stands to its user as before, and what
-    /// comes next of it from the source is looked at anew, also when it is the same.
+    /// comes next of it from the source is looked at anew, also when it is the same. Until
+    /// then it is not considered again, since its stored row is the one that was discarded.
     ///
     /// # Errors
     /// As [`Resolver::apply`].

@@ -187,6 +187,19 @@ fn somebody_who_takes_over_a_staged_identifier_waits_for_it() {
     w.check();
 }
 
+#[test]
+fn a_discarded_row_is_not_applied_because_another_record_was_considered() {
+    let mut w = ada();
+    w.counting(Counting::Stage);
+    w.one(put(A, "1", "3=Ada;16=b@x;15=false"));
+    // Has the address that the first one still shows.
+    w.one(put(A, "2", "3=Eve;16=a@x"));
+    w.counting(Counting::Apply);
+    assert!(w.discard().iter().all(|t| t.user.is_none()));
+    assert!(is_active(&w.user("a@x")));
+    w.check();
+}
+
 fn mode() -> impl Strategy<Value = Counting> {
     prop_oneof![
         Just(Counting::Apply),
