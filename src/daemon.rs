@@ -33,7 +33,7 @@ use crate::sync::engine::{Engine, Retention};
 use crate::sync::ids::Ids;
 use crate::sync::shared::{SourceLive, SourceSnapshot};
 use crate::sync::staging::{self, LimitTrack};
-use crate::sync::track::{Ask, LotLimit, RawChanges, SourceTrack};
+use crate::sync::track::{Ask, LotLimit, RawChanges, SourceTrack, history_of};
 use crate::sync::work::{Order, Work};
 use crate::{api, connect};
 
@@ -498,8 +498,7 @@ fn track(
 ) -> SourceTrack {
     let mut gaps = readers.gaps(true, 100_000).unwrap_or_default();
     gaps.retain(|g| g.source == id);
-    let histories = gaps.iter().filter(|g| g.gap.reason.is_other_history());
-    let history = (histories.count() % 256) as u8;
+    let history = history_of(gaps.iter().map(|g| &g.gap));
     let open_gaps = gaps
         .iter()
         .filter(|g| g.closed_us.is_none())

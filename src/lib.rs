@@ -11,5 +11,6 @@ pub mod connect;
 pub mod daemon;
 pub mod delivery;
 pub mod observe;
+pub mod proof;
 pub mod sync;
 pub mod vault;

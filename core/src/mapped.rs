@@ -5,7 +5,7 @@
 //! image) cannot be mapped before the stored shadow is at hand; it is marked
 //! [`Outcome::Deferred`] and mapped by the directory stage.
 
-use crate::attribute::AttrId;
+use crate::attribute::{AttrId, AttrType};
 use crate::reason::SkipReason;
 
 /// What a rule says of one attribute for one row.
@@ -261,6 +261,14 @@ impl<'a> MappedRow<'a> {
             },
         })
     }
+}
+
+/// A stored value as people read it.
+pub fn value_text(bytes: &[u8], kind: AttrType) -> String {
+    if kind == AttrType::List {
+        return ListValue::texts(bytes).collect::<Vec<_>>().join(", ");
+    }
+    String::from_utf8_lossy(bytes).into_owned()
 }
 
 /// The stored form of a list: each text preceded by its length (LEB128), sorted bytewise

@@ -2,7 +2,7 @@
 
 use rollcall_contract::{Key, PageRequest};
 use rollcall_core::attribute::{AttrType, Attributes};
-use rollcall_core::mapped::{Assigned, ListValue, MappedRow, MappedRows, Outcome};
+use rollcall_core::mapped::{Assigned, MappedRow, MappedRows, Outcome, value_text};
 use rollcall_core::mapping::Mapper;
 
 use super::exit::{Exit, Failure};
@@ -100,7 +100,7 @@ fn preview(
             let known = attributes.get(f.attribute);
             let value = match f.assigned {
                 Assigned::Value(bytes) => {
-                    Some(text_of(bytes, known.map_or(AttrType::Text, |a| a.kind)))
+                    Some(value_text(bytes, known.map_or(AttrType::Text, |a| a.kind)))
                 }
                 Assigned::Clear | Assigned::Keep => None,
             };
@@ -116,12 +116,4 @@ fn preview(
         outcome,
         fields,
     }
-}
-
-/// A stored value as people read it.
-pub(super) fn text_of(bytes: &[u8], kind: AttrType) -> String {
-    if kind == AttrType::List {
-        return ListValue::texts(bytes).collect::<Vec<_>>().join(", ");
-    }
-    String::from_utf8_lossy(bytes).into_owned()
 }

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use rollcall_contract::{Acknowledge, Key, TxId};
+use rollcall_contract::{Acknowledge, Gap, Key, TxId};
 use rollcall_core::id::MatchHash;
 use rollcall_core::reason::SkipReason;
 use rollcall_store::{GapId, RunRecord, RunRow, ScanRow};
@@ -85,7 +85,7 @@ pub struct SourceTrack {
 /// another history must never be asked whether it is newer than a page: the page would lose
 /// against a transaction that no longer exists.
 #[derive(Clone, Debug)]
-pub(super) struct TxMark(TxId);
+pub(crate) struct TxMark(TxId);
 
 impl TxMark {
     /// Stores nothing for a row without a transaction.
@@ -103,9 +103,15 @@ impl TxMark {
     }
 
     /// The id, if it was stored in this history.
-    pub(super) fn of_history(mut stored: TxId, history: u8) -> Option<TxId> {
+    pub(crate) fn of_history(mut stored: TxId, history: u8) -> Option<TxId> {
         (stored.0.pop() == Some(history)).then_some(stored)
     }
+}
+
+/// The number of a source's history: how many gaps lie behind which another one began.
+pub(crate) fn history_of<'g>(gaps: impl Iterator<Item = &'g Gap>) -> u8 {
+    let begun = gaps.filter(|gap| gap.reason.is_other_history());
+    (begun.count() % 256) as u8
 }
 
 /// A run and whether its row differs from the stored one.

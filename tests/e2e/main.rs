@@ -32,4 +32,5 @@ mod runs;
 mod secrets;
 mod sources;
 mod topic;
+mod verify;
 mod world;

@@ -1,0 +1,222 @@
+//! One record: what its row says, beside what the directory has of it.
+
+use rollcall_contract::{Key, TxId};
+use rollcall_core::attribute::{ACTIVE, AttrId, AttrType};
+use rollcall_core::document::{Document, LinkState, Record, UserState};
+use rollcall_core::mapped::{Assigned, MappedRow, Outcome, Strength, value_text};
+use rollcall_core::reason::{LeaverReason, SkipReason};
+use rollcall_store::StoreError;
+
+use super::{FieldDrift, Prover};
+use crate::sync::track::TxMark;
+
+/// What one record turned out to be.
+#[derive(Debug)]
+pub(super) enum Verdict {
+    /// Its values are in the directory.
+    Applied,
+    /// It is outside of the scope.
+    OutOfScope,
+    /// It is held for a person.
+    Held,
+    /// It cannot be mapped.
+    Failed,
+    /// It differs, in which way and in which fields.
+    Differs(&'static str, Vec<FieldDrift>),
+}
+
+impl Prover<'_> {
+    /// What a row of the source is to the directory.
+    pub(super) fn compare(
+        &mut self,
+        key: &Key,
+        row: &MappedRow<'_>,
+    ) -> Result<Verdict, StoreError> {
+        let outcome = row.outcome();
+        let differs = |what| Ok(Verdict::Differs(what, Vec::new()));
+        let user = match self.readers.user_by_record(self.id, key.as_bytes())? {
+            None if outcome == Outcome::OutOfScope => return Ok(Verdict::OutOfScope),
+            None => return differs("not in the directory"),
+            Some(None) => {
+                let stored = self.readers.record(self.id, key.as_bytes())?;
+                let stored = stored.unwrap_or_default();
+                let record = Record::decode(&stored).map_err(damaged)?;
+                return Ok(self.compare_held(record.reason, record.shadow, row));
+            }
+            Some(Some(user)) => user,
+        };
+        let document = Document::decode(&user.document).map_err(damaged)?;
+        let Some(at) = document.find_link(self.id, key.as_bytes()) else {
+            return differs("linked to a user that does not know it");
+        };
+        let link = document.links[at];
+        Ok(match (link.state, outcome) {
+            (LinkState::Held(reason), _) => self.compare_held(reason, link.shadow, row),
+            (LinkState::Gone(LeaverReason::OutOfScope), Outcome::OutOfScope) => Verdict::OutOfScope,
+            (LinkState::Live, Outcome::Mapped) => {
+                let fields = self.differing(&document, at, row);
+                if fields.is_empty() {
+                    Verdict::Applied
+                } else {
+                    Verdict::Differs("values differ", fields)
+                }
+            }
+            (LinkState::Live, Outcome::OutOfScope) => {
+                return differs("out of scope, and still applied");
+            }
+            (LinkState::Live, _) => return differs("cannot be mapped, and still applied"),
+            (LinkState::Gone(_), _) => return differs("taken for gone"),
+        })
+    }
+
+    /// A record that is not applied: it is so by rule as long as the row that was held is
+    /// the row that the source has.
+    fn compare_held(&mut self, reason: SkipReason, shadow: &[u8], row: &MappedRow<'_>) -> Verdict {
+        let differs = |what| Verdict::Differs(what, Vec::new());
+        match (reason, row.outcome()) {
+            (SkipReason::OutOfScope, Outcome::OutOfScope) => Verdict::OutOfScope,
+            (SkipReason::OutOfScope, _) => differs("taken for out of scope"),
+            (reason, Outcome::Failed { .. }) if reason.is_error() => Verdict::Failed,
+            (reason, _) if reason.is_error() => differs("failed, and can be mapped now"),
+            (_, Outcome::Failed { .. }) => differs("held, and cannot be mapped now"),
+            (_, Outcome::OutOfScope) => differs("held, and out of scope now"),
+            (_, Outcome::Mapped | Outcome::Deferred) => {
+                let fields = self.differing_from_shadow(shadow, row);
+                if fields.is_empty() {
+                    Verdict::Held
+                } else {
+                    Verdict::Differs("held with other values", fields)
+                }
+            }
+        }
+    }
+
+    /// The fields of a row that a stored row does not give.
+    fn differing_from_shadow(&mut self, shadow: &[u8], row: &MappedRow<'_>) -> Vec<FieldDrift> {
+        self.remapped.clear();
+        self.mapper.map_shadow(shadow, &mut self.remapped);
+        let stored = self.remapped.row(0);
+        let mut fields = Vec::new();
+        for field in row.fields() {
+            let own = stored.fields().find(|f| f.attribute == field.attribute);
+            let own = own.map_or(Assigned::Clear, |f| f.assigned);
+            if let (Some(wanted), Some(own)) = (said(field.assigned), said(own))
+                && wanted != own
+            {
+                fields.push(self.field(field.attribute, wanted, own));
+            }
+        }
+        fields
+    }
+
+    /// The fields whose mapped value is not what this record gives to its user, and whether
+    /// the user may work.
+    fn differing(
+        &self,
+        document: &Document<'_>,
+        at: usize,
+        row: &MappedRow<'_>,
+    ) -> Vec<FieldDrift> {
+        let mut fields = Vec::new();
+        for field in row.fields() {
+            if field.strength != Strength::Always {
+                continue;
+            }
+            let own = document
+                .group(field.attribute)
+                .iter()
+                .find(|c| c.link == Some(at as u16))
+                .map(|c| c.value);
+            let Some(wanted) = said(field.assigned) else {
+                continue;
+            };
+            // An empty list is no value.
+            let wanted = wanted.filter(|v| !(v.is_empty() && self.is_list(field.attribute)));
+            if own != wanted {
+                fields.push(self.field(field.attribute, wanted, own));
+            }
+        }
+        let decided = !matches!(document.state, UserState::Suspended | UserState::Tombstone);
+        let may_work = document.value(ACTIVE) != Some(b"false");
+        let is_told = fields.iter().any(|f| f.attribute == "active");
+        if decided && !is_told && may_work != document.is_active() {
+            let text = |b: bool| Some(if b { &b"true"[..] } else { b"false" });
+            fields.push(self.field(ACTIVE, text(may_work), text(document.is_active())));
+        }
+        fields
+    }
+
+    fn is_list(&self, attribute: AttrId) -> bool {
+        let known = self.attributes.get(attribute);
+        known.is_some_and(|a| a.kind == AttrType::List)
+    }
+
+    fn field(
+        &self,
+        attribute: AttrId,
+        source: Option<&[u8]>,
+        directory: Option<&[u8]>,
+    ) -> FieldDrift {
+        let known = self.attributes.get(attribute);
+        let kind = known.map_or(AttrType::Text, |a| a.kind);
+        let shown = |v: Option<&[u8]>| v.filter(|_| self.show_values).map(|v| value_text(v, kind));
+        FieldDrift {
+            attribute: known.map_or_else(String::new, |a| a.name.clone()),
+            source: shown(source),
+            directory: shown(directory),
+        }
+    }
+
+    /// What the directory knows of a record.
+    pub(super) fn known(&self, key: &[u8]) -> Result<Known, StoreError> {
+        let tx = |bytes: &[u8]| {
+            let stored = TxId(bytes.iter().copied().collect());
+            (!bytes.is_empty())
+                .then(|| TxMark::of_history(stored, self.history))
+                .flatten()
+        };
+        Ok(match self.readers.user_by_record(self.id, key)? {
+            None => Known::default(),
+            Some(None) => {
+                let stored = self.readers.record(self.id, key)?.unwrap_or_default();
+                let record = Record::decode(&stored).map_err(damaged)?;
+                Known {
+                    present: Some(LinkState::Held(record.reason)),
+                    tx: tx(record.tx),
+                }
+            }
+            Some(Some(user)) => {
+                let document = Document::decode(&user.document).map_err(damaged)?;
+                let link = document.find_link(self.id, key).map(|i| document.links[i]);
+                Known {
+                    present: link.map(|l| l.state).filter(|s| s.is_present()),
+                    tx: link.and_then(|l| tx(l.tx)),
+                }
+            }
+        })
+    }
+}
+
+/// What the directory knows of a record.
+#[derive(Default)]
+pub(super) struct Known {
+    /// Its state, if it is taken for present.
+    pub(super) present: Option<LinkState>,
+    /// The last transaction of the log that was taken in for it, in this history.
+    pub(super) tx: Option<TxId>,
+}
+
+/// What a field says: a value, that there is none, or (none) nothing.
+fn said(assigned: Assigned<'_>) -> Option<Option<&[u8]>> {
+    match assigned {
+        Assigned::Value(value) => Some(Some(value)),
+        Assigned::Clear => Some(None),
+        Assigned::Keep => None,
+    }
+}
+
+fn damaged(e: impl std::fmt::Display) -> StoreError {
+    StoreError::Damaged {
+        detail: e.to_string(),
+    }
+}
