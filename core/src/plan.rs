@@ -316,6 +316,25 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// Counts a record that is not applied, and lets the run name it.
+    pub fn leave_out(
+        &mut self,
+        source: SourceId,
+        key: &[u8],
+        reason: SkipReason,
+        (attribute, rule): (Option<AttrId>, Option<u16>),
+    ) {
+        self.counters.leave_out(reason);
+        self.noted.push(Noted {
+            source,
+            key: KeyBytes::from_slice(key),
+            reason,
+            healed: false,
+            attribute,
+            rule,
+        });
+    }
+
     /// A user gained or lost a value; the last word counts.
     pub fn set_owner(&mut self, hash: ValueHash, user: UserRow, gained: bool) {
         let owners = self.owners.entry(hash).or_default();

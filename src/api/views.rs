@@ -589,7 +589,7 @@ pub struct RunView {
 }
 
 /// What a run is.
-pub const RUN_KINDS: [&str; 5] = ["load", "reconcile", "stream", "poll", "sync"];
+pub const RUN_KINDS: [&str; 6] = ["load", "reconcile", "stream", "poll", "sync", "plan"];
 
 /// How a run ends, or that it has not.
 pub const RUN_OUTCOMES: [&str; 5] = [

@@ -161,6 +161,11 @@ fn print(proof: &Proof) -> Result<(), Failure> {
         output::line(format_args!("  and {unnamed} more"))?;
     }
     few(
+        proof.staged,
+        "have a change that waits in a plan (rollcall plan list)",
+        &proof.staged_records,
+    )?;
+    few(
         proof.moving,
         "were changed whenever they were looked at, and are not proved",
         &proof.moving_records,

@@ -21,6 +21,8 @@ pub(super) enum Verdict {
     Held,
     /// It cannot be mapped.
     Failed,
+    /// Its change waits in a plan.
+    Staged,
     /// It differs, in which way and in which fields.
     Differs(&'static str, Vec<FieldDrift>),
 }
@@ -76,6 +78,15 @@ impl Prover<'_> {
         match (reason, row.outcome()) {
             (SkipReason::OutOfScope, Outcome::OutOfScope) => Verdict::OutOfScope,
             (SkipReason::OutOfScope, _) => differs("taken for out of scope"),
+            (SkipReason::StagedLeaver, _) => differs("waits as a leaver, and is in the source"),
+            (SkipReason::Staged, outcome) => {
+                let fields = self.differing_from_shadow(shadow, row);
+                let same = self.remapped.row(0).outcome() == outcome;
+                match same && fields.is_empty() {
+                    true => Verdict::Staged,
+                    false => Verdict::Differs("staged with other values", fields),
+                }
+            }
             (reason, Outcome::Failed { .. }) if reason.is_error() => Verdict::Failed,
             (reason, _) if reason.is_error() => differs("failed, and can be mapped now"),
             (_, Outcome::Failed { .. }) => differs("held, and cannot be mapped now"),

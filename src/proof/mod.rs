@@ -16,8 +16,8 @@
 //! be on its way.
 //!
 //! Records that failed, or are held for a person, differ by rule. They are counted apart, as
-//! long as what is held is what the source has. No value leaves this module unless it is asked
-//! for.
+//! long as what is held is what the source has. Those whose change waits in a plan are named as
+//! that. No value leaves this module unless it is asked for.
 
 mod compare;
 
@@ -26,9 +26,11 @@ use std::time::Duration;
 use hashbrown::{HashMap, HashSet};
 use rollcall_contract::{ConnectorError, Cursor, Key, Page, PageRequest, Source, TxId};
 use rollcall_core::attribute::Attributes;
+use rollcall_core::document::LinkState;
 use rollcall_core::id::SourceId;
 use rollcall_core::mapped::MappedRows;
 use rollcall_core::mapping::Mapper;
+use rollcall_core::reason::SkipReason;
 use rollcall_store::{Readers, StoreError};
 use tokio::time::Instant;
 use xxhash_rust::xxh3::xxh3_64;
@@ -62,10 +64,14 @@ pub struct Proof {
     pub held: u64,
     /// Records that cannot be mapped.
     pub failed: u64,
+    /// Records whose change waits in a plan, those that are gone included.
+    pub staged: u64,
     /// Records that were changed whenever they were looked at.
     pub moving: u64,
     /// Records that differ.
     pub differing: u64,
+    /// Keys of records whose change waits in a plan, the first of them.
+    pub staged_records: Vec<String>,
     /// Keys of records that were changed whenever they were looked at, the first of them.
     pub moving_records: Vec<String>,
     /// What differs, the first of it.
@@ -215,7 +221,7 @@ impl<'a> Prover<'a> {
                 if seen.insert(xxh3_64(key.as_bytes())) {
                     self.proof.records += 1;
                 }
-                if !self.counted(&verdict) {
+                if !self.counted(&key, &verdict) {
                     doubtful.insert(key, Doubt::default());
                 }
             }
@@ -235,12 +241,18 @@ impl<'a> Prover<'a> {
     }
 
     /// Counts a verdict; `false` when it is a difference.
-    fn counted(&mut self, verdict: &Verdict) -> bool {
+    fn counted(&mut self, key: &Key, verdict: &Verdict) -> bool {
         match verdict {
             Verdict::Applied => self.proof.applied += 1,
             Verdict::OutOfScope => self.proof.out_of_scope += 1,
             Verdict::Held => self.proof.held += 1,
             Verdict::Failed => self.proof.failed += 1,
+            Verdict::Staged => {
+                self.proof.staged += 1;
+                if self.proof.staged_records.len() < NAMED_MAX {
+                    self.proof.staged_records.push(key.display());
+                }
+            }
             Verdict::Differs(..) => return false,
         }
         true
@@ -361,7 +373,7 @@ impl<'a> Prover<'a> {
                         }
                     }
                 } else {
-                    self.counted(&verdict);
+                    self.counted(&key, &verdict);
                     if of_page.contains(&key) && !seen.contains(&xxh3_64(key.as_bytes())) {
                         self.proof.records += 1;
                     }
@@ -380,7 +392,10 @@ impl<'a> Prover<'a> {
     fn judge_absent(&self, key: &Key) -> Result<Option<Verdict>, StoreError> {
         let present = self.known(key.as_bytes())?.present;
         let what = "in the directory, not in the source";
-        Ok(present.map(|_| Verdict::Differs(what, Vec::new())))
+        Ok(present.map(|state| match state {
+            LinkState::Held(SkipReason::StagedLeaver) => Verdict::Staged,
+            _ => Verdict::Differs(what, Vec::new()),
+        }))
     }
 
     /// How far the log is taken in.

@@ -24,6 +24,7 @@ use std::collections::VecDeque;
 use rollcall_contract::GapReason;
 use rollcall_core::event::EventKind;
 use rollcall_core::id::{RunId, SourceId};
+use rollcall_core::reason::SkipReason;
 use rollcall_core::staged::{Counting, Limit, PlanHash};
 use rollcall_store::{CountedChanges, GapId, PlanRow, PlanStep, StagedRow, StoreError};
 
@@ -304,6 +305,7 @@ impl Engine {
         let recent = limit.recent(now);
         let was_open = track.plan_open;
         if was_open || suspicious || limit.limit.trips(held + recent, linked) {
+            self.count_staged(source, run, pending)?;
             pending.commit.plans.push((source, PlanStep::Open));
             if !was_open {
                 self.plan_opened(source, run.row.id, held, recent, linked, pending, now);
@@ -322,6 +324,31 @@ impl Engine {
             }
             pending.commit.runs.push(run.row.clone());
             self.commit(pending)?;
+        }
+    }
+
+    /// What a scan held back stays so: its run counts and names it.
+    fn count_staged(
+        &mut self,
+        source: SourceId,
+        run: &mut TrackedRun,
+        pending: &mut Pending,
+    ) -> Result<(), StoreError> {
+        let mut after = rollcall_core::state::KeyBytes::new();
+        loop {
+            let rows = self.writer.staged_after(source, true, &after, AT_ONCE)?;
+            for StagedRow { key, staged } in &rows {
+                let reason = match staged.kind.gone() {
+                    Some(_) => SkipReason::StagedLeaver,
+                    None => SkipReason::Staged,
+                };
+                pending.plan.leave_out(source, key, reason, (None, None));
+            }
+            run.take_over(&self.directory, pending);
+            match rows.last() {
+                Some(last) if rows.len() == AT_ONCE => after.clone_from(&last.key),
+                _ => return Ok(()),
+            }
         }
     }
 
@@ -418,6 +445,7 @@ impl Engine {
         loop {
             let rows = self.writer.staged_after(source, false, &after, AT_ONCE)?;
             self.approve_rows(source, &rows, run.row.id, now, pending)?;
+            pending.plan.counters.processed += rows.len() as u64;
             // Somebody has looked.
             pending.plan.counted.clear();
             run.take_over(&self.directory, pending);

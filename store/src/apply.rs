@@ -383,14 +383,20 @@ fn gaps(connection: &Connection, commit: &Commit) -> Result<Vec<GapId>, StoreErr
 }
 
 fn runs(connection: &Connection, commit: &Commit) -> Result<(), StoreError> {
+    // A row is changed in its place: what never changes of it is not written again, nor is its
+    // entry in the index of sources.
     for r in &commit.runs {
         let counters = serde_json::to_string(&r.counters)
             .map_err(|e| StoreError::Refused(format!("counters cannot be encoded: {e}")))?;
         connection
             .prepare_cached(
-                "INSERT OR REPLACE INTO run(id, source, kind, cause, outcome, detail, started_us, \
+                "INSERT INTO run(id, source, kind, cause, outcome, detail, started_us, \
                  ended_us, from_position, to_position, counters, unlisted) \
-                 VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
+                 VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12) \
+                 ON CONFLICT(id) DO UPDATE SET outcome = excluded.outcome, \
+                 detail = excluded.detail, ended_us = excluded.ended_us, \
+                 from_position = excluded.from_position, to_position = excluded.to_position, \
+                 counters = excluded.counters, unlisted = excluded.unlisted",
             )?
             .execute((
                 r.id.0 as i64,

@@ -7,6 +7,7 @@
 //! records is gone, with its rows.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use rollcall_core::id::{RunId, SourceId};
 use rollcall_core::plan::Plan;
@@ -190,8 +191,8 @@ pub(crate) fn write(
     let mut changes: BTreeMap<SourceId, Change> = BTreeMap::new();
     let sources = plan.staged.keys().map(|(source, _)| *source);
     for source in sources.chain(commit.plans.iter().map(|(source, _)| *source)) {
-        if !changes.contains_key(&source) {
-            changes.insert(source, Change::of(connection, source, commit.now_us)?);
+        if let Entry::Vacant(new) = changes.entry(source) {
+            new.insert(Change::of(connection, source, commit.now_us)?);
         }
     }
     let mut sorted: Vec<_> = plan.staged.iter().collect();

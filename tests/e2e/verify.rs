@@ -14,6 +14,7 @@ every_source!(
     what_drifted_is_named_by_key_and_field_and_values_are_shown_only_when_asked_for,
     what_is_on_its_way_is_named_as_such,
     a_held_record_is_proved_to_be_the_row_that_the_source_has,
+    what_waits_in_a_plan_is_named_as_staged_and_is_no_drift,
 );
 
 fn the_directory_is_proved_while_the_log_flows(kind: &SourceKind) {
@@ -155,4 +156,54 @@ fn a_held_record_is_proved_to_be_the_row_that_the_source_has(kind: &SourceKind) 
         ],
         "{proof}"
     );
+}
+
+fn what_waits_in_a_plan_is_named_as_staged_and_is_no_drift(kind: &SourceKind) {
+    let options = Options {
+        limit: Some("{}".to_owned()),
+        ..Options::default()
+    };
+    let world = World::new(kind, &options);
+    world.db.sql(&hire_all(40));
+    let daemon = world.streaming();
+    world.db.sql(
+        "BEGIN;
+         DELETE FROM people WHERE id <= 10;
+         UPDATE people SET kind = 'contractor' WHERE id BETWEEN 11 AND 20;
+         COMMIT;",
+    );
+    daemon.settle();
+    let proof = world.json(&["verify", "hr"]);
+    assert_eq!(proof["equal"], true, "{proof}");
+    assert_eq!(proof["staged"], 20, "{proof}");
+    let mut named: Vec<u64> = proof["staged_records"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|r| r.as_str().unwrap().parse().unwrap())
+        .collect();
+    named.sort_unstable();
+    assert_eq!(named, (1..=20).collect::<Vec<u64>>());
+    let said = world.rollcall(&["verify", "hr"]);
+    let said = String::from_utf8_lossy(&said.stdout).into_owned();
+    assert!(
+        said.starts_with("directory = source as of position "),
+        "{said}"
+    );
+    assert!(
+        said.contains("20 records have a change that waits in a plan"),
+        "{said}"
+    );
+
+    // The stream's run says the same, by reason.
+    let runs = world.json(&["runs", "--kind", "stream"]);
+    let reasons = &runs[0]["counters"]["reasons"];
+    assert_eq!(
+        (&reasons["staged"], &reasons["staged_leaver"]),
+        (&10.into(), &10.into())
+    );
+    // One that comes back is no leaver.
+    world.db.sql(&hire(3));
+    daemon.settle();
+    assert_eq!(world.json(&["verify", "hr"])["staged"], 19);
 }

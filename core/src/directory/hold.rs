@@ -16,6 +16,7 @@ use crate::document::{Document, Hold, LinkState, Record};
 use crate::id::{MatchHash, UserId, UserRow};
 use crate::plan::Noted;
 use crate::reason::SkipReason;
+use crate::staged::Counting;
 use crate::state::{KeyBytes, LinkTarget, StateError};
 
 /// A decision not to apply a record.
@@ -97,18 +98,13 @@ impl Resolver<'_> {
         attribute: Option<AttrId>,
         rule: Option<u16>,
     ) {
-        if !cause.counts() {
-            return;
+        // What a scan holds back is decided on when it ends, and counts then.
+        let is_open = reason.is_staged() && cause.rules.counting == Counting::HoldBack;
+        if cause.counts() && !is_open {
+            let concerns = (attribute, rule);
+            self.plan
+                .leave_out(cause.source, cause.key, reason, concerns);
         }
-        self.plan.counters.leave_out(reason);
-        self.plan.noted.push(Noted {
-            source: cause.source,
-            key: KeyBytes::from_slice(cause.key),
-            reason,
-            healed: false,
-            attribute,
-            rule,
-        });
     }
 
     /// The same for a scanned row that is stored already, and was not applied then.
@@ -131,7 +127,7 @@ impl Resolver<'_> {
 
     /// Counts and names a record that is applied again.
     pub(super) fn healed(&mut self, cause: &Cause<'_>, reason: SkipReason) {
-        if reason == SkipReason::OutOfScope {
+        if reason == SkipReason::OutOfScope || reason.is_staged() {
             return;
         }
         self.plan.counters.healed += 1;

@@ -50,7 +50,7 @@ use crate::document::{Document, Evidence, Link, LinkState, Record};
 use crate::id::{MatchHash, NewIds, RunId, SourceId, UserRow};
 use crate::mapped::{Assigned, MappedRow, Outcome};
 use crate::mapping;
-use crate::plan::{Noted, Plan};
+use crate::plan::Plan;
 use crate::reason::{LeaverReason, SkipReason};
 use crate::state::{KeyBytes, LinkTarget, State, StateError};
 use correlate::{Correlated, Key};
@@ -226,6 +226,15 @@ impl<'r> Resolver<'r> {
         reason: LeaverReason,
     ) -> Result<(), StateError> {
         self.plan.counters.processed += 1;
+        self.remove_uncounted(source, change, reason)
+    }
+
+    fn remove_uncounted(
+        &mut self,
+        source: SourceId,
+        change: &ChangeRef<'_>,
+        reason: LeaverReason,
+    ) -> Result<(), StateError> {
         let rules = self.source_rules(source)?;
         let cause = Cause::new(rules, change, 0);
         match self.target(source, change.key)? {
@@ -241,17 +250,9 @@ impl<'r> Resolver<'r> {
 
     /// Counts a row that has no readable key: it cannot be named, so nothing can follow.
     pub fn unreadable_key(&mut self, source: SourceId) {
-        let reason = SkipReason::NoKey;
         self.plan.counters.processed += 1;
-        self.plan.counters.leave_out(reason);
-        self.plan.noted.push(Noted {
-            source,
-            key: KeyBytes::new(),
-            reason,
-            healed: false,
-            attribute: None,
-            rule: None,
-        });
+        self.plan
+            .leave_out(source, &[], SkipReason::NoKey, (None, None));
     }
 
     /// Emits what the batch did to conflicts. Without this call the plan is not whole.

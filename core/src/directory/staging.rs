@@ -116,7 +116,7 @@ impl Resolver<'_> {
         true
     }
 
-    /// Applies what waits of a record. What is counted is to be applied
+    /// Applies what waits of a record, which is no further record looked at. What is counted is to be applied
     /// ([`Counting::Apply`]); the rules may still hold the record for something else.
     ///
     /// # Errors
@@ -140,7 +140,7 @@ impl Resolver<'_> {
             commit_us: staged.staged_us,
             origin: Origin::Scan,
         };
-        self.remove(source, &change, reason)
+        self.remove_uncounted(source, &change, reason)
     }
 
     /// Gives up what waits of a record: the record stands to its user as before, and what
