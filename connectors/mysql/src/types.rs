@@ -47,7 +47,19 @@ pub(crate) fn facts(info: &ColumnInfo) -> ColumnFacts {
             "inet6" => Some(Disguised::Inet6),
             _ => None,
         },
+        has_fraction: has_fraction(info),
     }
+}
+
+/// Whether it is a time with a fraction in the format of MariaDB 5.3
+/// (`mysql56_temporal_format = OFF`), whose length the log does not say.
+pub(crate) fn is_old_fraction(info: &ColumnInfo) -> bool {
+    has_fraction(info) && info.column_type.contains("mariadb-5.3")
+}
+
+fn has_fraction(info: &ColumnInfo) -> bool {
+    matches!(info.data_type.as_str(), "time" | "datetime" | "timestamp")
+        && info.column_type.contains('(')
 }
 
 /// The members of `enum('a','it''s')` and `set(…)`; none for other types.

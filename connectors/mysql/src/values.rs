@@ -14,6 +14,10 @@ pub(crate) fn reading(zero_dates: ZeroDates) -> Reading {
     })
 }
 
+/// What makes the server write fractions of a second in a format that says its length.
+pub(crate) const OLD_FRACTION_FIX: &str =
+    "SET GLOBAL mysql56_temporal_format = ON; ALTER TABLE … FORCE;";
+
 /// A column whose values cannot be read at all.
 pub(crate) fn unreadable_column(column: &str, why: Unreadable) -> ConnectorError {
     let fix = match why {
@@ -23,6 +27,7 @@ pub(crate) fn unreadable_column(column: &str, why: Unreadable) -> ConnectorError
              Rollcall."
         }
         Unreadable::Compressed => "ALTER TABLE … MODIFY … without COMPRESSED.",
+        Unreadable::OldFraction => OLD_FRACTION_FIX,
     };
     ConnectorError::definite(
         "unreadable_column",

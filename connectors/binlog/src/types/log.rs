@@ -94,6 +94,13 @@ impl LogColumn {
     /// When neither the description nor the facts say what its values mean.
     pub fn new(column: &MappedColumn, facts: &ColumnFacts) -> Result<LogColumn, Unreadable> {
         let extent = Extent::of(column)?;
+        let is_old = matches!(
+            column.code,
+            TypeCode::TIME | TypeCode::DATETIME | TypeCode::TIMESTAMP
+        );
+        if is_old && facts.has_fraction {
+            return Err(Unreadable::OldFraction);
+        }
         let charset = match column.collation {
             Some(id) => Charset::of_collation(id),
             None => facts.charset,

@@ -175,6 +175,8 @@ pub struct ColumnFacts {
     pub members: Option<Vec<String>>,
     /// Whether it is one of MariaDB's types that look like another.
     pub disguised: Option<Disguised>,
+    /// Whether it is a TIME, DATETIME or TIMESTAMP with fractions of a second.
+    pub has_fraction: bool,
 }
 
 /// Why the values of a column cannot be read.
@@ -195,6 +197,10 @@ pub enum Unreadable {
     /// MariaDB's COMPRESSED column attribute.
     #[error("it has the attribute COMPRESSED")]
     Compressed,
+    /// A time with a fraction in the format of MariaDB 5.3, to which its type in the log is
+    /// that of a time without one.
+    #[error("its fractions of a second are in a format whose length is not in the log")]
+    OldFraction,
 }
 
 /// What becomes of a date that no calendar has: `0000-00-00`, `2024-00-10`, `2024-02-31`.

@@ -4,9 +4,9 @@ use rollcall_contract::{ConnectorError, RelationKind};
 
 use super::{Obstacle, Preflight};
 use crate::config::{Flavour, MySqlConfig};
-use crate::query;
 use crate::schema::Table;
 use crate::wire::Client;
+use crate::{query, types, values};
 
 /// Why the table cannot be followed; `None` when it can.
 pub(crate) fn obstacle(table: &Table) -> Option<Obstacle> {
@@ -57,6 +57,17 @@ pub(crate) fn obstacle(table: &Table) -> Option<Obstacle> {
                 column.name
             ),
             "ALTER TABLE … MODIFY … without COMPRESSED.",
+        );
+    }
+    if let Some(at) = table.columns.iter().position(types::is_old_fraction) {
+        return of(
+            "old_fraction",
+            format!(
+                "The column \"{}\" of {name} has fractions of a second in the format of \
+                 MariaDB 5.3, whose length the log does not say.",
+                table.schema.columns[at].name
+            ),
+            values::OLD_FRACTION_FIX,
         );
     }
     if let Some(fault) = &table.key_fault {

@@ -94,6 +94,22 @@ async fn what_the_account_may_not_do_is_an_error_and_what_it_need_not_is_a_warni
     assert!(rich.is_usable());
 }
 
+#[tokio::test]
+async fn times_whose_length_the_log_does_not_say_are_refused() {
+    let settings = [("mysql56_temporal_format", "OFF")];
+    let bed = Bed::alone(MySqlVersion::MariaDb10, &settings);
+    bed.sql("ALTER TABLE people ADD t TIME, ADD d DATETIME");
+    let report = bed.source().check().await;
+    assert!(report.is_usable(), "{report:#?}");
+    bed.sql("ALTER TABLE people MODIFY t TIME(6)");
+    let report = bed.source().check().await;
+    let found = finding(&report, "old_fraction");
+    assert_eq!(found.severity, Severity::Error, "{found:?}");
+    assert!(bed.source().open(None).await.is_err());
+    bed.sql("SET GLOBAL mysql56_temporal_format = ON; ALTER TABLE people FORCE");
+    assert!(bed.source().check().await.is_usable());
+}
+
 async fn tables_that_cannot_be_followed_are_refused(version: MySqlVersion) {
     let server = shared(version);
     for (i, (table, code)) in [
