@@ -23,6 +23,7 @@ mod fold;
 mod gaps;
 mod health;
 mod hostile;
+mod images;
 mod limits;
 mod load;
 mod reconcile;

@@ -124,3 +124,12 @@ macro_rules! every_source {
     };
 }
 pub(crate) use every_source;
+
+/// As [`every_source`], for the kinds that have a binary log.
+macro_rules! every_binlog {
+    ($($promise:ident),+ $(,)?) => {
+        $crate::sources::every_source!(@ mysql MYSQL $($promise)+);
+        $crate::sources::every_source!(@ mariadb MARIADB $($promise)+);
+    };
+}
+pub(crate) use every_binlog;
