@@ -93,13 +93,15 @@ fn members(column_type: &str) -> Option<Vec<String>> {
 
 /// Whether rows can be read in the order of such a column, and its value be written as a
 /// constant that compares as the column does. Floating-point numbers have no exact text in
-/// SQL; ENUM and SET sort by number and compare by text.
+/// SQL. The empty text of an ENUM is that of its number 0, too: with a member of that text,
+/// two keys would be one.
 pub(crate) fn can_be_key(column: &Column) -> bool {
-    let is_list = ["enum", "set", "bit"]
-        .iter()
-        .any(|t| column.type_name.starts_with(t));
-    !is_list
-        && matches!(
+    match numbered(column) {
+        Some(Numbered::Enum) => {
+            members(&column.type_name).is_some_and(|members| members.iter().all(|m| !m.is_empty()))
+        }
+        Some(Numbered::Set | Numbered::Bit) => true,
+        None => matches!(
             column.class,
             Class::Int
                 | Class::Decimal
@@ -110,7 +112,69 @@ pub(crate) fn can_be_key(column: &Column) -> bool {
                 | Class::Timestamp
                 | Class::TimestampTz
                 | Class::Uuid
-        )
+        ),
+    }
+}
+
+/// Types that sort by number, whatever their text is. Compared with a number they compare
+/// so, too.
+enum Numbered {
+    Enum,
+    Set,
+    Bit,
+}
+
+fn numbered(column: &Column) -> Option<Numbered> {
+    let name = column.type_name.split('(').next();
+    match name.unwrap_or_default() {
+        "enum" => Some(Numbered::Enum),
+        "set" => Some(Numbered::Set),
+        "bit" => Some(Numbered::Bit),
+        _ => None,
+    }
+}
+
+/// The number by which a value sorts, from its canonical text. None when the column sorts
+/// by something else; an error when it has no such value.
+pub(crate) fn number_of(column: &Column, text: &str) -> Option<Result<u64, NoSuchValue>> {
+    let number = match numbered(column)? {
+        Numbered::Enum if text.is_empty() => Some(0),
+        Numbered::Enum => members(&column.type_name)
+            .and_then(|members| members.iter().position(|m| m == text))
+            .map(|at| at as u64 + 1),
+        Numbered::Set => bits_of(&members(&column.type_name).unwrap_or_default(), text),
+        Numbered::Bit => match text {
+            "t" => Some(1),
+            "f" => Some(0),
+            _ => u64::from_str_radix(text, 16).ok(),
+        },
+    };
+    Some(number.ok_or(NoSuchValue))
+}
+
+/// The numbers above a number of an ENUM, as a list: neither server takes a comparison of
+/// one with `>` for a range of its index. None for other types, and for so many members that
+/// they are no list any more; these are compared, from the index's beginning.
+pub(crate) fn numbers_above(column: &Column, number: &str) -> Option<String> {
+    const LISTED: usize = 1000;
+    let Some(Numbered::Enum) = numbered(column) else {
+        return None;
+    };
+    let members = members(&column.type_name)?.len();
+    let number: usize = number.parse().ok()?;
+    let above: Vec<String> = (number + 1..=members).map(|n| n.to_string()).collect();
+    (members <= LISTED).then(|| above.join(", "))
+}
+
+/// A value that its column does not have (any more).
+pub(crate) struct NoSuchValue;
+
+fn bits_of(members: &[String], list: &str) -> Option<u64> {
+    let chosen: Vec<String> = serde_json::from_str(list).ok()?;
+    chosen.iter().try_fold(0, |bits, member| {
+        let at = members.iter().position(|m| m == member)?;
+        Some(bits | 1u64.checked_shl(u32::try_from(at).ok()?)?)
+    })
 }
 
 #[cfg(test)]
@@ -123,5 +187,28 @@ mod tests {
         assert_eq!(read("enum('a','it''s','(x)','')"), ["a", "it's", "(x)", ""]);
         assert_eq!(read("set('x','y')"), ["x", "y"]);
         assert_eq!(members("varchar(20)"), None);
+    }
+
+    #[test]
+    fn what_sorts_by_number_has_one() {
+        let number = |type_name: &str, text| {
+            let column = Column {
+                name: "k".to_owned(),
+                class: Class::Text,
+                type_name: type_name.to_owned(),
+                nullable: false,
+            };
+            number_of(&column, text).map(|n| n.ok())
+        };
+        assert_eq!(number("enum('b','a''s')", "a's"), Some(Some(2)));
+        assert_eq!(number("enum('b','a')", ""), Some(Some(0)));
+        assert_eq!(number("enum('b','a')", "c"), Some(None));
+        assert_eq!(number("set('x','y','z')", r#"["x","z"]"#), Some(Some(5)));
+        assert_eq!(number("set('x','y','z')", "[]"), Some(Some(0)));
+        assert_eq!(number("set('x')", r#"["y"]"#), Some(None));
+        assert_eq!(number("bit(1)", "t"), Some(Some(1)));
+        assert_eq!(number("bit(64)", "ffffffffffffffff"), Some(Some(u64::MAX)));
+        assert_eq!(number("bit(8)", "1 OR 1"), Some(None));
+        assert_eq!(number("varchar(20)", "a"), None);
     }
 }

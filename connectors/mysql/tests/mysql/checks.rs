@@ -119,6 +119,11 @@ async fn tables_that_cannot_be_followed_are_refused(version: MySqlVersion) {
             "no_key",
         ),
         ("CREATE TABLE people (x FLOAT PRIMARY KEY)", "no_key"),
+        // Its text is that of no member, too.
+        (
+            "CREATE TABLE people (x ENUM('a', '') PRIMARY KEY)",
+            "no_key",
+        ),
         ("CREATE VIEW people AS SELECT 1 AS id", "not_followable"),
         ("CREATE TABLE other (id INT PRIMARY KEY)", "no_such_table"),
     ]

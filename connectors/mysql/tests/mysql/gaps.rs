@@ -81,6 +81,27 @@ async fn a_reset_log_is_a_gap(version: MySqlVersion) {
     }
 }
 
+/// As loading a dump with GTIDs does: what it brings is not in the log, of which the log
+/// itself says nothing. It is found at the next connect.
+#[tokio::test]
+async fn transactions_that_were_never_in_the_log_are_a_gap() {
+    let bed = Bed::alone(MySqlVersion::MySql9, &[]);
+    let stored = bed.begin(1).await.close().await;
+    bed.server
+        .sql("SET GLOBAL gtid_purged = '+11111111-2222-3333-4444-555555555555:1-7'")
+        .unwrap();
+    let mut reader = Reader::open(&bed.source(), Some(stored)).await;
+    assert_eq!(reader.reasons(), [GapReason::PositionLost]);
+    let detail = &reader.opened.gaps[0].detail;
+    assert!(detail.contains("7 transactions"), "{detail}");
+    bed.sql("INSERT INTO people (id) VALUES (2)");
+    reader.until_key("2").await;
+    // It is told once.
+    let stored = reader.close().await;
+    let reader = Reader::open(&bed.source(), Some(stored)).await;
+    assert_eq!(reader.reasons(), []);
+}
+
 async fn a_server_restored_to_an_earlier_point_is_a_gap(version: MySqlVersion) {
     let bed = Bed::alone(version, &[]);
     let reader = bed.begin(1).await;
