@@ -35,7 +35,9 @@ use std::ops::Range;
 use rollcall_binlog::event::{self, Framing, Header, Kind, RawEvent};
 use rollcall_binlog::payload::{Payload, PayloadEvents};
 use rollcall_binlog::table_map::TableMaps;
-use rollcall_contract::{Batch, BatchBuilder, ConnectorError, Cursor, Gap, GapReason, StreamItem};
+use rollcall_contract::{
+    Batch, BatchBuilder, Buffers, ConnectorError, Cursor, Gap, GapReason, Pool, StreamItem,
+};
 
 use crate::config::{BatchCaps, ZeroDates};
 use crate::errors::protocol_violation;
@@ -124,6 +126,8 @@ enum Within {
 /// Turns packets into batches.
 pub(crate) struct Decoder {
     builder: BatchBuilder,
+    /// Memory of batches that are no longer needed.
+    pool: Pool<Buffers>,
     /// Bytes of the builder's data before this are taken out.
     parsed: usize,
     items: VecDeque<StreamItem>,
@@ -163,6 +167,7 @@ impl Decoder {
         let start = options.start;
         Decoder {
             builder: BatchBuilder::default(),
+            pool: Pool::default(),
             parsed: 0,
             items: VecDeque::new(),
             framing: Framing::new(),
@@ -256,8 +261,8 @@ impl Decoder {
         let data = self.builder.data();
         let taken = self.parsed.min(data.len());
         let tail = &data[taken..];
-        let mut next = Vec::with_capacity(self.buffer_hint.max(tail.len() + READ_SIZE / 4));
-        next.extend_from_slice(tail);
+        let room = self.buffer_hint.max(tail.len() + READ_SIZE / 4);
+        let next = BatchBuilder::in_pool(&self.pool, tail, room);
         data.truncate(taken);
         // The next batch is probably like this one; after a large one the guess shrinks
         // by half each time.
@@ -271,7 +276,7 @@ impl Decoder {
         }
         self.followed.tell_oddities();
         let cursor = self.cursor();
-        let full = std::mem::replace(&mut self.builder, BatchBuilder::with_buffer(next));
+        let full = std::mem::replace(&mut self.builder, next);
         full.build(cursor)
     }
 
