@@ -157,6 +157,8 @@ impl Rounds {
         if wanted.decode {
             let limit = middle(&self.limits, |p| p.rows_per_s);
             report.figure("mysqlbinlog_rows_per_s", limit, "rows/s")?;
+            let cpu_us = middle(&self.limits, |p| p.cpu_us);
+            report.figure("mysqlbinlog_cpu_us", cpu_us, "us")?;
             let of = |of: fn(&Outcome) -> f64| middle(&self.decoders, of);
             report.figure(
                 "mysql_decode_rows_per_s",
