@@ -31,6 +31,7 @@ use crate::sync::clock::now_us;
 use crate::sync::driver::Driver;
 use crate::sync::engine::{Engine, Retention};
 use crate::sync::ids::Ids;
+use crate::sync::scheduler::Scheduler;
 use crate::sync::shared::{SourceLive, SourceSnapshot};
 use crate::sync::staging::{self, LimitTrack};
 use crate::sync::track::{Ask, LotLimit, RawChanges, SourceTrack, history_of};
@@ -123,6 +124,7 @@ pub async fn run(config: Config, metrics: PrometheusHandle) -> Result<(), Failur
         shared,
         engine,
         mut drivers,
+        schedulers,
         lanes,
     } = world.assemble(&config, writer, &engine_tx, &fatal_tx);
     let (engine_ended_tx, mut engine_ended) = oneshot::channel();
@@ -165,6 +167,15 @@ pub async fn run(config: Config, metrics: PrometheusHandle) -> Result<(), Failur
             Driver {
                 cancel: stop.clone(),
                 ..driver
+            }
+            .run(),
+        );
+    }
+    for scheduler in schedulers {
+        driver_tasks.spawn(
+            Scheduler {
+                cancel: stop.clone(),
+                ..scheduler
             }
             .run(),
         );
@@ -308,6 +319,7 @@ struct World {
     shared: Arc<Shared>,
     engine: Engine,
     drivers: Vec<Driver>,
+    schedulers: Vec<Scheduler>,
     lanes: Vec<Lane>,
 }
 
@@ -361,6 +373,7 @@ impl Prepared {
         let mut entries = Vec::new();
         let mut tracks = HashMap::new();
         let mut drivers = Vec::new();
+        let mut schedulers = Vec::new();
         for source in &config.sources {
             let Some(&id) = self.ids.get(&source.name) else {
                 continue;
@@ -390,6 +403,15 @@ impl Prepared {
                 asked,
                 retry_max: source.retry_max,
                 orders: ordered,
+                cancel: CancellationToken::new(),
+            });
+            schedulers.push(Scheduler {
+                id,
+                name: source.name.clone(),
+                schedule: source.schedule.clone(),
+                readers: self.readers.clone(),
+                live: Arc::clone(&live),
+                orders: orders.clone(),
                 cancel: CancellationToken::new(),
             });
             entries.push(SourceEntry {
@@ -472,6 +494,7 @@ impl Prepared {
             shared,
             engine,
             drivers,
+            schedulers,
             lanes,
         }
     }

@@ -12,5 +12,6 @@ pub mod daemon;
 pub mod delivery;
 pub mod observe;
 pub mod proof;
+pub mod schedule;
 pub mod sync;
 pub mod vault;

@@ -78,6 +78,13 @@ pub(super) fn run(cli: &Cli) -> Result<Exit, Failure> {
                 scan.kind, scan.run, scan.cause
             ))?;
         }
+        if let Some(due) = source.live.as_ref().and_then(|l| l.next_due_us) {
+            output::line(format_args!(
+                "  {}: is reconciled next at {}",
+                source.name,
+                views::rfc3339(due)
+            ))?;
+        }
         for gap in &source.gaps {
             output::line(format_args!(
                 "  gap since {}: {} ({})",

@@ -184,6 +184,11 @@ pub(super) const HOST_RULE: &str = "a host name, an IP address or the path of a 
 /// The rule for log levels.
 pub(super) const LEVEL_RULE: &str =
     "a level (error, warn, info, debug, trace), or target=level pairs separated by commas";
+/// The rule for schedules.
+pub(super) const SCHEDULE_RULE: &str =
+    "manual, hourly, daily HH:MM, continuous, or a cron expression of five fields";
+/// The rule for time zones.
+pub(super) const ZONE_RULE: &str = "the IANA name of a time zone";
 /// The rule for brokers.
 pub(super) const BROKER_RULE: &str = "a list of host:port, at least one, none twice";
 /// The rule for Kafka topics.
@@ -353,6 +358,11 @@ pub const KEYS: &[Key] = &[
     key("source.*.limit.floor", Integer(0, 1_000_000_000), Default("5"), "5", "So few are never too many."),
     key("source.*.limit.window", Duration, Default("\"24h\""), "\"24h\"", "How long an applied change counts."),
     key("source.*.limit.action", OneOf(&["stage", "off"]), Default("\"stage\""), "\"stage\"", "stage: what is too many waits for approval. off: there is no limit."),
+    key("source.*.schedule", Table, Optional, "{ reconcile = \"daily 03:00\", time_zone = \"Europe/Berlin\" }", "When the source is read whole without anyone asking."),
+    key("source.*.schedule.reconcile", Name(SCHEDULE_RULE), Default("\"manual\""), "\"daily 03:00\"",
+        "manual: only when asked, or when a gap is open. hourly: at each full hour. daily: at this time. A cron expression: minute, hour, day of month, month, day of week. continuous: one behind the other. A time that was missed is caught up once."),
+    key("source.*.schedule.time_zone", Name(ZONE_RULE), Default("\"UTC\""), "\"Europe/Berlin\"", "The time zone of these times, by its IANA name. Where the clock skips a time, the first instant behind it counts; where it repeats one, the first."),
+    key("source.*.schedule.jitter", Duration, Default("\"0s\""), "\"10m\"", "A source begins late by up to so long, each by its own part, so that many do not begin at once."),
     key("source.*.change_stream", Table, Optional, "{ sink = \"events\", topic = \"hr.employees\" }",
         "Also publishes the raw changes of the table, in the Debezium envelope. Columns named in redact are left out."),
     key("source.*.change_stream.sink", Text, Required, "\"events\"", "The sink that gets them, by name."),

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use jiff::tz::TimeZone;
 use rollcall_contract::TableName;
 use toml::de::DeValue;
 
@@ -12,6 +13,7 @@ use super::secret::Context;
 use super::server::{self, ServerConfig, SourceKind, SourceType};
 use super::table::Naming;
 use super::values;
+use crate::schedule::Schedule;
 
 /// One followed table.
 #[derive(Clone, Debug)]
@@ -41,6 +43,8 @@ pub struct SourceConfig {
     pub leaver: LeaverAction,
     /// How many people it may take something away from; none when there is no limit.
     pub limit: Option<LimitConfig>,
+    /// When it is reconciled without anyone asking.
+    pub schedule: Schedule,
     /// Where raw changes go.
     pub change_stream: Option<ChangeStreamConfig>,
     /// How much is taken at once.
@@ -160,6 +164,7 @@ pub(super) fn source(
         action
     });
     let limit = section.section("limit").and_then(limit);
+    let schedule = section.section("schedule").and_then(schedule);
     let change_stream = section.item("change_stream").map(change_stream);
     let batch = section.section("batch").and_then(batch);
     let connect_timeout = section.required("connect_timeout", values::positive_duration);
@@ -186,6 +191,7 @@ pub(super) fn source(
         fingerprint: fingerprint?,
         leaver: leaver?,
         limit: limit?,
+        schedule: schedule?,
         change_stream,
         batch: batch?,
         connect_timeout: connect_timeout?,
@@ -243,6 +249,24 @@ fn limit(section: Section<'_>) -> Option<Option<LimitConfig>> {
         window: window?,
     };
     Some(stages?.then_some(limit))
+}
+
+fn schedule(section: Section<'_>) -> Option<Schedule> {
+    // What is a schedule in one time zone is one in each.
+    let rhythm = section.required("reconcile", |item| {
+        let text = values::text(item)?;
+        match Schedule::parse(&text, TimeZone::UTC, Duration::ZERO) {
+            Some(_) => Some(text),
+            None => item.wrong(),
+        }
+    });
+    let zone = section.required("time_zone", |item| {
+        let name = values::text(item)?;
+        TimeZone::get(&name).ok().or_else(|| item.wrong())
+    });
+    let jitter = section.required("jitter", values::duration);
+    section.finish();
+    Schedule::parse(&rhythm?, zone?, jitter?)
 }
 
 fn change_stream(item: Item<'_>) -> Option<ChangeStreamConfig> {

@@ -33,6 +33,7 @@ pub mod pending;
 pub mod runs;
 pub mod scan;
 pub mod scanning;
+pub mod scheduler;
 pub mod schemas;
 pub mod shared;
 pub mod staging;

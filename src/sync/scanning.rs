@@ -91,6 +91,7 @@ impl Engine {
                     detail: serde_json::to_string(&gaps).unwrap_or_default(),
                 };
                 pending.commit.scans.push(row.clone());
+                pending.commit.served.push(source);
                 (row, TrackedRun::new(run))
             }
         };

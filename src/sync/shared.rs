@@ -30,6 +30,7 @@ struct Live {
     position: String,
     server: SourceStatus,
     scan: Option<ScanLive>,
+    next_due_us: Option<i64>,
 }
 
 /// A scan that is under way.
@@ -117,6 +118,8 @@ pub struct SourceSnapshot {
     pub scan_total: u64,
     /// The scan that is under way.
     pub scan: Option<ScanProgress>,
+    /// When the schedule has the source reconciled next, microseconds since the Unix epoch.
+    pub next_due_us: Option<i64>,
     /// Commit time of the last change applied.
     pub last_commit_us: i64,
     /// Bytes waiting inside the daemon.
@@ -169,6 +172,11 @@ impl SourceLive {
         self.with(|l| l.scan = None);
     }
 
+    /// When the source is reconciled next.
+    pub fn set_next_due(&self, us: i64) {
+        self.with(|l| l.next_due_us = Some(us));
+    }
+
     /// All of it.
     pub fn snapshot(&self) -> SourceSnapshot {
         let mut copy = Live::default();
@@ -183,6 +191,7 @@ impl SourceLive {
             reason: copy.reason,
             position: copy.position,
             server: copy.server,
+            next_due_us: copy.next_due_us,
             scan_rows: rows,
             scan_total: total,
             last_commit_us: self.last_commit_us.load(Ordering::Relaxed),

@@ -110,6 +110,11 @@ pub(crate) fn apply(
     scans(connection, commit)?;
     repairs(connection, commit, plan)?;
     sinks(connection, commit)?;
+    for source in &commit.served {
+        connection
+            .prepare_cached("INSERT OR REPLACE INTO schedule(source, served_us) VALUES(?1, ?2)")?
+            .execute((source.0, commit.now_us))?;
+    }
     for s in &commit.schemas {
         connection
             .prepare_cached(

@@ -54,6 +54,8 @@ pub struct Commit {
     pub counted: Vec<CountedChanges>,
     /// Plans that are opened, approved, or closed.
     pub plans: Vec<(SourceId, PlanStep)>,
+    /// Sources of which a reconciliation began: their schedules are served up to now.
+    pub served: Vec<SourceId>,
     /// Versions of shadow schemas.
     pub schemas: Vec<SchemaVersion>,
 }

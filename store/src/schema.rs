@@ -244,6 +244,15 @@ CREATE TABLE plan(
   PRIMARY KEY(source, step)
 ) WITHOUT ROWID;
 
+-- Since when each source was last read from its first row on: its schedule is served up to
+-- there.
+CREATE TABLE schedule(
+  source INTEGER PRIMARY KEY,
+  served_us INTEGER NOT NULL
+);
+INSERT INTO schedule(source, served_us)
+  SELECT source, MAX(started_us) FROM run WHERE kind IN ('load', 'reconcile') GROUP BY source;
+
 -- Applied changes that count against a source's limit, by the minute.
 CREATE TABLE counted(
   source INTEGER NOT NULL,

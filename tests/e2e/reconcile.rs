@@ -8,6 +8,7 @@ use crate::world::{Options, World};
 
 every_source!(
     what_the_log_never_had_is_found_by_verify_and_mended_by_reconcile,
+    a_schedule_runs_without_overlap_and_what_was_missed_is_caught_up_once,
     a_reconciliation_that_was_killed_goes_on_behind_its_last_page_and_deactivates_nobody_before,
 );
 
@@ -55,10 +56,10 @@ fn a_reconciliation_that_was_killed_goes_on_behind_its_last_page_and_deactivates
     let db = (kind.start)(&Setup::default());
     let (options, _proxy) = Options::pages_of(5).slowed(&*db);
     let world = World::on(db, &options);
-    world.db.sql(&hire_all(600));
+    world.db.sql(&hire_all(300));
     let daemon = world.streaming();
     daemon.settle();
-    world.db.behind_the_log(599, 3);
+    world.db.behind_the_log(299, 3);
     let detached = world.json(&["reconcile", "hr", "--detach"]);
     let run = detached["run"].as_u64().expect("the run is known");
     let status = daemon.until("some pages to be read", |s| {
@@ -84,10 +85,65 @@ fn a_reconciliation_that_was_killed_goes_on_behind_its_last_page_and_deactivates
     let counters = &reconciled[0]["counters"];
     let processed = counters["processed"].as_u64().unwrap();
     assert!(
-        (600..=602).contains(&processed),
+        (300..=302).contains(&processed),
         "no page was read twice: {counters}"
     );
     assert_eq!(counters["deactivated"], 1, "{reconciled:?}");
     world.assert_verified();
     daemon.stop();
+}
+
+fn scheduled(text: &str) -> Options {
+    Options {
+        source: format!("schedule = {{ reconcile = \"{text}\" }}"),
+        ..Options::default()
+    }
+}
+
+fn a_schedule_runs_without_overlap_and_what_was_missed_is_caught_up_once(kind: &SourceKind) {
+    let world = World::new(kind, &scheduled("continuous"));
+    world.db.sql(&hire_all(20));
+    let daemon = world.streaming();
+    world.db.behind_the_log(7, 8);
+    daemon.until("three reconciliations", |_| {
+        let ended = runs(&world, "reconcile");
+        ended.iter().filter(|r| r["outcome"] == "completed").count() >= 3
+    });
+    world.assert_verified();
+    daemon.stop();
+    let all = runs(&world, "reconcile");
+    for pair in all.windows(2) {
+        // The newest stands first; all times have the same form.
+        let (later, earlier) = (&pair[0]["started"], &pair[1]["ended"]);
+        assert!(later.as_str() > earlier.as_str(), "{pair:?}");
+        assert_eq!(pair[1]["cause"], "schedule");
+    }
+
+    world.configure(&*world.db, &scheduled("daily 03:00"));
+    let path = world.store().join("rollcall.db");
+    let store = rusqlite::Connection::open(path).unwrap();
+    let days = 3_i64 * 86_400_000_000;
+    let passed = "UPDATE schedule SET served_us = served_us - ?1";
+    assert_eq!(store.execute(passed, [days]).unwrap(), 1);
+    drop(store);
+    let daemon = world.streaming();
+    daemon.until("what was missed to be caught up", |_| {
+        let newest = &runs(&world, "reconcile")[0];
+        newest["cause"] == "caught_up" && newest["outcome"] == "completed"
+    });
+    let due = daemon.until("the next time to be shown", |status| {
+        let due = &status["sources"][0]["live"]["next_due_us"];
+        due.as_i64()
+            .is_some_and(|due| due % 86_400_000_000 == 3 * 3_600_000_000)
+    });
+    assert!(due["running"] == true);
+    daemon.settle();
+    daemon.stop();
+    let daemon = world.streaming();
+    daemon.settle();
+    assert_eq!(
+        runs(&world, "reconcile").len(),
+        all.len() + 1,
+        "caught up once"
+    );
 }

@@ -31,6 +31,7 @@ table = "public.employees"
 redact = ["ssn"]
 scope = "status != 'contractor'"
 limit = { max_percent = 5.5, max_changes = 5, window = "1h", action = "off" }
+schedule = { reconcile = "daily 03:00", time_zone = "Europe/Berlin", jitter = "5m" }
 change_stream = { sink = "events", topic = "hr.employees" }
 [source.hr.map]
 email = "emp_email"

@@ -107,6 +107,18 @@ impl Readers {
         })
     }
 
+    /// Up to when a source's schedule is served, microseconds since the Unix epoch; none
+    /// before it was first read.
+    pub fn served_us(&self, source: SourceId) -> Result<Option<i64>, StoreError> {
+        self.with(|c| {
+            Ok(
+                c.prepare_cached("SELECT served_us FROM schedule WHERE source = ?1")?
+                    .query_row([source.0], |r| r.get(0))
+                    .optional()?,
+            )
+        })
+    }
+
     /// What the pages of a source's scan have seen, from a page on: page numbers and the
     /// hashes of their keys, at most `limit` pages.
     pub fn scan_seen(
