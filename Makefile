@@ -4,7 +4,7 @@ SHELL := /bin/bash
 INSTALL := tests/testbed/install
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench bench-stages lint fmt testbed cargo
+.PHONY: help demo test soak bench bench-stages lint fmt testbed cargo
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -18,6 +18,10 @@ test: cargo ## every test, against real servers
 	@$(INSTALL) build postgres postgres18 kafka mysql mariadb mariadb11
 	cargo test --workspace --doc --no-fail-fast
 	cargo test --workspace --lib --bins --tests --no-fail-fast
+
+soak: cargo ## random histories with crashes and mode switches; SEEDS=<how many>, or ROLLCALL_SEED=<which>
+	@$(INSTALL) build postgres mysql mariadb
+	ROLLCALL_SEEDS=$(or $(SEEDS),1000) cargo test -p rollcall --test e2e -- --nocapture end_in_the_same_directory
 
 bench: cargo ## the figures; ONLY=<prefix> for one group, HUGE=1 for the 10 GB transaction
 	@$(INSTALL) build postgres mysql mariadb kafka

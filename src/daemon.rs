@@ -31,6 +31,7 @@ use crate::sync::clock::now_us;
 use crate::sync::driver::Driver;
 use crate::sync::engine::{Engine, Retention};
 use crate::sync::ids::Ids;
+use crate::sync::polls::Polls;
 use crate::sync::scheduler::Scheduler;
 use crate::sync::shared::{SourceLive, SourceSnapshot};
 use crate::sync::staging::{self, LimitTrack};
@@ -403,6 +404,7 @@ impl Prepared {
                 asked,
                 retry_max: source.retry_max,
                 orders: ordered,
+                polls: Polls::new(source.poll.clone()),
                 cancel: CancellationToken::new(),
             });
             schedulers.push(Scheduler {
@@ -543,6 +545,7 @@ fn track(
         plan_open: readers
             .plans()
             .is_ok_and(|plans| plans.iter().any(|p| p.source == id)),
+        poll: None,
         state: "new",
         position: String::new(),
         raw_changes: source.change_stream.as_ref().map(|_| RawChanges {

@@ -1,12 +1,12 @@
 //! `rollcall check`: one line for each finding with its fix, and the operator's script.
 
-use rollcall_contract::{Finding, Report, Severity};
+use rollcall_contract::{ConnectorError, Finding, Report, Severity, Source};
 use rollcall_core::attribute::Attributes;
 use rollcall_core::mapping::Mapper;
 
 use super::exit::{Exit, Failure};
 use super::{Cli, output};
-use crate::config::{Config, SourceConfig};
+use crate::config::{Config, PollConfig, PollMode, SourceConfig};
 use crate::connect;
 
 /// What to check.
@@ -96,6 +96,7 @@ fn print(config: &Config, checked: &[Checked]) -> Result<(), Failure> {
                 Severity::Ok => "ok     ",
                 Severity::Note => "note   ",
                 Severity::Warning => "warning",
+                Severity::Unfollowable => "polled ",
                 Severity::Error => "ERROR  ",
             };
             let fix = if finding.fix.is_empty() {
@@ -125,6 +126,7 @@ fn print(config: &Config, checked: &[Checked]) -> Result<(), Failure> {
 async fn check_source(config: &Config, source: &SourceConfig) -> Report {
     let connector = connect::source(&config.organization, source);
     let mut report = connector.check().await;
+    polling(&mut report, &*connector, &source.poll).await;
     let Ok(schema) = connector.schema().await else {
         return report;
     };
@@ -166,6 +168,58 @@ async fn check_source(config: &Config, source: &SourceConfig) -> Report {
         }
     }
     report
+}
+
+/// What stands against the log alone is an error only when the table may not be polled.
+async fn polling(report: &mut Report, connector: &dyn Source, poll: &PollConfig) {
+    let is_polled = match poll.mode {
+        PollMode::Never => {
+            for finding in &mut report.findings {
+                if finding.severity == Severity::Unfollowable {
+                    finding.severity = Severity::Error;
+                }
+            }
+            false
+        }
+        PollMode::WhenNeeded => report.is_usable() && !report.is_followable(),
+        PollMode::Always => report.is_usable(),
+    };
+    if !is_polled {
+        return;
+    }
+    let (severity, found, fix) = match poll.mode {
+        PollMode::Always => (
+            Severity::Note,
+            "The table is polled, and its log is not asked for.",
+            "",
+        ),
+        _ => (
+            Severity::Warning,
+            "The log cannot be followed: the table is polled until it can.",
+            "Mend what is named above, or accept it with mode = \"always\" in `poll`.",
+        ),
+    };
+    let mut add = |severity, code, found: &str, fix: &str| {
+        report
+            .findings
+            .push(Finding::new(severity, code, found, fix));
+    };
+    add(severity, "polling", found, fix);
+    let Some(column) = &poll.change_column else {
+        return;
+    };
+    match connector.change_mark(column).await {
+        Ok(_) => add(
+            Severity::Ok,
+            "change_column",
+            &format!("Polls read the rows that \"{column}\" names."),
+            "",
+        ),
+        Err(ConnectorError::Definite(e) | ConnectorError::Unfollowable(e)) => {
+            add(Severity::Error, e.code, &e.sentence, &e.fix);
+        }
+        Err(ConnectorError::Transient(e)) => add(Severity::Error, e.code, &e.sentence, ""),
+    }
 }
 
 /// The organization's attributes, numbered as they are declared (commands that do not write

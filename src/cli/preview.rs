@@ -47,6 +47,7 @@ pub(super) fn run(cli: &Cli, args: &Args) -> Result<Exit, Failure> {
             limit_rows: args.limit as usize,
             limit_bytes: 16 << 20,
             only: None,
+            since: None,
         };
         Ok::<_, rollcall_contract::ConnectorError>((mapper, connector.page(request).await?))
     });

@@ -44,7 +44,9 @@ pub use sink::{
     Delivery, Destination, KafkaConfig, NdjsonConfig, PasswordMechanism, PropertyValue, Sasl,
     SinkConfig,
 };
-pub use source::{BatchConfig, ChangeStreamConfig, LeaverAction, LimitConfig, SourceConfig};
+pub use source::{
+    BatchConfig, ChangeStreamConfig, LeaverAction, LimitConfig, PollConfig, PollMode, SourceConfig,
+};
 pub use table::Naming;
 pub use tls::{ClientCertificate, TlsConfig, Verification};
 

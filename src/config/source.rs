@@ -45,6 +45,8 @@ pub struct SourceConfig {
     pub limit: Option<LimitConfig>,
     /// When it is reconciled without anyone asking.
     pub schedule: Schedule,
+    /// How the table is read while its log is not.
+    pub poll: PollConfig,
     /// Where raw changes go.
     pub change_stream: Option<ChangeStreamConfig>,
     /// How much is taken at once.
@@ -62,6 +64,33 @@ pub enum LeaverAction {
     Deactivate,
     /// The user stays.
     Ignore,
+}
+
+/// How a table is read while its log is not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PollConfig {
+    /// Whether.
+    pub mode: PollMode,
+    /// The pause between the beginnings of two polls.
+    pub every: Duration,
+    /// The column that every change of a row raises; without one each poll reads every row.
+    pub change_column: Option<String>,
+    /// With a change column: how often every row is read all the same.
+    pub full_every: Duration,
+    /// How long a change may take from the moment in which its change column gets its value
+    /// to its commit.
+    pub overlap: Duration,
+}
+
+/// Whether a table is polled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PollMode {
+    /// Never: what cannot be followed is refused.
+    Never,
+    /// While the log cannot be read.
+    WhenNeeded,
+    /// Always: the log is not asked for.
+    Always,
 }
 
 /// How many people a source may take something away from before somebody has looked.
@@ -165,6 +194,7 @@ pub(super) fn source(
     });
     let limit = section.section("limit").and_then(limit);
     let schedule = section.section("schedule").and_then(schedule);
+    let poll = section.section("poll").and_then(poll);
     let change_stream = section.item("change_stream").map(change_stream);
     let batch = section.section("batch").and_then(batch);
     let connect_timeout = section.required("connect_timeout", values::positive_duration);
@@ -192,6 +222,7 @@ pub(super) fn source(
         leaver: leaver?,
         limit: limit?,
         schedule: schedule?,
+        poll: poll?,
         change_stream,
         batch: batch?,
         connect_timeout: connect_timeout?,
@@ -267,6 +298,29 @@ fn schedule(section: Section<'_>) -> Option<Schedule> {
     let jitter = section.required("jitter", values::duration);
     section.finish();
     Schedule::parse(&rhythm?, zone?, jitter?)
+}
+
+fn poll(section: Section<'_>) -> Option<PollConfig> {
+    let mode = section.required(
+        "mode",
+        values::choice(&[
+            ("never", PollMode::Never),
+            ("when_needed", PollMode::WhenNeeded),
+            ("always", PollMode::Always),
+        ]),
+    );
+    let every = section.required("every", values::positive_duration);
+    let change_column = section.optional("change_column", values::text);
+    let full_every = section.required("full_every", values::positive_duration);
+    let overlap = section.required("overlap", values::duration);
+    section.finish();
+    Some(PollConfig {
+        mode: mode?,
+        every: every?,
+        change_column: change_column?,
+        full_every: full_every?,
+        overlap: overlap?,
+    })
 }
 
 fn change_stream(item: Item<'_>) -> Option<ChangeStreamConfig> {

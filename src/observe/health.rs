@@ -32,7 +32,7 @@ pub fn obstacles(shared: &Shared) -> Vec<Obstacle> {
             })
         };
         match live.state.as_str() {
-            "streaming" | "scanning" => {}
+            "streaming" | "polling" | "scanning" => {}
             "" => say("The source was not started yet.".to_owned()),
             state if live.reason.is_empty() => say(format!("The source is {state}.")),
             state => say(format!("The source is {state}: {}", live.reason)),

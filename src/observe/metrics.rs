@@ -9,10 +9,11 @@ use crate::daemon::Shared;
 use std::sync::atomic::Ordering;
 
 /// The states a source can be in: each is a series, so that alerts can name them.
-pub const SOURCE_STATES: [&str; 6] = [
+pub const SOURCE_STATES: [&str; 7] = [
     "connecting",
     "scanning",
     "streaming",
+    "polling",
     "waiting",
     "refused",
     "stopped",
@@ -44,6 +45,10 @@ pub fn install() -> Result<PrometheusHandle, String> {
     describe_histogram!(names::STORE_COMMIT, "One commit of the store.");
     describe_counter!(names::DELIVERED, "Records delivered.");
     describe_counter!(names::GAPS, "Gaps opened, by reason.");
+    describe_counter!(
+        names::POLL_UNMARKED,
+        "Rows that a whole poll found changed without a change of their change column."
+    );
     describe_gauge!(names::PARKED, "Records that a sink refused.");
     describe_gauge!(
         names::LAG_BYTES,

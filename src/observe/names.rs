@@ -39,6 +39,9 @@ pub const SCAN_TOTAL_ROWS: &str = "rollcall_scan_total_rows";
 pub const SCAN_ROWS_PER_SECOND: &str = "rollcall_scan_rows_per_second";
 /// Seconds until the scan which is under way has read everything, by `source`.
 pub const SCAN_LEFT: &str = "rollcall_scan_left_seconds";
+/// Rows that a whole poll found changed without a change of their change column, by
+/// `source`.
+pub const POLL_UNMARKED: &str = "rollcall_poll_unmarked_changes_total";
 /// The last position of the outbox.
 pub const OUTBOX_HEAD: &str = "rollcall_outbox_head_position";
 /// The last position that a sink certainly has, by `sink`.

@@ -215,6 +215,7 @@ impl<'a> Prover<'a> {
                 limit_rows: pace.page_rows,
                 limit_bytes: pace.page_bytes,
                 only: None,
+                since: None,
             };
             let page = connector.page(request).await?;
             for (key, verdict) in self.judge(&page)? {

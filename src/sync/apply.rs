@@ -29,6 +29,7 @@ use super::engine::Engine;
 use super::envelope::Stream;
 use super::ids::Ids;
 use super::pending::Pending;
+use super::polling::Polled;
 use super::scanning::seen_hash;
 use super::track::TxMark;
 use super::window::Purpose;
@@ -196,12 +197,12 @@ fn keys(change: &Change<'_>) -> (Option<Key>, Option<Key>) {
 }
 
 /// What happens to one record, with its keys at hand.
-struct Step<'a> {
-    change: Change<'a>,
-    key: Option<Key>,
+pub(super) struct Step<'a> {
+    pub(super) change: Change<'a>,
+    pub(super) key: Option<Key>,
     old_key: Option<Key>,
     /// Index of its mapped row.
-    mapped: Option<usize>,
+    pub(super) mapped: Option<usize>,
 }
 
 /// Every change of a batch, or those rows of a page that the log has not taken out.
@@ -432,7 +433,7 @@ impl Engine {
         } = work;
         let source = *source;
         let now = now_us();
-        let is_scan = page.purpose != Purpose::Repair;
+        let is_scan = page.is_of_scan();
         self.set_counting(source, is_scan);
         let run = match self.sources.get(&source).and_then(|t| t.scan.as_ref()) {
             Some(scan) if is_scan => scan.run.row.id,
@@ -445,8 +446,18 @@ impl Engine {
         let history = self.sources.get(&source).map_or(0, |t| t.history);
         let alive = steps(&page.rows, |row| page.is_alive(row));
         let shared = self.preload(source, &alive, mapped)?;
+        let is_polled = self.sources.get(&source).is_some_and(|t| t.poll.is_some());
+        let polled = match is_polled {
+            true => self.compare_polled(source, &alive, mapped, pending)?,
+            false => Vec::new(),
+        };
+        if matches!(page.purpose, Purpose::Scan { .. }) {
+            self.count_unmarked(source, &polled);
+        }
+        let tells = |at: usize| polled.get(at) != Some(&Polled::Same);
         let directory = &mut self.directory;
-        if let Some(track) = self.sources.get(&source).filter(|_| is_scan)
+        if let Some(track) = self.sources.get(&source)
+            && page.purpose != Purpose::Repair
             && let Some(raw) = &track.raw_changes
         {
             let stream = Stream {
@@ -455,7 +466,7 @@ impl Engine {
                 run,
                 redact: &raw.redact,
             };
-            for step in &alive {
+            for (_, step) in alive.iter().enumerate().filter(|(at, _)| tells(*at)) {
                 stream.push(&step.change, &mut pending.plan.events);
             }
         }
@@ -518,6 +529,7 @@ impl Engine {
                     scan.absent.extend(absent);
                 }
             }
+            Purpose::Changed => {}
             // A record that was to be completed and is gone: the log says so itself. One of
             // which something newer is known is asked for again, since what is newer may be
             // incomplete too.

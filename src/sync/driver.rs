@@ -5,15 +5,22 @@
 //! behind the log events that it has seen. A session ends with the connection; what was
 //! handed over by then is in the store or will be delivered again from the stored cursor,
 //! so a new session needs nothing of the old one.
+//!
+//! Where the log cannot be read, for a reason that an operator has to mend, the same session
+//! goes on without it: the table is polled ([`super::polls`]), and the log looked at again
+//! at intervals. While it is being opened nothing is read, so no page can be newer than the
+//! place at which the log begins.
 
 use std::collections::HashSet;
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rollcall_contract::{
-    Acknowledge, Batch, ConnectorError, Cursor, Gap, GapReason, Key, Op, Page, PageRequest, Pool,
-    Pooled, Source, StreamItem, TableSchema,
+    Acknowledge, Batch, ChangeStream, ConnectorError, Cursor, Definite, Gap, GapReason, Key,
+    Lineage, OTHER_SERVER, Op, Opened as LogOpened, Page, PageRequest, Pool, Pooled, Source,
+    SourceStatus, StreamItem, TableSchema,
 };
 use rollcall_core::attribute::{AttrId, Attributes};
 use rollcall_core::id::{MatchHash, RunId, SourceId};
@@ -25,11 +32,14 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::backoff::Backoff;
+use super::polling::PollTrack;
+use super::polls::{Poll, Polls};
 use super::scan::{Next, Scan};
 use super::shared::SourceLive;
 use super::track::Ask;
-use super::window::{HeldPage, Opened as OpenWindow, Purpose, Windows};
+use super::window::{HeldPage, NoLog, Opened as OpenWindow, Purpose, Windows};
 use super::work::{Cause, Changes, Opened, Order, PageWork, Work};
+use crate::config::PollMode;
 
 /// Above so many rows mapping leaves the runtime's worker to others.
 const INLINE_ROWS: usize = 500;
@@ -66,6 +76,8 @@ pub struct Driver {
     pub asked: mpsc::UnboundedReceiver<Ask>,
     /// The longest pause between two attempts.
     pub retry_max: Duration,
+    /// The polls in place of the log.
+    pub polls: Polls,
     /// What people, schedules and programs want of this source.
     pub orders: mpsc::Receiver<Order>,
     /// Ends the driver.
@@ -80,6 +92,8 @@ enum Ended {
     EngineGone,
     /// The connector failed.
     Failed(ConnectorError),
+    /// The log of a source that was polled can be read.
+    Followable(Box<LogOpened>),
 }
 
 impl From<ConnectorError> for Ended {
@@ -108,7 +122,7 @@ impl Driver {
         loop {
             let (state, wait, reason) = match self.session(&mut delay).await {
                 Ok(never) => match never {},
-                Err(Ended::Cancelled | Ended::EngineGone) => return,
+                Err(Ended::Cancelled | Ended::EngineGone | Ended::Followable(_)) => return,
                 Err(Ended::Failed(e)) if e.is_transient() => {
                     ("waiting", delay.pause(), e.to_string())
                 }
@@ -148,7 +162,7 @@ impl Driver {
         Ok(answer.await?)
     }
 
-    async fn session(&mut self, delay: &mut Backoff) -> Result<std::convert::Infallible, Ended> {
+    async fn session(&mut self, delay: &mut Backoff) -> Result<Infallible, Ended> {
         self.state("connecting", String::new()).await?;
         let resume = self
             .ask(|reply| Work::Resume {
@@ -156,10 +170,43 @@ impl Driver {
                 reply,
             })
             .await?;
-        let opened = tokio::select! {
-            () = self.cancel.cancelled() => return Err(Ended::Cancelled),
-            opened = self.source.open(resume.cursor) => opened?,
+        let opened = match self.polls.config().mode {
+            PollMode::Always => Err(None),
+            mode => tokio::select! {
+                () = self.cancel.cancelled() => return Err(Ended::Cancelled),
+                opened = self.source.open(resume.cursor.clone()) => match (opened, mode) {
+                    (Ok(opened), _) => Ok(opened),
+                    (Err(ConnectorError::Unfollowable(why)), PollMode::WhenNeeded) => {
+                        Err(Some(why))
+                    }
+                    (Err(e), _) => return Err(e.into()),
+                },
+            },
         };
+        let mut repairs = resume.repairs;
+        let opened = match opened {
+            Ok(opened) => opened,
+            Err(why) => {
+                let known = resume.cursor.map(|(_, lineage)| lineage);
+                let repairs = std::mem::take(&mut repairs);
+                match self.poll(known, why, repairs, delay).await {
+                    Ok(never) => match never {},
+                    Err(Ended::Followable(opened)) => *opened,
+                    Err(ended) => return Err(ended),
+                }
+            }
+        };
+        self.polls.forget();
+        self.follow(opened, repairs, delay).await
+    }
+
+    /// Follows the log until the session ends.
+    async fn follow(
+        &mut self,
+        opened: LogOpened,
+        repairs: Vec<Key>,
+        delay: &mut Backoff,
+    ) -> Result<Infallible, Ended> {
         for gap in &opened.gaps {
             tracing::warn!(
                 source = self.name,
@@ -186,27 +233,68 @@ impl Driver {
         delay.reset();
         let watch = self.watch_status();
         let mut stream = opened.stream;
-        let mut session = Session {
-            driver: self,
-            cursor: start,
-            acknowledge,
-            windows: Windows::default(),
-            scan: Scan::default(),
-            repairs: resume.repairs,
-            read: None,
-            mappers: Vec::new(),
-            scan_due: false,
-            cause: None,
-            began: Vec::new(),
-            mapped: Pool::default(),
-        };
-        let ended = session.run(&mut *stream, scan_due).await;
-        session.driver.live.scan_ended();
-        if let Some(read) = session.read.take() {
-            read.task.abort();
-        }
+        let mut session = Session::new(self, start, Some(acknowledge), repairs);
+        session.scan_due = scan_due;
+        let ended = session.run(Some(&mut *stream)).await;
+        session.abandon();
         watch.abort();
         stream.close().await;
+        ended
+    }
+
+    /// Polls the table until its log can be followed, or the session ends. `why` is the
+    /// reason that the log cannot be read; without one it is not asked for.
+    async fn poll(
+        &mut self,
+        known: Option<Lineage>,
+        why: Option<Definite>,
+        repairs: Vec<Key>,
+        delay: &mut Backoff,
+    ) -> Result<Infallible, Ended> {
+        let (lineage, gap) = match self.source.identify(known.as_ref()).await {
+            Ok(lineage) => (lineage, None),
+            // Whoever lets the table be polled for good lets this server take the place of
+            // the one before, as it could by its log.
+            Err(e) if e.code() == OTHER_SERVER && why.is_none() => {
+                let gap = Gap {
+                    tables: Vec::new(),
+                    reason: GapReason::OtherServer,
+                    from: None,
+                    to: None,
+                    detail: format!("{e}"),
+                };
+                (self.source.identify(None).await?, Some(gap))
+            }
+            Err(e) => return Err(e.into()),
+        };
+        let poll = PollTrack {
+            change_column: self.polls.config().change_column.clone(),
+        };
+        let source = self.id;
+        self.ask(|reply| Work::Polling {
+            source,
+            lineage: lineage.clone(),
+            poll,
+            reply,
+        })
+        .await?;
+        delay.reset();
+        self.live.set_server(SourceStatus::default());
+        let mut session = Session::new(self, Cursor::nowhere(""), None, repairs);
+        session.without_log = Some(WithoutLog {
+            lineage,
+            why,
+            next_look: Instant::now() + session.driver.retry_max,
+        });
+        let ended = match gap {
+            Some(gap) => session.gap(gap).await,
+            None => Ok(()),
+        };
+        let ended = match ended {
+            Ok(()) => session.run(None).await,
+            Err(ended) => Err(ended),
+        };
+        session.abandon();
         ended
     }
 
@@ -245,11 +333,23 @@ struct Read {
     purpose: Purpose,
 }
 
+/// A session that polls.
+struct WithoutLog {
+    /// The server that is polled.
+    lineage: Lineage,
+    /// Why the log cannot be read; none when it is not wanted.
+    why: Option<Definite>,
+    /// When the log is looked at again.
+    next_look: Instant,
+}
+
 struct Session<'a> {
     driver: &'a mut Driver,
     /// Up to here the log was handed on.
     cursor: Cursor,
-    acknowledge: Arc<dyn Acknowledge>,
+    acknowledge: Option<Arc<dyn Acknowledge>>,
+    /// There while no log is followed.
+    without_log: Option<WithoutLog>,
     windows: Windows,
     scan: Scan,
     repairs: Vec<Key>,
@@ -265,23 +365,54 @@ struct Session<'a> {
     mapped: Pool<MappedRows>,
 }
 
-impl Session<'_> {
+impl<'a> Session<'a> {
+    fn new(
+        driver: &'a mut Driver,
+        cursor: Cursor,
+        acknowledge: Option<Arc<dyn Acknowledge>>,
+        repairs: Vec<Key>,
+    ) -> Session<'a> {
+        Session {
+            driver,
+            cursor,
+            acknowledge,
+            without_log: None,
+            windows: Windows::default(),
+            scan: Scan::default(),
+            repairs,
+            read: None,
+            mappers: Vec::new(),
+            scan_due: false,
+            cause: None,
+            began: Vec::new(),
+            mapped: Pool::default(),
+        }
+    }
+
+    /// Leaves what is under way.
+    fn abandon(&mut self) {
+        self.driver.live.scan_ended();
+        if let Some(read) = self.read.take() {
+            read.task.abort();
+        }
+    }
+
     async fn run(
         &mut self,
-        stream: &mut dyn rollcall_contract::ChangeStream,
-        scan_due: bool,
-    ) -> Result<std::convert::Infallible, Ended> {
+        mut stream: Option<&mut dyn ChangeStream>,
+    ) -> Result<Infallible, Ended> {
         let schema = self.driver.source.schema().await?;
         self.bind(&schema).await?;
-        self.scan_due |= scan_due;
+        self.scan_due |= self.without_log.is_some() && !self.driver.polls.has_read_all();
         if !self.scan_due {
-            self.driver.state("streaming", String::new()).await?;
+            self.settled().await?;
         }
         let mut hurry = tokio::time::interval(HURRY);
         hurry.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             self.advance().await?;
             let waiting = !self.windows.is_empty();
+            let (polls, looks) = self.pauses();
             tokio::select! {
                 biased;
                 () = self.driver.cancel.cancelled() => return Err(Ended::Cancelled),
@@ -295,8 +426,10 @@ impl Session<'_> {
                     Some(order) => self.obey(order),
                     None => return Err(Ended::EngineGone),
                 },
-                item = stream.next() => self.item(item?).await?,
-                _ = hurry.tick(), if waiting => self.acknowledge.hurry(),
+                item = next_of(&mut stream) => self.item(item?).await?,
+                _ = hurry.tick(), if waiting => self.hurry(),
+                () = pause(looks) => self.look_at_log().await?,
+                () = pause(polls) => self.begin_poll(false).await?,
             }
         }
     }
@@ -415,7 +548,10 @@ impl Session<'_> {
         }
         self.windows.clear();
         self.driver.live.scan_began(&place);
-        self.driver.state("scanning", String::new()).await?;
+        // Polls come and go; what people want to hear of is the first.
+        if !self.driver.polls.has_read_all() {
+            self.driver.state("scanning", String::new()).await?;
+        }
         self.driver.estimate_rows();
         if place.is_load && !self.driver.match_attributes.is_empty() {
             self.find_duplicates().await?;
@@ -424,10 +560,114 @@ impl Session<'_> {
         Ok(())
     }
 
+    /// Nothing is under way: the log is followed, or the next poll waited for.
+    async fn settled(&mut self) -> Result<(), Ended> {
+        let Some(without) = &self.without_log else {
+            return self.driver.state("streaming", String::new()).await;
+        };
+        let config = self.driver.polls.config();
+        let why = match &without.why {
+            Some(why) => format!("The log is not read: {why} "),
+            None => String::new(),
+        };
+        let said = format!("{why}The table is polled every {}.", spelled(config.every));
+        let unmarked = self.driver.live.unmarked.load(Ordering::Relaxed);
+        if let Some(column) = config.change_column.as_ref().filter(|_| unmarked > 0) {
+            let warning = format!(
+                "{unmarked} rows have changed since the daemon started, and their column \"{column}\" has not: such changes are found only when every row is read, every {}. Have every change raise the column, or poll without it.",
+                spelled(config.full_every)
+            );
+            tracing::warn!(source = self.driver.name, unmarked, "{warning}");
+            self.driver.live.set_server(SourceStatus {
+                warnings: vec![warning],
+                ..SourceStatus::default()
+            });
+        }
+        self.driver.state("polling", said).await
+    }
+
+    fn hurry(&self) {
+        if let Some(acknowledge) = &self.acknowledge {
+            acknowledge.hurry();
+        }
+    }
+
+    /// How long until the next poll, and until the log is looked at again; none while
+    /// something is under way, or a log is followed.
+    fn pauses(&self) -> (Option<Duration>, Option<Duration>) {
+        let is_idle = self.scan.is_idle() && self.read.is_none() && self.windows.is_empty();
+        match self.without_log.as_ref().filter(|_| is_idle) {
+            None => (None, None),
+            Some(without) => {
+                let now = Instant::now();
+                let look = without.next_look.saturating_duration_since(now);
+                let polls = self.driver.polls.pause(now);
+                (Some(polls), without.why.as_ref().map(|_| look))
+            }
+        }
+    }
+
+    /// Begins a poll: of every row when that is wanted or due.
+    async fn begin_poll(&mut self, wants_full: bool) -> Result<(), Ended> {
+        let source = Arc::clone(&self.driver.source);
+        if let Some(without) = &self.without_log {
+            source.identify(Some(&without.lineage)).await?;
+        }
+        let now = Instant::now();
+        let mark = match &self.driver.polls.config().change_column {
+            Some(column) => source.change_mark(column).await?,
+            None => None,
+        };
+        match self.driver.polls.begin(now, mark, wants_full) {
+            Poll::Full => {
+                self.cause.get_or_insert(Cause::Poll);
+                self.begin_scan().await
+            }
+            Poll::Changed(since) => {
+                self.scan.begin_changed(since);
+                Ok(())
+            }
+        }
+    }
+
+    /// Whether the log can be read by now.
+    async fn look_at_log(&mut self) -> Result<(), Ended> {
+        let Some(without) = &mut self.without_log else {
+            return Ok(());
+        };
+        let began = Instant::now();
+        let resume = Some((Cursor::nowhere(""), without.lineage.clone()));
+        let opened = tokio::select! {
+            () = self.driver.cancel.cancelled() => return Err(Ended::Cancelled),
+            opened = self.driver.source.open(resume) => opened,
+        };
+        // A look that takes long keeps the polls waiting only now and then.
+        let pause = self.driver.retry_max.max(began.elapsed() * 4);
+        without.next_look = Instant::now() + pause;
+        match opened {
+            Ok(opened) => Err(Ended::Followable(Box::new(opened))),
+            Err(ConnectorError::Unfollowable(why)) => {
+                if without.why.as_ref() != Some(&why) {
+                    without.why = Some(why);
+                    self.settled().await?;
+                }
+                Ok(())
+            }
+            Err(e) if e.is_transient() => {
+                tracing::info!(source = self.driver.name, "the log was looked at: {e}");
+                Ok(())
+            }
+            Err(e) => Err(e.into()),
+        }
+    }
+
     /// Applies pages whose windows are closed and starts the next read.
     async fn advance(&mut self) -> Result<(), Ended> {
         if std::mem::take(&mut self.scan_due) {
-            self.begin_scan().await?;
+            match self.without_log.is_some() {
+                true => self.begin_poll(true).await?,
+                false => self.begin_scan().await?,
+            }
         }
         while let Some(page) = self.windows.pop_closed(&self.cursor) {
             self.apply(page).await?;
@@ -464,7 +704,13 @@ impl Session<'_> {
                         .await?;
                     self.scan.end();
                     self.driver.live.scan_ended();
-                    self.driver.state("streaming", String::new()).await?;
+                    self.driver.polls.end();
+                    self.settled().await?;
+                }
+                Next::EndPoll => {
+                    self.driver.ask(|reply| Work::PollEnd { reply }).await?;
+                    self.scan.end();
+                    self.driver.polls.end();
                 }
                 Next::Wait | Next::Nothing => break,
             }
@@ -495,7 +741,15 @@ impl Session<'_> {
 
     async fn page_came(&mut self, came: (Read, Result<Page, ConnectorError>)) -> Result<(), Ended> {
         let (read, page) = came;
-        let page = match page {
+        let placed = page.and_then(|page| match (&self.without_log, page.window.obstacle()) {
+            (Some(_), _) => Ok(Page {
+                window: Box::new(NoLog),
+                ..page
+            }),
+            (None, Some(obstacle)) => Err(obstacle),
+            (None, None) => Ok(page),
+        });
+        let page = match placed {
             Ok(page) => page,
             Err(e) => {
                 self.windows.cancel(read.window);
@@ -503,15 +757,16 @@ impl Session<'_> {
             }
         };
         let purpose = match read.purpose {
-            Purpose::Scan { .. } => {
-                let rows = page.rows.len() as u64;
-                self.driver
-                    .live
-                    .scan_rows
-                    .fetch_add(rows, Ordering::Relaxed);
-                Purpose::Scan {
-                    number: self.scan.page_came(page.last.as_ref()),
+            Purpose::Scan { .. } | Purpose::Changed => {
+                let purpose = self.scan.page_came(page.last.as_ref());
+                if purpose != Purpose::Changed {
+                    let rows = page.rows.len() as u64;
+                    self.driver
+                        .live
+                        .scan_rows
+                        .fetch_add(rows, Ordering::Relaxed);
                 }
+                purpose
             }
             Purpose::Absence => {
                 self.scan.keys_came();
@@ -521,15 +776,18 @@ impl Session<'_> {
         };
         self.windows
             .hold(read.window, HeldPage::new(page, purpose, &read.asked));
-        self.acknowledge.hurry();
+        self.hurry();
         Ok(())
     }
 
     async fn apply(&mut self, page: HeldPage) -> Result<(), Ended> {
-        let (mapped, mappers) = self.map(&page.rows).await?;
         if page.purpose != Purpose::Repair {
             self.scan.applied();
         }
+        if page.purpose == Purpose::Changed && page.rows.is_empty() {
+            return Ok(());
+        }
+        let (mapped, mappers) = self.map(&page.rows).await?;
         let source = self.driver.id;
         self.driver
             .engine
@@ -627,6 +885,7 @@ impl Session<'_> {
                     limit_rows: DUPLICATES_ROWS,
                     limit_bytes,
                     only,
+                    since: None,
                 };
                 source.page(request).await
             })
@@ -667,6 +926,40 @@ impl Session<'_> {
         }
         Ok(())
     }
+}
+
+/// The next thing that the log brings; nothing for ever without one. Cancel safe.
+async fn next_of(stream: &mut Option<&mut dyn ChangeStream>) -> Result<StreamItem, ConnectorError> {
+    match stream {
+        Some(stream) => stream.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Waits, for ever when there is nothing to wait for.
+async fn pause(duration: Option<Duration>) {
+    match duration {
+        Some(duration) => tokio::time::sleep(duration).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// A duration as the configuration spells it.
+fn spelled(duration: Duration) -> String {
+    const UNITS: [(u128, &str); 4] = [
+        (86_400_000, "d"),
+        (3_600_000, "h"),
+        (60_000, "m"),
+        (1_000, "s"),
+    ];
+    let ms = duration.as_millis();
+    UNITS
+        .iter()
+        .find(|(unit, _)| ms.is_multiple_of(*unit))
+        .map_or_else(
+            || format!("{ms}ms"),
+            |(unit, name)| format!("{}{name}", ms / unit),
+        )
 }
 
 /// Appends the hashes of the match keys of every row that is in scope.

@@ -25,7 +25,6 @@ use super::clock::now_us;
 use super::pending::{Answer, Pending};
 use super::shared::SourceLive;
 use super::track::{Ask, SourceTrack};
-use super::window::Purpose;
 use super::work::{ResumePoint, Work};
 use crate::delivery::hub::Hub;
 use crate::observe::names;
@@ -237,9 +236,24 @@ impl Engine {
                     let _ = reply.send(place);
                 });
             }
+            Work::Polling {
+                source,
+                lineage,
+                poll,
+                reply,
+            } => {
+                self.polling(source, lineage, poll, pending)?;
+                pending.then(move || {
+                    // A driver that is gone asks again when it is back.
+                    let _ = reply.send(());
+                });
+            }
+            Work::PollEnd { reply } => {
+                let _ = reply.send(());
+            }
             Work::Page(page) => {
                 self.apply_page(&page, pending)?;
-                if page.page.purpose == Purpose::Repair && self.may_trip(page.source) {
+                if !page.page.is_of_scan() && self.may_trip(page.source) {
                     pending.lot.push(Work::Page(page));
                 }
             }

@@ -28,12 +28,16 @@ impl Engine {
         for gap in opened.gaps {
             self.gap_found(source, gap, pending)?;
         }
+        if self.sources.get(&source).is_some_and(|t| t.poll.is_some()) {
+            self.end_runs(pending, now_us(), |row| row.source == source);
+        }
         // A scan that was cut goes on, whether or not a gap is why it began.
         let mut scan_due =
             !pending.commit.gaps_opened.is_empty() || self.readers.scan(source)?.is_some();
         if let Some(track) = self.sources.get_mut(&source) {
             scan_due |= !track.open_gaps.is_empty();
             track.acknowledge = Some(opened.acknowledge);
+            track.poll = None;
             opened.start.text().clone_into(&mut track.position);
         }
         pending.commit.progress = Some(Progress {

@@ -30,6 +30,8 @@ pub mod gaps;
 pub mod ids;
 pub mod mapper;
 pub mod pending;
+pub mod polling;
+pub mod polls;
 pub mod runs;
 pub mod scan;
 pub mod scanning;

@@ -102,7 +102,7 @@ impl Engine {
         self.commit(&mut pending)
     }
 
-    /// The stream's run, begun if there is none.
+    /// The rolling run of the stream, or of the polls in its place, begun if there is none.
     pub(super) fn stream_run(&mut self, source: SourceId, now: i64) -> Result<RunId, StoreError> {
         if let Some(run) = self
             .sources
@@ -111,7 +111,12 @@ impl Engine {
         {
             return Ok(run.row.id);
         }
-        let row = self.new_run(source, "stream", "log", now)?;
+        let is_polled = self.sources.get(&source).is_some_and(|t| t.poll.is_some());
+        let (kind, cause) = match is_polled {
+            true => ("poll", "poll"),
+            false => ("stream", "log"),
+        };
+        let row = self.new_run(source, kind, cause, now)?;
         let id = row.id;
         if let Some(track) = self.sources.get_mut(&source) {
             track.stream_run = Some(TrackedRun::new(row));
@@ -143,7 +148,13 @@ impl Engine {
         self.end_runs(pending, now, |_| true);
     }
 
-    fn end_runs(&mut self, pending: &mut Pending, now: i64, is_due: impl Fn(&RunRow) -> bool) {
+    /// Ends the rolling runs that are due.
+    pub(super) fn end_runs(
+        &mut self,
+        pending: &mut Pending,
+        now: i64,
+        is_due: impl Fn(&RunRow) -> bool,
+    ) {
         let due: Vec<SourceId> = self
             .sources
             .iter()
@@ -173,6 +184,13 @@ impl Engine {
         outcome.clone_into(&mut row.outcome);
         row.detail = detail;
         row.ended_us = Some(now);
+        let c = &row.counters;
+        let brought = c.created + c.updated + c.deactivated + c.activated + c.healed;
+        if row.kind == "poll" && outcome == "completed" && brought == 0 {
+            // A table that is polled every minute is no news every minute.
+            pending.commit.runs.push(row);
+            return;
+        }
         let name = self
             .sources
             .get(&row.source)

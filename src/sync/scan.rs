@@ -2,18 +2,21 @@
 //!
 //! ```text
 //! Idle ─► Pages ─► Missing ─► Idle
+//! Idle ─► Changed ─► Idle
 //! ```
 //!
 //! `Pages` reads the whole table in key order. Only when every page is applied is the
 //! engine asked which of its records no page had; these are read again by key
 //! (`Missing`), so a record that was inserted behind the scan, or whose key sorts
-//! elsewhere than expected, is found after all and never taken for a leaver. An error
+//! elsewhere than expected, is found after all and never taken for a leaver. A poll that reads
+//! changed rows only (`Changed`) is no scan: it ends with its last page. An error
 //! anywhere ends the session with the scan unfinished: it goes on behind its last applied
 //! page, and nothing was proved absent.
 
-use rollcall_contract::{Key, PageRequest};
+use rollcall_contract::{Key, PageRequest, Since};
 use rollcall_core::id::RunId;
 
+use super::window::Purpose;
 use super::work::ScanPlace;
 
 /// What is to be read next.
@@ -29,6 +32,8 @@ pub enum Next {
     AskMissing,
     /// Everything is applied: end the scan.
     End,
+    /// Every changed row is applied: end the poll.
+    EndPoll,
     /// No scan is under way.
     Nothing,
 }
@@ -51,6 +56,11 @@ enum Phase {
     },
     Missing {
         keys: Vec<Key>,
+    },
+    Changed {
+        since: Since,
+        after: Option<Key>,
+        exhausted: bool,
     },
 }
 
@@ -81,13 +91,34 @@ impl Scan {
         self.run
     }
 
+    /// Begins to read the rows that have changed since.
+    pub fn begin_changed(&mut self, since: Since) {
+        self.phase = Phase::Changed {
+            since,
+            after: None,
+            exhausted: false,
+        };
+        self.in_flight = 0;
+    }
+
+    /// Whether nothing is under way.
+    pub fn is_idle(&self) -> bool {
+        matches!(self.phase, Phase::Idle)
+    }
+
     /// What to do now, when no read is under way.
     pub fn what_next(&mut self) -> Next {
         match &mut self.phase {
             Phase::Idle => Next::Nothing,
             Phase::Pages {
                 exhausted: false, ..
+            }
+            | Phase::Changed {
+                exhausted: false, ..
             } if self.in_flight < PAGES_AHEAD => Next::Page,
+            Phase::Changed {
+                exhausted: true, ..
+            } if self.in_flight == 0 => Next::EndPoll,
             Phase::Pages {
                 exhausted: true, ..
             } if self.in_flight == 0 => Next::AskMissing,
@@ -96,43 +127,49 @@ impl Scan {
                 Next::Keys(keys.split_off(at))
             }
             Phase::Missing { keys } if keys.is_empty() && self.in_flight == 0 => Next::End,
-            Phase::Pages { .. } | Phase::Missing { .. } => Next::Wait,
+            Phase::Pages { .. } | Phase::Missing { .. } | Phase::Changed { .. } => Next::Wait,
         }
     }
 
     /// The request for the next page.
     pub fn request(&self, limit_rows: usize, limit_bytes: usize) -> PageRequest {
-        let after = match &self.phase {
-            Phase::Pages { after, .. } => after.clone(),
-            Phase::Idle | Phase::Missing { .. } => None,
+        let (after, since) = match &self.phase {
+            Phase::Pages { after, .. } => (after.clone(), None),
+            Phase::Changed { after, since, .. } => (after.clone(), Some(since.clone())),
+            Phase::Idle | Phase::Missing { .. } => (None, None),
         };
         PageRequest {
             after,
             limit_rows,
             limit_bytes,
             only: None,
+            since,
         }
     }
 
-    /// A page came; gives its number.
-    pub fn page_came(&mut self, last: Option<&Key>) -> u64 {
+    /// A page came; gives what it was read for.
+    pub fn page_came(&mut self, last: Option<&Key>) -> Purpose {
         self.in_flight += 1;
-        match &mut self.phase {
+        let (after, exhausted, purpose) = match &mut self.phase {
             Phase::Pages {
                 after,
                 number,
                 exhausted,
             } => {
-                let n = *number;
+                let purpose = Purpose::Scan { number: *number };
                 *number += 1;
-                match last {
-                    Some(key) => *after = Some(key.clone()),
-                    None => *exhausted = true,
-                }
-                n
+                (after, exhausted, purpose)
             }
-            Phase::Idle | Phase::Missing { .. } => 0,
+            Phase::Changed {
+                after, exhausted, ..
+            } => (after, exhausted, Purpose::Changed),
+            Phase::Idle | Phase::Missing { .. } => return Purpose::Scan { number: 0 },
+        };
+        match last {
+            Some(key) => *after = Some(key.clone()),
+            None => *exhausted = true,
         }
+        purpose
     }
 
     /// Records that were asked for by key came.

@@ -73,10 +73,11 @@ impl Engine {
                     // What the old scan has seen is gone before the new one sees anything.
                     self.commit(pending)?;
                 }
-                let kind = if !self.readers.links_after(source, None, 1)?.is_empty() {
-                    "reconcile"
-                } else {
-                    "load"
+                let is_polled = self.sources.get(&source).is_some_and(|t| t.poll.is_some());
+                let kind = match self.readers.links_after(source, None, 1)?.is_empty() {
+                    true => "load",
+                    false if is_polled => "poll",
+                    false => "reconcile",
                 };
                 let cause = self.cause_of(source, &gaps)?.unwrap_or(cause);
                 let run = self.new_run(source, kind, cause.as_str(), now)?;
@@ -128,6 +129,28 @@ impl Engine {
         } else {
             Cause::Gap
         }))
+    }
+
+    /// Ends a scan that is under way, without an end to what it was to prove.
+    pub(super) fn give_up_scan(
+        &mut self,
+        source: SourceId,
+        why: &str,
+        pending: &mut Pending,
+        now: i64,
+    ) -> Result<(), StoreError> {
+        let run = match self.sources.get_mut(&source).and_then(|t| t.scan.take()) {
+            Some(scan) => Some(scan.run.row),
+            None => match self.readers.scan(source)? {
+                Some(row) => self.readers.run(row.run)?,
+                None => None,
+            },
+        };
+        if let Some(run) = run {
+            self.end_run(run, "superseded", Some(why.to_owned()), pending, now);
+            pending.commit.scans_ended.push(source);
+        }
+        Ok(())
     }
 
     /// What several rows of the table have in common.

@@ -21,6 +21,9 @@ pub struct SourceLive {
     pub last_commit_us: AtomicI64,
     /// Bytes of batches that are between the reader and the store.
     pub queued_bytes: AtomicU64,
+    /// Rows that a whole poll found changed without a change of their change column, since
+    /// the daemon started.
+    pub unmarked: AtomicU64,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -104,7 +107,7 @@ impl std::fmt::Display for ScanProgress {
 /// A copy of the live figures at one moment.
 #[derive(Clone, Debug, Default, serde::Serialize, serde::Deserialize)]
 pub struct SourceSnapshot {
-    /// `connecting`, `scanning`, `streaming`, `waiting`, `refused`, `stopped`.
+    /// `connecting`, `scanning`, `streaming`, `polling`, `waiting`, `refused`, `stopped`.
     pub state: String,
     /// Why, in one sentence.
     pub reason: String,
@@ -124,6 +127,10 @@ pub struct SourceSnapshot {
     pub last_commit_us: i64,
     /// Bytes waiting inside the daemon.
     pub queued_bytes: u64,
+    /// Rows that a whole poll found changed without a change of their change column, since
+    /// the daemon started.
+    #[serde(default)]
+    pub poll_unmarked: u64,
 }
 
 impl SourceLive {
@@ -196,6 +203,7 @@ impl SourceLive {
             scan_total: total,
             last_commit_us: self.last_commit_us.load(Ordering::Relaxed),
             queued_bytes: self.queued_bytes.load(Ordering::Relaxed),
+            poll_unmarked: self.unmarked.load(Ordering::Relaxed),
         }
     }
 }

@@ -10,6 +10,7 @@ use rollcall_store::{GapId, RunRecord, RunRow, ScanRow};
 use tokio::sync::mpsc;
 use xxhash_rust::xxh3::Xxh3;
 
+use super::polling::PollTrack;
 use super::shared::SourceLive;
 use super::staging::LimitTrack;
 
@@ -67,6 +68,8 @@ pub struct SourceTrack {
     pub limit: Option<LimitTrack>,
     /// Whether a plan waits for approval.
     pub plan_open: bool,
+    /// How it is polled, while it is.
+    pub poll: Option<PollTrack>,
     /// Where the source stands.
     pub state: &'static str,
     /// Position of the last change applied.

@@ -28,6 +28,24 @@ pub enum Purpose {
     Repair,
     /// Records that a whole scan did not find: read again by key before anything follows.
     Absence,
+    /// Rows that a change column names, while the table is polled. What is not among them is
+    /// not absent.
+    Changed,
+}
+
+/// The window while no log is followed: it is closed at once, and a page is newer than
+/// whatever was stored before.
+#[derive(Clone, Copy, Debug)]
+pub struct NoLog;
+
+impl Window for NoLog {
+    fn may_be_newer(&self, _tx: &TxId) -> bool {
+        false
+    }
+
+    fn is_closed_by(&self, _cursor: &Cursor) -> bool {
+        true
+    }
 }
 
 /// A page that waits for its window to close.
@@ -73,6 +91,11 @@ impl HeldPage {
             absent,
             index,
         }
+    }
+
+    /// Whether it is part of a whole scan.
+    pub fn is_of_scan(&self) -> bool {
+        matches!(self.purpose, Purpose::Scan { .. } | Purpose::Absence)
     }
 
     /// Whether the row of that index still counts.

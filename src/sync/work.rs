@@ -10,8 +10,9 @@ use rollcall_core::mapping::Mapper;
 use rollcall_core::staged::PlanHash;
 use tokio::sync::oneshot;
 
+use super::polling::PollTrack;
 use super::staging::{PlanAnswer, Word};
-use super::window::{HeldPage, Purpose};
+use super::window::HeldPage;
 
 /// What somebody wants of a source's driver. A session obeys it as soon as there is one.
 #[derive(Debug)]
@@ -122,6 +123,22 @@ pub enum Work {
         /// The keys.
         keys: HashSet<MatchHash>,
     },
+    /// The log is left, and the table polled: from here on there is no position in the log.
+    Polling {
+        /// Of which source.
+        source: SourceId,
+        /// The server that answers.
+        lineage: Lineage,
+        /// How.
+        poll: PollTrack,
+        /// Told when it is stored.
+        reply: oneshot::Sender<()>,
+    },
+    /// The changed rows of a poll were all handed over.
+    PollEnd {
+        /// Told when they are stored.
+        reply: oneshot::Sender<()>,
+    },
     /// A page whose window is closed.
     Page(PageWork),
     /// Every page was applied: which records were not found?
@@ -142,7 +159,7 @@ pub enum Work {
     State {
         /// Which source.
         source: SourceId,
-        /// `connecting`, `scanning`, `streaming`, `waiting`, `refused`, `stopped`.
+        /// `connecting`, `scanning`, `streaming`, `polling`, `waiting`, `refused`, `stopped`.
         state: &'static str,
         /// Why, in one sentence; empty when there is nothing to say.
         reason: String,
@@ -278,7 +295,7 @@ impl Work {
     pub fn in_scan(&self) -> Option<bool> {
         match self {
             Work::Changes(_) => Some(false),
-            Work::Page(p) => Some(p.page.purpose != Purpose::Repair),
+            Work::Page(p) => Some(p.page.is_of_scan()),
             _ => None,
         }
     }

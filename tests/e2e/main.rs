@@ -26,6 +26,7 @@ mod hostile;
 mod images;
 mod limits;
 mod load;
+mod polling;
 mod reconcile;
 mod refusal;
 mod rules;

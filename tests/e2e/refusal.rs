@@ -11,7 +11,7 @@ use crate::world::{Options, World};
 every_source!(
     a_wrong_password_and_a_missing_grant_each_have_their_sentence,
     tls_refuses_a_wrong_certificate_and_a_wrong_name,
-    a_view_is_refused,
+    a_view_is_refused_without_a_key_and_where_polling_is_not_allowed,
     a_configuration_that_is_not_valid_ends_with_its_own_code_and_names_the_line,
     a_question_that_has_no_answer_has_its_own_code,
 );
@@ -44,11 +44,19 @@ fn assert_refused(world: &World, code: &str) {
     );
 }
 
+/// What cannot be followed is refused.
+fn never_polled() -> Options {
+    Options {
+        source: "poll = { mode = \"never\" }".to_owned(),
+        ..Options::default()
+    }
+}
+
 /// A world on a server with other lines for the connection.
 fn with(server: &Arc<dyn Server>, lines: &str) -> World {
     let options = Options {
         connection: Some(format!("{}\n{lines}", server.connection())),
-        ..Options::default()
+        ..never_polled()
     };
     World::on(Arc::clone(server), &options)
 }
@@ -91,7 +99,7 @@ fn a_wrong_password_and_a_missing_grant_each_have_their_sentence(kind: &SourceKi
 fn a_wrong_database_a_missing_publication_and_full_slots_each_have_their_sentence() {
     let settings = Postgres::builder().setting("max_replication_slots", "1");
     let server: Arc<dyn Server> = Arc::new(prepared(settings));
-    let world = World::on(Arc::clone(&server), &Options::default());
+    let world = World::on(Arc::clone(&server), &never_polled());
     let options = Options {
         connection: Some(
             server
@@ -154,13 +162,17 @@ fn tls_refuses_a_wrong_certificate_and_a_wrong_name(kind: &SourceKind) {
     assert_eq!(check(&world).0, 0);
 }
 
-fn a_view_is_refused(kind: &SourceKind) {
+fn a_view_is_refused_without_a_key_and_where_polling_is_not_allowed(kind: &SourceKind) {
     let server = (kind.start)(&Setup::default());
     server.sql("CREATE VIEW staff AS SELECT * FROM people");
     server.sql("GRANT SELECT ON staff TO rollcall");
     let world = World::on(Arc::clone(&server), &Options::default());
     let text = std::fs::read_to_string(world.config()).unwrap();
-    world.write_config(&text.replace(&server.table("people"), &server.table("staff")));
+    let text = text.replace(&server.table("people"), &server.table("staff"));
+    world.write_config(&text);
+    assert_refused(&world, "no_key");
+    let poll = "poll = { mode = \"never\" }\nkey = [\"id\"]\n[source.hr.map]";
+    world.write_config(&text.replace("[source.hr.map]", poll));
     assert_refused(&world, "not_followable");
     let daemon = world.start();
     let status = daemon.until("the view to be refused", |s| {

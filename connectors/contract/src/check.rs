@@ -12,6 +12,8 @@ pub enum Severity {
     Note,
     /// Works, at a risk that is named.
     Warning,
+    /// The log cannot be followed; the table can be polled.
+    Unfollowable,
     /// Will not work, or would hurt the application: the source is refused.
     Error,
 }
@@ -57,8 +59,15 @@ pub struct Report {
 }
 
 impl Report {
-    /// Whether the source can be followed.
+    /// Whether the source can be followed, or at least be polled.
     pub fn is_usable(&self) -> bool {
         self.findings.iter().all(|f| f.severity < Severity::Error)
+    }
+
+    /// Whether the source can be followed.
+    pub fn is_followable(&self) -> bool {
+        self.findings
+            .iter()
+            .all(|f| f.severity < Severity::Unfollowable)
     }
 }

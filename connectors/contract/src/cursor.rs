@@ -24,6 +24,17 @@ impl Cursor {
         }
     }
 
+    /// No place in the log: it is not followed at present, the table is polled. `text` says
+    /// for people how far that is.
+    pub fn nowhere(text: &str) -> Self {
+        Cursor::new(&[], text)
+    }
+
+    /// Whether it names no place in the log.
+    pub fn is_nowhere(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
     /// The connector's encoding.
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes

@@ -1,7 +1,8 @@
 //! Errors that fail for ever, and errors that a retry may mend.
 //!
 //! The difference is in the type, so nobody has to guess it from a text: a definite error
-//! needs an operator, a transient one needs time.
+//! needs an operator, a transient one needs time. One kind of definite error concerns the
+//! log alone: as long as it lasts, the table can be read in its place.
 
 /// The same call with the same input fails for ever.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -31,6 +32,10 @@ pub enum ConnectorError {
     /// Needs an operator.
     #[error(transparent)]
     Definite(#[from] Definite),
+    /// Needs an operator before the log can be read; the table can be read as it is. Never
+    /// used where who answers, or whether it may be trusted, is in question.
+    #[error(transparent)]
+    Unfollowable(Definite),
     /// Needs time.
     #[error(transparent)]
     Transient(#[from] Transient),
@@ -51,6 +56,15 @@ impl ConnectorError {
         .into()
     }
 
+    /// The same error, as one that concerns nothing but the log. A transient one stays.
+    #[must_use]
+    pub fn of_the_log(self) -> Self {
+        match self {
+            ConnectorError::Definite(e) => ConnectorError::Unfollowable(e),
+            other => other,
+        }
+    }
+
     /// A transient error.
     pub fn transient(code: &'static str, sentence: impl Into<String>) -> Self {
         Transient {
@@ -63,7 +77,7 @@ impl ConnectorError {
     /// The stable code.
     pub fn code(&self) -> &'static str {
         match self {
-            ConnectorError::Definite(e) => e.code,
+            ConnectorError::Definite(e) | ConnectorError::Unfollowable(e) => e.code,
             ConnectorError::Transient(e) => e.code,
         }
     }

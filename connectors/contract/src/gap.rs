@@ -49,6 +49,8 @@ pub enum GapReason {
     PartitionsChanged,
     /// Columns changed in a way that the log does not carry to old rows.
     SchemaChanged,
+    /// The log was not followed for a while: the table was polled in its place.
+    NotFollowed,
     /// The mapping in the configuration is another one than the one that was applied.
     MappingChanged,
     /// The store was restored and a sink is ahead of it.
@@ -61,7 +63,11 @@ impl GapReason {
     pub fn is_other_history(self) -> bool {
         matches!(
             self,
-            GapReason::OtherServer | GapReason::TimelineDiverged | GapReason::Restored
+            GapReason::OtherServer
+                | GapReason::TimelineDiverged
+                | GapReason::Restored
+                // Nobody saw what became of the server meanwhile.
+                | GapReason::NotFollowed
         )
     }
 
@@ -81,6 +87,7 @@ impl GapReason {
             GapReason::Truncated => "truncated",
             GapReason::PartitionsChanged => "partitions_changed",
             GapReason::SchemaChanged => "schema_changed",
+            GapReason::NotFollowed => "not_followed",
             GapReason::MappingChanged => "mapping_changed",
             GapReason::StoreRestored => "store_restored",
         }

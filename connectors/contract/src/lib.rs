@@ -29,12 +29,12 @@ pub use cursor::{Cursor, Lineage, TxId};
 pub use error::{ConnectorError, Definite, Transient};
 pub use gap::{Gap, GapReason};
 pub use key::Key;
-pub use page::{RowWidth, check_key_count};
+pub use page::{RowWidth, check_key_count, check_keys_differ};
 pub use pool::{Pool, Pooled};
 pub use schema::{Column, TableName, TableSchema};
 pub use sink::{Outgoing, Refused, Sink, SinkStart};
 pub use source::{
-    Acknowledge, ChangeStream, DiscoveredTable, Opened, Page, PageRequest, RelationKind, Source,
-    SourceStatus, StreamItem, Window,
+    Acknowledge, ChangeStream, DiscoveredTable, OTHER_SERVER, Opened, Page, PageRequest,
+    RelationKind, Since, Source, SourceStatus, StreamItem, Window,
 };
 pub use value::{Class, Value};

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::{ConnectorError, PageRequest};
+use crate::{Batch, ConnectorError, Key, PageRequest};
 
 /// Rows of the first page, when nothing is known of their width.
 const FIRST_ROWS: usize = 1_000;
@@ -57,6 +57,32 @@ pub fn check_key_count(asked: usize) -> Result<(), ConnectorError> {
     ))
 }
 
+/// Refuses a page, in the order of its keys, of which two rows have the same one: whatever
+/// names its rows so cannot be told apart.
+///
+/// # Errors
+///
+/// `key_not_unique`, definite.
+pub fn check_keys_differ(rows: &Batch) -> Result<(), ConnectorError> {
+    let mut before: Option<Key> = None;
+    for change in rows.changes() {
+        let table = change.table();
+        let key = change.after().and_then(|row| Key::of_row(table, &row));
+        if key.is_some() && key == before {
+            return Err(ConnectorError::definite(
+                "key_not_unique",
+                format!(
+                    "{table} has several rows with the same key.",
+                    table = table.table
+                ),
+                "Name in `key` columns that identify a row.",
+            ));
+        }
+        before = key;
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -67,6 +93,7 @@ mod tests {
             limit_rows: 5_000,
             limit_bytes: 100_000,
             only,
+            since: None,
         }
     }
 

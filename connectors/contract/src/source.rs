@@ -23,6 +23,14 @@ pub trait Source: Send + Sync + 'static {
     /// first start. The answer's gaps say what could not be proved to be continuous; when
     /// there are any, the start cursor is a new beginning and the store must replace its
     /// cursor by it together with recording the gaps.
+    ///
+    /// A cursor that is [`Cursor::is_nowhere`] says that the table was polled: the log begins
+    /// anew where it stands, with the gap [`crate::GapReason::NotFollowed`] or with the one
+    /// of a server that the lineage does not belong to.
+    ///
+    /// # Errors
+    /// [`ConnectorError::Unfollowable`] when the log cannot be read for a reason that an
+    /// operator can mend, and the table can be read.
     async fn open(&self, resume: Option<(Cursor, Lineage)>) -> Result<Opened, ConnectorError>;
 
     /// Reads one page in key order in a short snapshot transaction of its own.
@@ -31,6 +39,20 @@ pub trait Source: Send + Sync + 'static {
     /// Reads the named records as they are now, as one page (rows that do not exist are
     /// simply not in it; `last` is none). At most 1,000 keys a call.
     async fn reread(&self, keys: &[Key]) -> Result<Page, ConnectorError>;
+
+    /// The server that answers, told without its log.
+    ///
+    /// # Errors
+    /// Definite with the code [`OTHER_SERVER`] when it is not the one of a known lineage.
+    async fn identify(&self, known: Option<&Lineage>) -> Result<Lineage, ConnectorError>;
+
+    /// How far a change column has come: the value to ask for the next time
+    /// ([`PageRequest::since`]). A time that lies ahead of the server's clock counts as its
+    /// present one. None when no row has a value.
+    ///
+    /// # Errors
+    /// Definite when there is no such column, or it is neither a number nor a date or time.
+    async fn change_mark(&self, column: &str) -> Result<Option<String>, ConnectorError>;
 
     /// How far behind, and how much the server retains for us. For status and metrics.
     async fn status(&self) -> Result<SourceStatus, ConnectorError>;
@@ -101,7 +123,22 @@ pub struct PageRequest {
     /// Read these columns (indexes into the schema) and the key only; all other cells are
     /// [`crate::Cell::Missing`]. All columns when none.
     pub only: Option<Vec<usize>>,
+    /// Read rows only that may have changed since; all rows when none.
+    pub since: Option<Since>,
 }
+
+/// Rows whose change column is not below a value, by the server's own comparison, or has
+/// none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Since {
+    /// The column that every change of a row raises.
+    pub column: String,
+    /// A value of it, as [`Source::change_mark`] gave it.
+    pub value: String,
+}
+
+/// The code of the error that another server answers than the one that is known.
+pub const OTHER_SERVER: &str = "other_server";
 
 /// One page of a scan.
 pub struct Page {
@@ -121,6 +158,12 @@ pub trait Window: Send + Sync {
 
     /// Whether the log, applied up to this cursor, holds everything that the page has seen.
     fn is_closed_by(&self, cursor: &Cursor) -> bool;
+
+    /// Why the page has no place in the log. Such a page may be applied only while the log is
+    /// not followed. None when it has one.
+    fn obstacle(&self) -> Option<ConnectorError> {
+        None
+    }
 }
 
 /// What kind of relation was discovered.
@@ -131,9 +174,9 @@ pub enum RelationKind {
     Table,
     /// The root of a partitioned table.
     PartitionedTable,
-    /// A view, materialized or not: cannot be followed in the log.
+    /// A view, materialized or not: can be polled, not followed in the log.
     View,
-    /// A foreign table: cannot be followed in the log.
+    /// A foreign table: can be polled, not followed in the log.
     ForeignTable,
 }
 
@@ -146,7 +189,8 @@ pub struct DiscoveredTable {
     pub kind: RelationKind,
     /// The server's estimate of its rows; none when it has never been analysed.
     pub estimated_rows: Option<u64>,
-    /// Whether the log can be followed, and if not, why.
+    /// Why it cannot be followed in the log, though it can be polled with a key; none when
+    /// it can be followed.
     pub obstacle: Option<String>,
 }
 

@@ -150,7 +150,7 @@ async fn look(
 
 fn finding(error: &ConnectorError) -> Finding {
     match error {
-        ConnectorError::Definite(error) => {
+        ConnectorError::Definite(error) | ConnectorError::Unfollowable(error) => {
             Finding::new(Severity::Error, error.code, &error.sentence, &error.fix)
         }
         ConnectorError::Transient(error) => Finding::new(

@@ -6,8 +6,11 @@
 //! neither server from an index, and MariaDB's `IN` of several rows does not find text in a
 //! column that has another character set than the list. The condition on the first column is said
 //! twice, so that it bounds the range of the index for every version's optimizer.
+//!
+//! Without a unique index behind the key, a page begins with the last row of the page before:
+//! rows that share a key then stand beside each other in some page and are seen to do so.
 
-use rollcall_contract::{Class, Column, ConnectorError, Key, TableSchema};
+use rollcall_contract::{Class, Column, ConnectorError, Key, Since, TableName, TableSchema};
 
 use crate::query::{hex, ident, table};
 use crate::schema::Table;
@@ -25,6 +28,7 @@ pub(crate) enum Which<'a> {
 pub(crate) fn select(
     definition: &Table,
     which: &Which<'_>,
+    since: Option<&Since>,
     limit_rows: usize,
     wanted: &Wanted,
 ) -> Result<String, ConnectorError> {
@@ -36,10 +40,29 @@ pub(crate) fn select(
         .filter(|(i, _)| wanted.has(*i))
         .map(|(_, c)| ident(&c.name))
         .collect();
-    let condition = match which {
-        Which::After(None) => String::new(),
-        Which::After(Some(key)) => format!(" WHERE {}", behind(schema, key)?),
-        Which::Keys(keys) => format!(" WHERE {}", one_of(schema, keys)?),
+    let is_unique = definition.key_is_unique();
+    let mut conditions = Vec::new();
+    match which {
+        Which::After(None) => {}
+        Which::After(Some(key)) if is_unique => conditions.push(behind(schema, key)?),
+        Which::After(Some(key)) => conditions.push(format!(
+            "({} OR {})",
+            behind(schema, key)?,
+            one_of(schema, std::slice::from_ref(*key))?
+        )),
+        Which::Keys(keys) => conditions.push(one_of(schema, keys)?),
+    }
+    if let Some(since) = since {
+        conditions.push(ChangeColumn::of(schema, &since.column)?.not_below(&since.value)?);
+    }
+    let condition = match conditions.is_empty() {
+        true => String::new(),
+        false => format!(" WHERE {}", conditions.join(" AND ")),
+    };
+    // Few rows are found by the index of the change column, if there is one.
+    let index = match is_unique && since.is_none() {
+        true => format!(" FORCE INDEX ({})", ident(&definition.key_index)),
+        false => String::new(),
     };
     let order: Vec<String> = schema
         .key
@@ -47,12 +70,68 @@ pub(crate) fn select(
         .map(|&i| ident(&schema.columns[i].name))
         .collect();
     Ok(format!(
-        "SELECT {} FROM {} FORCE INDEX ({}){condition} ORDER BY {} LIMIT {limit_rows}",
+        "SELECT {} FROM {}{index}{condition} ORDER BY {} LIMIT {limit_rows}",
         columns.join(", "),
         table(&schema.table),
-        ident(&definition.key_index),
         order.join(", "),
     ))
+}
+
+/// A column that every change of a row raises.
+pub(crate) struct ChangeColumn<'a>(&'a Column);
+
+impl<'a> ChangeColumn<'a> {
+    /// # Errors
+    /// Definite, when there is no such column or its values do not rise.
+    pub(crate) fn of(schema: &'a TableSchema, column: &str) -> Result<Self, ConnectorError> {
+        let fix = "Name in `poll.change_column` a number, date or time that every change raises.";
+        let Some(at) = schema.position(column) else {
+            return Err(ConnectorError::definite(
+                "change_column",
+                format!("{} has no column \"{column}\".", schema.table),
+                fix,
+            ));
+        };
+        let class = schema.columns[at].class;
+        if !matches!(
+            class,
+            Class::Int | Class::Decimal | Class::Date | Class::Timestamp | Class::TimestampTz
+        ) {
+            return Err(ConnectorError::definite(
+                "change_column",
+                format!(
+                    "The column \"{column}\" of {} is of type {}.",
+                    schema.table, schema.columns[at].type_name
+                ),
+                fix,
+            ));
+        }
+        Ok(ChangeColumn(&schema.columns[at]))
+    }
+
+    /// Rows that may have changed since the column had this value.
+    fn not_below(&self, value: &str) -> Result<String, ConnectorError> {
+        let name = ident(&self.0.name);
+        let value = constant(self.0, value.as_bytes()).ok_or_else(|| {
+            ConnectorError::definite(
+                "change_column",
+                "The change column's greatest value does not read as its type does.",
+                "Report this with the server's version.",
+            )
+        })?;
+        Ok(format!("({name} >= {value} OR {name} IS NULL)"))
+    }
+
+    /// The query for the greatest value; a time ahead of the clock counts as now.
+    pub(crate) fn mark(&self, relation: &TableName) -> String {
+        let (name, relation) = (ident(&self.0.name), table(relation));
+        let value = match self.0.class {
+            Class::Int | Class::Decimal => format!("MAX({name})"),
+            Class::Date => format!("LEAST(MAX({name}), CURRENT_DATE())"),
+            _ => format!("LEAST(MAX({name}), NOW(6))"),
+        };
+        format!("SELECT REPLACE(CAST({value} AS CHAR), ' ', 'T') FROM {relation}")
+    }
 }
 
 /// Which columns a page carries.

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use rollcall_binlog::gtid::mariadb::GtidState;
 use rollcall_binlog::gtid::mysql::GtidSet;
-use rollcall_contract::{ConnectorError, Gap, GapReason, Lineage, TableName};
+use rollcall_contract::{ConnectorError, Gap, GapReason, Lineage, OTHER_SERVER, TableName};
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Flavour, MySqlConfig};
@@ -44,6 +44,15 @@ pub(crate) struct Origin {
 }
 
 impl Origin {
+    /// A server, and what is read there.
+    pub(crate) fn of(server: &Server, config: &MySqlConfig) -> Origin {
+        Origin {
+            flavour: server.flavour,
+            server: server.identity.clone(),
+            table: config.table.clone(),
+        }
+    }
+
     pub(crate) fn encode(&self) -> Lineage {
         // Cannot fail: plain strings.
         Lineage(serde_json::to_string(self).unwrap_or_default())
@@ -60,6 +69,45 @@ impl Origin {
                 "Start the version of Rollcall that wrote the store, or a newer one.",
             )
         })
+    }
+}
+
+/// Refuses another server than the one that is known.
+pub(crate) fn expect(known: &Origin, found: &Origin) -> Result<(), ConnectorError> {
+    if known == found {
+        return Ok(());
+    }
+    Err(ConnectorError::definite(
+        OTHER_SERVER,
+        format!(
+            "This is {} of server {}, and what is known was read from {} of server {}.",
+            found.table, found.server, known.table, known.server
+        ),
+        "Correct the source in the configuration. If this server has taken the other one's \
+         place, make its log readable, or set mode = \"always\" in `poll`: then everything is \
+         read again.",
+    ))
+}
+
+/// The gap behind a time in which the table was polled.
+pub(crate) fn not_followed(known: &Origin, found: &Origin) -> Gap {
+    let (reason, detail) = match known == found {
+        true => (
+            GapReason::NotFollowed,
+            "The log was not followed for a while, and the table polled; everything is read \
+             again.",
+        ),
+        false => (
+            GapReason::OtherServer,
+            "The server is another one than the one that was polled; everything is read again.",
+        ),
+    };
+    Gap {
+        tables: vec![found.table.clone()],
+        reason,
+        from: None,
+        to: None,
+        detail: detail.to_owned(),
     }
 }
 

@@ -12,6 +12,9 @@
 //!    the definition's; either way the page is asked for again.
 //! 5. MySQL: the executed GTIDs again, the upper bound.
 //!
+//! Where the log is off, or may not be asked where it stands, the rows are as good; the page
+//! then has no place in the log and says so.
+//!
 //! A page is bounded twice: by rows, estimated from the width of the rows read so far, and
 //! by bytes while it arrives. Rows behind the bound are not kept. Text comes in the
 //! character set of its column, so that the same code turns it into UTF-8 as the log's.
@@ -22,8 +25,8 @@ use std::time::{Duration, Instant};
 use rollcall_binlog::table_map::TypeCode;
 use rollcall_binlog::types::{Reading, ResultColumn, ResultField, ResultRows};
 use rollcall_contract::{
-    Batch, BatchBuilder, ConnectorError, Key, Op, Page, PageRequest, RowWidth, Tx, TxId,
-    check_key_count,
+    Batch, BatchBuilder, ConnectorError, Cursor, Key, Op, Page, PageRequest, RowWidth, Since, Tx,
+    TxId, check_key_count, check_keys_differ,
 };
 use smallvec::SmallVec;
 
@@ -101,9 +104,11 @@ struct Asked<'a> {
     limit_rows: usize,
     limit_bytes: usize,
     only: Option<&'a [usize]>,
+    since: Option<&'a Since>,
 }
 
 struct Read {
+    asked_rows: usize,
     batch: Batch,
     window: PageWindow,
     bytes: usize,
@@ -125,10 +130,11 @@ impl Pages {
             limit_rows: rows,
             limit_bytes: request.limit_bytes,
             only: request.only.as_deref(),
+            since: request.since.as_ref(),
         };
         let read = self.read(session, config, &asked).await?;
         self.width.learn(request, read.batch.len(), read.bytes);
-        let is_last = read.batch.len() < rows && !read.cut;
+        let is_last = read.batch.len() < read.asked_rows && !read.cut;
         Ok(Page {
             last: if is_last { None } else { read.last },
             rows: read.batch,
@@ -149,6 +155,7 @@ impl Pages {
             limit_rows: keys.len().max(1),
             limit_bytes: usize::MAX,
             only: None,
+            since: None,
         };
         let read = self.read(session, config, &asked).await?;
         Ok(Page {
@@ -168,7 +175,7 @@ impl Pages {
         let definition = schema::load(client, &config.table, config.key.as_deref())
             .await?
             .ok_or_else(|| no_such_table(config))?;
-        if let Some(obstacle) = check::obstacle(&definition) {
+        if let Some(obstacle) = check::obstacle_of_key(&definition) {
             return Err(obstacle.into());
         }
         let read = self.transaction(client, &session.server, &definition, config, asked);
@@ -188,38 +195,75 @@ impl Pages {
         config: &MySqlConfig,
         asked: &Asked<'_>,
     ) -> Result<Read, ConnectorError> {
-        let mode = server.log_mode();
-        let low = match mode {
-            LogMode::MySqlGtid => server::executed(client, server).await?,
-            LogMode::Place | LogMode::MariaDbGtid => Gtids::None,
-        };
-        let settled = if mode == LogMode::Place {
-            let now = server::head(client, server).await?.place;
-            let mut settled = self.settled.lock().unwrap_or_else(PoisonError::into_inner);
-            settled.look(&now)
-        } else {
-            None
-        };
+        let low = self.low_mark(client, server).await;
         client.run(server::SNAPSHOT).await?;
-        let exact = match mode {
-            LogMode::MariaDbGtid => Some(server::snapshot_place(client, server).await?),
-            LogMode::Place | LogMode::MySqlGtid => None,
+        let low = match low {
+            Ok(None) => server::snapshot_place(client, server).await.map(Low::Exact),
+            Ok(Some(low)) => Ok(low),
+            Err(e) => Err(e),
         };
         let mut rows = Rows::new(definition, config, asked)?;
-        let sql = select(definition, &asked.which, asked.limit_rows, &rows.wanted)?;
+        let sql = select(
+            definition,
+            &asked.which,
+            asked.since,
+            rows.limit_rows,
+            &rows.wanted,
+        )?;
         client
             .select(&sql, &mut |columns, payload| rows.take(columns, payload))
             .await?;
-        let window = match (low, exact) {
-            (Gtids::MySql(low), _) => {
-                let Gtids::MySql(high) = server::executed(client, server).await? else {
+        let placed = match low {
+            Ok(low) => self.window(client, server, definition, low).await,
+            Err(e) => Err(e),
+        };
+        let window = match placed {
+            Ok(window) => window,
+            Err(e) if e.is_transient() => return Err(e),
+            Err(obstacle) => PageWindow::Unplaced {
+                obstacle,
+                at: server::clock(client).await?,
+            },
+        };
+        rows.finish(window)
+    }
+
+    /// What the page will have seen for certain; none where the snapshot itself says it.
+    async fn low_mark(
+        &self,
+        client: &mut Client,
+        server: &Server,
+    ) -> Result<Option<Low>, ConnectorError> {
+        Ok(match server.log_mode() {
+            LogMode::MariaDbGtid => None,
+            LogMode::MySqlGtid => Some(Low::Gtids(server::executed(client, server).await?)),
+            LogMode::Place => {
+                let now = server::head(client, server).await?.place;
+                let mut settled = self.settled.lock().unwrap_or_else(PoisonError::into_inner);
+                Some(Low::Settled(settled.look(&now)))
+            }
+        })
+    }
+
+    /// The window of a page whose rows have been read.
+    async fn window(
+        &self,
+        client: &mut Client,
+        server: &Server,
+        definition: &Table,
+        low: Low,
+    ) -> Result<PageWindow, ConnectorError> {
+        Ok(match low {
+            Low::Gtids(low) => {
+                let high = server::executed(client, server).await?;
+                let (Gtids::MySql(low), Gtids::MySql(high)) = (low, high) else {
                     return Err(protocol_violation(
                         "gtid_mode changed while a page was read",
                     ));
                 };
                 PageWindow::Gtids { low, high }
             }
-            (_, Some(place)) => PageWindow::Places {
+            Low::Exact(place) => PageWindow::Places {
                 // Rows of other engines are read as they are, whatever the snapshot says.
                 high: if definition.is_transactional() {
                     place.clone()
@@ -229,14 +273,23 @@ impl Pages {
                 low: Some(place),
                 sees_other_servers: true,
             },
-            (_, None) => PageWindow::Places {
-                low: settled,
+            Low::Settled(low) => PageWindow::Places {
+                low,
                 high: server::head(client, server).await?.place,
                 sees_other_servers: false,
             },
-        };
-        Ok(rows.finish(window))
+        })
     }
+}
+
+/// What a page has seen for certain.
+enum Low {
+    /// These transactions.
+    Gtids(Gtids),
+    /// The log up to here, and nothing more.
+    Exact(Place),
+    /// The log up to here at least; none when nothing is certain.
+    Settled(Option<Place>),
 }
 
 /// The rows of a page while they arrive.
@@ -247,7 +300,10 @@ struct Rows<'a> {
     table: u16,
     reader: Option<ResultRows>,
     reading: Reading,
+    limit_rows: usize,
     limit_bytes: usize,
+    /// So many rows are taken at the least.
+    least: usize,
     bytes: usize,
     cut: bool,
 }
@@ -268,7 +324,11 @@ impl<'a> Rows<'a> {
             position: SmallVec::new(),
             commit_us: now_us,
         });
+        // A page without a unique key begins with a row that is known.
+        let least = if definition.key_is_unique() { 1 } else { 2 };
         Ok(Rows {
+            limit_rows: asked.limit_rows.max(least),
+            least,
             wanted: Wanted::new(asked.only, &definition.schema),
             definition,
             builder,
@@ -343,24 +403,23 @@ impl<'a> Rows<'a> {
             })?;
         self.builder.finish(true, payload.len());
         self.bytes += payload.len();
-        self.cut = self.bytes >= self.limit_bytes;
+        self.cut = self.bytes >= self.limit_bytes && self.builder.len() >= self.least;
         self.reader = Some(reader);
         Ok(())
     }
 
-    fn finish(self, window: PageWindow) -> Read {
+    fn finish(self, window: PageWindow) -> Result<Read, ConnectorError> {
         // What a page's batch calls its position is where the log was when it was read.
-        let point = match &window {
-            PageWindow::Gtids { high, .. } => Point {
-                gtids: Gtids::MySql(high.clone()),
-                place: None,
-            },
-            PageWindow::Places { high, .. } => Point {
-                gtids: Gtids::None,
-                place: Some(high.clone()),
-            },
+        let at = |gtids, place| Position::at(Point { gtids, place }).encode();
+        let cursor = match &window {
+            PageWindow::Gtids { high, .. } => at(Gtids::MySql(high.clone()), None),
+            PageWindow::Places { high, .. } => at(Gtids::None, Some(high.clone())),
+            PageWindow::Unplaced { at, .. } => Cursor::nowhere(at),
         };
-        let batch = self.builder.build(Position::at(point).encode());
+        let batch = self.builder.build(cursor);
+        if !self.definition.key_is_unique() {
+            check_keys_differ(&batch)?;
+        }
         let schema = &self.definition.schema;
         let last = match batch.len() {
             0 => None,
@@ -369,12 +428,13 @@ impl<'a> Rows<'a> {
                 .after()
                 .and_then(|row| Key::of_row(schema, &row)),
         };
-        Read {
+        Ok(Read {
+            asked_rows: self.limit_rows,
             batch,
             window,
             bytes: self.bytes,
             cut: self.cut,
             last,
-        }
+        })
     }
 }

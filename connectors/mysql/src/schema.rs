@@ -37,13 +37,18 @@ pub(crate) struct Table {
     /// MariaDB: it keeps its old rows.
     pub(crate) is_versioned: bool,
     pub(crate) estimated_rows: Option<u64>,
-    /// The index behind the key; empty when there is none.
+    /// The unique index behind the key; empty when there is none.
     pub(crate) key_index: String,
-    /// Why the key cannot be used, when it cannot.
+    /// Why there is no key, or why it serves for polling only.
     pub(crate) key_fault: Option<String>,
 }
 
 impl Table {
+    /// Whether a unique index stands behind the key.
+    pub(crate) fn key_is_unique(&self) -> bool {
+        !self.key_index.is_empty()
+    }
+
     /// Whether columns are missing because this account may not see them.
     pub(crate) fn hides_columns(&self) -> bool {
         self.columns
@@ -213,7 +218,12 @@ fn table(
             schema.key = key;
             (index, None)
         }
-        Err(fault) => (String::new(), Some(fault)),
+        Err(fault) => {
+            schema.key = key
+                .and_then(|k| without_index(&schema, k))
+                .unwrap_or_default();
+            (String::new(), Some(fault))
+        }
     };
     Ok(Table {
         schema: Arc::new(schema),
@@ -288,6 +298,14 @@ fn choose_key(
         columns.push(at);
     }
     Ok((index.name.clone(), columns))
+}
+
+/// Configured columns as a key that no index stands behind: good for polling, by whoever sees
+/// that no key comes twice.
+fn without_index(schema: &TableSchema, key: &[String]) -> Option<Vec<usize>> {
+    let can_be_key = |&at: &usize| types::can_be_key(&schema.columns[at]);
+    let column = |name: &String| schema.position(name).filter(can_be_key);
+    key.iter().map(column).collect()
 }
 
 /// Whether two versions of a table read alike: names, classes and key, in order. The

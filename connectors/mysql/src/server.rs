@@ -270,6 +270,14 @@ pub(crate) async fn snapshot_place(
     }
 }
 
+/// The server's clock, for people.
+pub(crate) async fn clock(client: &mut Client) -> Result<String, ConnectorError> {
+    let row = client
+        .row("SELECT DATE_FORMAT(UTC_TIMESTAMP(6), '%Y-%m-%dT%H:%i:%s.%fZ')")
+        .await?;
+    Ok(row.need(0)?.to_owned())
+}
+
 /// Reads a set of MySQL's GTIDs.
 pub(crate) async fn gtid_set(client: &mut Client, sql: &str) -> Result<GtidSet, ConnectorError> {
     let row = client.row(sql).await?;

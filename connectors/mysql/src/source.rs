@@ -26,6 +26,7 @@ use tokio::sync::{Mutex, MutexGuard};
 use crate::config::MySqlConfig;
 use crate::decode::{Decoder, DecoderOptions};
 use crate::errors::protocol_violation;
+use crate::keyset::ChangeColumn;
 use crate::lineage::{self, Origin};
 use crate::page::{Pages, Session};
 use crate::position::{Gtids, Point, Position};
@@ -75,7 +76,7 @@ impl MySqlSource {
     /// is why the server did not send the log the last time.
     async fn try_open(
         &self,
-        resume: Option<&(Position, Origin)>,
+        resume: &Resume,
         refused: &mut Option<(GapReason, String)>,
     ) -> Result<Option<Opened>, ConnectorError> {
         let config = &self.config;
@@ -83,12 +84,14 @@ impl MySqlSource {
         let (server, table) = check::preflight(&mut client, config).await?.usable()?;
         let mut gaps = Vec::new();
         let mut start = None;
+        let origin_now = Origin::of(&server, config);
         match (resume, refused.take()) {
-            (None, _) => gaps.push(initial_load(config)),
-            (Some((position, _)), Some((reason, detail))) => {
+            (Resume::Beginning, _) => gaps.push(initial_load(config)),
+            (Resume::Polled(origin), _) => gaps.push(lineage::not_followed(origin, &origin_now)),
+            (Resume::At(position, _), Some((reason, detail))) => {
                 gaps.push(lineage::gap(reason, &config.table, position, detail));
             }
-            (Some((position, origin)), None) => {
+            (Resume::At(position, origin), None) => {
                 match lineage::judge(&mut client, &server, config, origin, position).await? {
                     Some(gap) => gaps.push(gap),
                     None => start = Some(position.clone()),
@@ -120,12 +123,7 @@ impl MySqlSource {
                 };
             }
         };
-        let origin = Origin {
-            flavour: server.flavour,
-            server: server.identity.clone(),
-            table: config.table.clone(),
-        };
-        let again = lineage::judge(&mut client, &server, config, &origin, &start).await?;
+        let again = lineage::judge(&mut client, &server, config, &origin_now, &start).await?;
         client.close().await;
         if let Some(gap) = again {
             tracing::warn!("the log changed while it was opened");
@@ -151,7 +149,7 @@ impl MySqlSource {
         );
         Ok(Some(Opened {
             start: start.encode(),
-            lineage: origin.encode(),
+            lineage: origin_now.encode(),
             gaps,
             stream: Box::new(stream) as Box<dyn ChangeStream>,
             acknowledge: Arc::new(MySqlAcknowledge {
@@ -174,6 +172,16 @@ impl MySqlSource {
             _ => Session::connect(&self.config).await,
         }
     }
+}
+
+/// What the store holds.
+enum Resume {
+    /// Nothing.
+    Beginning,
+    /// A position.
+    At(Position, Origin),
+    /// The table was polled.
+    Polled(Origin),
 }
 
 /// The table is not there.
@@ -257,7 +265,7 @@ impl Source for MySqlSource {
         let (mut kept, mut client) = self.ask().await?;
         let definition = self.definition(&mut client).await?;
         *kept = Some(client);
-        match check::obstacle(&definition) {
+        match check::obstacle_of_key(&definition) {
             Some(obstacle) => Err(obstacle.into()),
             None => Ok(definition.schema),
         }
@@ -274,12 +282,17 @@ impl Source for MySqlSource {
             ));
         }
         let resume = match &resume {
-            None => None,
-            Some((cursor, lineage)) => Some((Position::decode(cursor)?, Origin::decode(lineage)?)),
+            None => Resume::Beginning,
+            Some((cursor, lineage)) if cursor.is_nowhere() => {
+                Resume::Polled(Origin::decode(lineage)?)
+            }
+            Some((cursor, lineage)) => {
+                Resume::At(Position::decode(cursor)?, Origin::decode(lineage)?)
+            }
         };
         let mut refused = None;
         for _ in 0..OPEN_TRIES {
-            if let Some(opened) = self.try_open(resume.as_ref(), &mut refused).await? {
+            if let Some(opened) = self.try_open(&resume, &mut refused).await? {
                 return Ok(opened);
             }
         }
@@ -306,6 +319,27 @@ impl Source for MySqlSource {
         let page = self.pages.reread(&mut session, &self.config, keys).await?;
         *kept = Some(session);
         Ok(page)
+    }
+
+    async fn identify(&self, known: Option<&Lineage>) -> Result<Lineage, ConnectorError> {
+        let (mut kept, mut client) = self.ask().await?;
+        let server = Server::read(&mut client).await?;
+        server.expect(&self.config)?;
+        *kept = Some(client);
+        let found = Origin::of(&server, &self.config);
+        if let Some(known) = known {
+            lineage::expect(&Origin::decode(known)?, &found)?;
+        }
+        Ok(found.encode())
+    }
+
+    async fn change_mark(&self, column: &str) -> Result<Option<String>, ConnectorError> {
+        let (mut kept, mut client) = self.ask().await?;
+        let definition = self.definition(&mut client).await?;
+        let column = ChangeColumn::of(&definition.schema, column)?;
+        let row = client.row(&column.mark(&self.config.table)).await?;
+        *kept = Some(client);
+        Ok(row.text(0).map(str::to_owned))
     }
 
     async fn status(&self) -> Result<SourceStatus, ConnectorError> {

@@ -9,13 +9,16 @@
 //! and both bounds at once. A transaction that was stored from another server was replicated
 //! to this one before the log was opened (opening proves it), so a page has it.
 //!
+//! Where the log is switched off, or its position may not be asked for, a page has no place:
+//! it can be applied only while the log is not followed.
+//!
 //! MySQL without GTIDs: the place before the snapshot is no lower bound, since a transaction
 //! is in the log a moment before the engine commits it. A place of at least a minute ago is
 //! one for every purpose; what happened since counts as newer, which only means that the
 //! log decides.
 
 use rollcall_binlog::gtid::mysql::GtidSet;
-use rollcall_contract::{Cursor, TxId, Window};
+use rollcall_contract::{ConnectorError, Cursor, TxId, Window};
 
 use crate::position::{Gtids, Place, Position, gtid_of, is_place};
 
@@ -37,6 +40,13 @@ pub(crate) enum PageWindow {
         high: Place,
         /// Whether what was stored from another server has been seen.
         sees_other_servers: bool,
+    },
+    /// Nowhere: where the log stands cannot be read.
+    Unplaced {
+        /// Why.
+        obstacle: ConnectorError,
+        /// When the page was read, by the server's clock.
+        at: String,
     },
 }
 
@@ -62,6 +72,7 @@ impl Window for PageWindow {
                         None => !sees_other_servers,
                     }
             }
+            PageWindow::Unplaced { .. } => true,
         }
     }
 
@@ -75,6 +86,13 @@ impl Window for PageWindow {
                 place.covers(high).unwrap_or(false)
             }
             _ => false,
+        }
+    }
+
+    fn obstacle(&self) -> Option<ConnectorError> {
+        match self {
+            PageWindow::Unplaced { obstacle, .. } => Some(obstacle.clone()),
+            PageWindow::Gtids { .. } | PageWindow::Places { .. } => None,
         }
     }
 }

@@ -3,8 +3,11 @@
 //! Rows are ordered and compared by the operators of the index behind the key, named with
 //! their schema. So "behind the last key" means the same as "later in this order" for any
 //! type and collation, whatever the search path is.
+//!
+//! Without a unique index behind the key, a page begins with the last row of the page before:
+//! rows that share a key then stand beside each other in some page and are seen to do so.
 
-use rollcall_contract::{Class, ConnectorError, Key, RelationKind};
+use rollcall_contract::{Class, ConnectorError, Key, RelationKind, Since};
 
 use crate::query::{ident, literal, literal_of, table};
 use crate::schema::{KeyColumn, Table};
@@ -21,6 +24,7 @@ pub(crate) enum Which<'a> {
 pub(crate) fn select(
     definition: &Table,
     which: &Which<'_>,
+    since: Option<&Since>,
     limit_rows: usize,
     wanted: &Wanted,
 ) -> Result<String, ConnectorError> {
@@ -39,8 +43,8 @@ pub(crate) fn select(
         .collect();
     // The rows of inheriting tables have a name of their own in the log.
     let only = match definition.kind {
-        RelationKind::PartitionedTable => "",
-        _ => "ONLY ",
+        RelationKind::Table => "ONLY ",
+        _ => "",
     };
     let mut conditions = Vec::new();
     if let Some(filter) = &definition.row_filter {
@@ -48,8 +52,19 @@ pub(crate) fn select(
     }
     match which {
         Which::After(None) => {}
-        Which::After(Some(key)) => conditions.push(behind(&definition.key_order, key)?),
+        Which::After(Some(key)) if definition.key_is_unique => {
+            conditions.push(behind(&definition.key_order, key)?);
+        }
+        Which::After(Some(key)) => conditions.push(format!(
+            "({} OR {})",
+            behind(&definition.key_order, key)?,
+            one_of(&definition.key_order, std::slice::from_ref(*key))?
+        )),
         Which::Keys(keys) => conditions.push(one_of(&definition.key_order, keys)?),
+    }
+    if let Some(since) = since {
+        let change = ChangeColumn::of(definition, &since.column)?;
+        conditions.push(change.not_below(&since.value));
     }
     let filter = if conditions.is_empty() {
         String::new()
@@ -67,6 +82,68 @@ pub(crate) fn select(
         table(&definition.schema.table),
         order.join(", "),
     ))
+}
+
+/// A column that every change of a row raises.
+pub(crate) struct ChangeColumn<'a> {
+    name: String,
+    cast: &'a str,
+    class: Class,
+}
+
+impl<'a> ChangeColumn<'a> {
+    /// # Errors
+    /// Definite, when there is no such column or its values do not rise.
+    pub(crate) fn of(definition: &'a Table, column: &str) -> Result<Self, ConnectorError> {
+        let schema = &definition.schema;
+        let fix = "Name in `poll.change_column` a number, date or time that every change raises.";
+        let Some(at) = schema.position(column) else {
+            return Err(ConnectorError::definite(
+                "change_column",
+                format!("{} has no column \"{column}\".", schema.table),
+                fix,
+            ));
+        };
+        let class = schema.columns[at].class;
+        if !matches!(
+            class,
+            Class::Int | Class::Decimal | Class::Date | Class::Timestamp | Class::TimestampTz
+        ) {
+            return Err(ConnectorError::definite(
+                "change_column",
+                format!(
+                    "The column \"{column}\" of {} is of type {}.",
+                    schema.table, schema.columns[at].type_name
+                ),
+                fix,
+            ));
+        }
+        Ok(ChangeColumn {
+            name: ident(column),
+            cast: &definition.casts[at],
+            class,
+        })
+    }
+
+    /// Rows that may have changed since the column had this value.
+    fn not_below(&self, value: &str) -> String {
+        let (name, value, cast) = (&self.name, literal(value), self.cast);
+        format!("({name} OPERATOR(pg_catalog.>=) {value}::{cast} OR {name} IS NULL)")
+    }
+
+    /// The query for the greatest value; a time ahead of the clock counts as now.
+    pub(crate) fn mark(&self, definition: &Table) -> String {
+        let (name, cast) = (&self.name, self.cast);
+        let value = match self.class {
+            Class::Int | Class::Decimal => name.clone(),
+            _ => format!("LEAST({name}, pg_catalog.clock_timestamp()::{cast})"),
+        };
+        let relation = table(&definition.schema.table);
+        format!(
+            "SELECT ({value})::text FROM {relation} WHERE {name} IS NOT NULL \
+             ORDER BY {name} DESC LIMIT 1"
+        )
+    }
 }
 
 /// Which columns a page carries.

@@ -11,15 +11,18 @@
 //!    history of the server's timeline leaves the cursor's own at or behind the cursor; on
 //!    the same timeline, when the log reaches at least that far.
 //!
-//! Whatever is not proved is a gap.
+//! Whatever is not proved is a gap. While the table is polled there is no cursor: then the
+//! first question is asked alone, of an ordinary connection.
 
-use rollcall_contract::{ConnectorError, Gap, GapReason, Lineage};
+use rollcall_contract::{ConnectorError, Gap, GapReason, Lineage, OTHER_SERVER};
 use serde::{Deserialize, Serialize};
+use tokio_postgres::Client;
 
 use crate::followed::Identities;
 use crate::lsn::Lsn;
 use crate::position::PgCursor;
-use crate::wire::TimelineSwitch;
+use crate::query;
+use crate::wire::{SystemIdentity, TimelineSwitch};
 
 /// What the store keeps as the [`Lineage`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -61,6 +64,69 @@ pub(crate) struct Present<'a> {
     pub(crate) flushed: Lsn,
     /// Where the earlier timelines of this history ended.
     pub(crate) history: &'a [TimelineSwitch],
+}
+
+/// The server that an ordinary connection ends at.
+pub(crate) async fn identify(client: &Client, database: &str) -> Result<Origin, ConnectorError> {
+    let row = client
+        .query_one(
+            "SELECT s.system_identifier, c.timeline_id \
+             FROM pg_catalog.pg_control_system() s, pg_catalog.pg_control_checkpoint() c",
+            &[],
+        )
+        .await
+        .map_err(|e| query::failed(&e, "asking which server this is"))?;
+    Ok(Origin {
+        system: row.get::<_, i64>(0) as u64,
+        timeline: row.get::<_, i32>(1) as u32,
+        database: database.to_owned(),
+        followed: Identities::default(),
+    })
+}
+
+/// Refuses another server than the one that is known.
+pub(crate) fn expect(known: &Origin, found: &Origin) -> Result<(), ConnectorError> {
+    if known.database == found.database && known.system == found.system {
+        return Ok(());
+    }
+    Err(ConnectorError::definite(
+        OTHER_SERVER,
+        format!(
+            "This is database \"{}\" of cluster {}, and what is known was read from database \
+             \"{}\" of cluster {}.",
+            found.database, found.system, known.database, known.system
+        ),
+        "Correct host and database in the configuration. If this server has taken the other \
+         one's place, make its log readable, or set mode = \"always\" in `poll`: then \
+         everything is read again.",
+    ))
+}
+
+/// The gap behind a time in which the table was polled.
+pub(crate) fn not_followed(known: &Origin, now: &SystemIdentity, database: &str) -> Gap {
+    let (reason, detail) = match known.system == now.system_id && known.database == database {
+        true => (
+            GapReason::NotFollowed,
+            "The log was not followed for a while, and the table polled; everything is read \
+             again."
+                .to_owned(),
+        ),
+        false => (
+            GapReason::OtherServer,
+            format!(
+                "The server is another cluster ({}) than the one that was polled ({}); \
+                 everything is read again.",
+                now.system_id, known.system
+            ),
+        ),
+    };
+    Gap {
+        tables: Vec::new(),
+        reason,
+        from: None,
+        to: None,
+        detail,
+    }
 }
 
 /// Compares a stored position with the server as it is. `None`: the server's history

@@ -6,7 +6,8 @@
 //! 1. `BEGIN` with `REPEATABLE READ`, `READ ONLY`; nothing has a snapshot yet.
 //! 2. `LOCK TABLE … ACCESS SHARE`: the lock that a `SELECT` takes anyway, but taken before
 //!    the snapshot. A rewriting `ALTER TABLE` that committed between snapshot and lock would
-//!    make the table look empty to the snapshot, and an empty page means leavers.
+//!    make the table look empty to the snapshot, and an empty page means leavers. Foreign
+//!    tables and materialized views cannot be locked so; neither becomes empty in this way.
 //! 3. The snapshot, the insert position behind it, and a fingerprint of the catalog rows that
 //!    make up the table's definition. The definition is read only when the fingerprint is
 //!    another one than that of the page before.
@@ -21,7 +22,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::TryStreamExt;
 use rollcall_contract::{
-    BatchBuilder, ConnectorError, Key, Op, Page, PageRequest, RowWidth, Tx, TxId, check_key_count,
+    BatchBuilder, ConnectorError, Key, Op, Page, PageRequest, RelationKind, RowWidth, Since, Tx,
+    TxId, check_key_count, check_keys_differ,
 };
 use smallvec::SmallVec;
 use tokio_postgres::{Client, IsolationLevel, Statement, Transaction};
@@ -52,6 +54,8 @@ pub(crate) struct Session {
     open_window: Statement,
     /// The window of the page before.
     last_window: Option<PageWindow>,
+    /// Whether the relation is of a kind that can be locked.
+    lockable: bool,
 }
 
 impl Session {
@@ -69,11 +73,21 @@ impl Session {
             .prepare(OPEN_WINDOW)
             .await
             .map_err(|e| failed(&e, "preparing to read pages"))?;
+        let relation = client
+            .query_opt(
+                "SELECT c.relkind IN ('m', 'f') FROM pg_catalog.pg_class c \
+                 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+                 WHERE n.nspname = $1 AND c.relname = $2",
+                &[&config.table.schema, &config.table.name],
+            )
+            .await
+            .map_err(|e| failed(&e, "preparing to read pages"))?;
         Ok(Session {
             client,
             server,
             open_window,
             last_window: None,
+            lockable: !relation.is_some_and(|row| row.get(0)),
         })
     }
 
@@ -87,7 +101,8 @@ impl Session {
 /// are called after the snapshot was taken.
 const OPEN_WINDOW: &str = "\
     SELECT pg_catalog.pg_current_snapshot()::text, \
-           pg_catalog.pg_current_wal_insert_lsn()::text, \
+           (CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_last_wal_replay_lsn() \
+             ELSE pg_catalog.pg_current_wal_insert_lsn() END)::text, \
            (extract(epoch FROM pg_catalog.clock_timestamp()) * 1000000)::int8, \
            (SELECT pg_catalog.concat_ws('|', c.oid, c.xmin, \
               (SELECT pg_catalog.string_agg(pg_catalog.concat(a.attnum, ':', a.xmin), ',' \
@@ -158,10 +173,11 @@ impl Pages {
             limit_rows: rows,
             limit_bytes: request.limit_bytes,
             only: request.only.as_deref(),
+            since: request.since.as_ref(),
         };
         let read = self.read(session, config, types, &asked).await?;
         self.width.learn(request, read.rows, read.bytes);
-        let is_last = read.rows < rows && !read.cut;
+        let is_last = read.rows < read.asked_rows && !read.cut;
         let last = if is_last { None } else { read.last };
         Ok(Page {
             rows: read.batch,
@@ -184,6 +200,7 @@ impl Pages {
             limit_rows: keys.len(),
             limit_bytes: usize::MAX,
             only: None,
+            since: None,
         };
         let read = self.read(session, config, types, &asked).await?;
         Ok(Page {
@@ -211,12 +228,14 @@ impl Pages {
             .await
             .map_err(|e| failed(&e, DOING))?;
         let timeout_ms = config.query_timeout.as_millis();
+        let lock = match session.lockable {
+            true => format!("LOCK TABLE {} IN ACCESS SHARE MODE", table(&config.table)),
+            false => String::new(),
+        };
         transaction
             .batch_execute(&format!(
                 "SET LOCAL row_security = off; SET LOCAL lock_timeout = {timeout_ms}; \
-                 SET LOCAL statement_timeout = {timeout_ms}; \
-                 LOCK TABLE {} IN ACCESS SHARE MODE",
-                table(&config.table)
+                 SET LOCAL statement_timeout = {timeout_ms}; {lock}"
             ))
             .await
             .map_err(|e| failed(&e, DOING))?;
@@ -227,6 +246,16 @@ impl Pages {
         let definition = self
             .definition(&transaction, config, types, fingerprint)
             .await?;
+        let can_be_emptied = matches!(
+            definition.kind,
+            RelationKind::Table | RelationKind::PartitionedTable
+        );
+        if can_be_emptied && !session.lockable {
+            return Err(ConnectorError::transient(
+                "table_changed",
+                format!("{} became a table while it was read.", config.table),
+            ));
+        }
         let read = copy_rows(&transaction, &definition, asked, taken_us, &server, window).await?;
         transaction.commit().await.map_err(|e| failed(&e, DOING))?;
         Ok(read)
@@ -261,7 +290,7 @@ impl Pages {
                 "Correct `table` in the configuration.",
             )
         })?;
-        if let Some((code, sentence, fix)) = check::obstacle_of_identity(&definition) {
+        if let Some((code, sentence, fix)) = check::obstacle_of_key(&definition) {
             return Err(ConnectorError::definite(code, sentence, fix));
         }
         let definition = Arc::new(definition);
@@ -310,12 +339,14 @@ struct Asked<'a> {
     limit_rows: usize,
     limit_bytes: usize,
     only: Option<&'a [usize]>,
+    since: Option<&'a Since>,
 }
 
 struct Read {
     batch: rollcall_contract::Batch,
     window: PageWindow,
     rows: usize,
+    asked_rows: usize,
     bytes: usize,
     cut: bool,
     last: Option<Key>,
@@ -339,7 +370,10 @@ async fn copy_rows(
     };
     let schema = Arc::clone(&definition.schema);
     let wanted = Wanted::new(asked.only, definition);
-    let sql = select(definition, &asked.which, asked.limit_rows, &wanted)?;
+    // A page without a unique key begins with a row that is known.
+    let least = if definition.key_is_unique { 1 } else { 2 };
+    let limit_rows = asked.limit_rows.max(least);
+    let sql = select(definition, &asked.which, asked.since, limit_rows, &wanted)?;
     let mut builder = BatchBuilder::default();
     builder.tx(Tx {
         id: TxId::default(),
@@ -384,7 +418,7 @@ async fn copy_rows(
         }
         builder.finish(true, row.len());
         bytes += row.len();
-        cut = bytes >= asked.limit_bytes;
+        cut = bytes >= asked.limit_bytes && builder.len() >= least;
     }
     let cursor = PgCursor {
         system_id: server.system_id,
@@ -393,6 +427,9 @@ async fn copy_rows(
         inside: None,
     };
     let batch = builder.build(cursor.encode());
+    if !definition.key_is_unique {
+        check_keys_differ(&batch)?;
+    }
     let last = match batch.len() {
         0 => None,
         n => batch
@@ -401,6 +438,7 @@ async fn copy_rows(
             .and_then(|row| Key::of_row(&schema, &row)),
     };
     Ok(Read {
+        asked_rows: limit_rows,
         rows: batch.len(),
         batch,
         window,

@@ -62,6 +62,7 @@ pub(crate) fn failed(error: &tokio_postgres::Error, doing: &str) -> ConnectorErr
         None => ConnectorError::transient("connection_lost", "The connection to PostgreSQL ended."),
     };
     let (ConnectorError::Definite(Definite { sentence, .. })
+    | ConnectorError::Unfollowable(Definite { sentence, .. })
     | ConnectorError::Transient(Transient { sentence, .. })) = &mut failed;
     sentence.push_str(&format!(" It happened while {doing}."));
     failed

@@ -4,9 +4,11 @@
 //! publication sends, in the order of their numbers, which is the order in which the log
 //! carries them; and each column's class is decided by the type that its text has, so a
 //! domain is followed down to its base type. The record key is what the configuration
-//! names, else the replica identity's index, else the primary key; whatever it is, a
-//! unique index over exactly these columns must stand behind it, because pages go through
-//! the table in that index's order and by its own operators.
+//! names, else the replica identity's index, else the primary key. To be followed, a table
+//! must have a unique index over exactly these columns, and pages go through it in that
+//! index's order and by its own operators. What can only be polled, a view for example, may
+//! have a configured key without an index: then the order is that of the columns' types, and
+//! whoever reads the pages has to see that no key comes twice.
 
 use std::sync::Arc;
 
@@ -63,9 +65,13 @@ pub(crate) struct Table {
     pub(crate) type_oids: Vec<u32>,
     /// For each column of `schema`, how its text is read.
     pub(crate) forms: Vec<Form>,
+    /// For each column of `schema`, the type to cast a constant to.
+    pub(crate) casts: Vec<String>,
     /// The publication's row filter, as SQL.
     pub(crate) row_filter: Option<String>,
-    /// Why the configured key cannot be used.
+    /// Whether a unique index stands behind the key.
+    pub(crate) key_is_unique: bool,
+    /// Why there is no key, or why it serves for polling only.
     pub(crate) key_fault: Option<String>,
 }
 
@@ -163,11 +169,16 @@ pub(crate) async fn load<C: GenericClient>(
         ReplicaIdentity::Index => names_of(indexes.iter().find(|i| i.replica_identity)),
         ReplicaIdentity::Default => names_of(indexes.iter().find(|i| i.primary)),
     };
-    let (index, key_fault) = choose_key(&indexes, configured_key, &attributes);
+    let (index, mut key_fault) = choose_key(&indexes, configured_key, &attributes);
+    let key_is_unique = index.is_some();
+    let parts = match (index, configured_key) {
+        (Some(index), _) => index.columns.clone(),
+        (None, Some(wanted)) => order_of_types(client, oid, wanted).await?,
+        (None, None) => Vec::new(),
+    };
     let mut key = Vec::new();
     let mut key_order = Vec::new();
-    let mut key_fault = key_fault;
-    for part in index.map(|i| i.columns.as_slice()).unwrap_or_default() {
+    for part in &parts {
         let at = columns.iter().position(|c| c.name == part.name);
         let attribute = published.iter().find(|a| a.name == part.name);
         let (Some(at), Some(attribute)) = (at, attribute) else {
@@ -216,6 +227,8 @@ pub(crate) async fn load<C: GenericClient>(
         key_order,
         key_fault,
         forms: published.iter().map(|a| types.form(a.type_oid)).collect(),
+        casts: published.iter().map(|a| a.cast.clone()).collect(),
+        key_is_unique,
         row_filter: sent.and_then(|s| s.row_filter),
     }))
 }
@@ -301,6 +314,7 @@ struct Index {
     columns: Vec<IndexColumn>,
 }
 
+#[derive(Clone)]
 struct IndexColumn {
     name: String,
     not_null: bool,
@@ -371,6 +385,68 @@ async fn indexes<C: GenericClient>(client: &C, oid: u32) -> Result<Vec<Index>, C
         }
     }
     Ok(indexes.into_iter().map(|(_, index)| index).collect())
+}
+
+/// These columns with the operators of their types' own order; nothing when one of them does
+/// not exist or has no order.
+async fn order_of_types<C: GenericClient>(
+    client: &C,
+    oid: u32,
+    wanted: &[String],
+) -> Result<Vec<IndexColumn>, ConnectorError> {
+    let rows = client
+        .query(
+            "WITH RECURSIVE base (attnum, type) AS ( \
+                 SELECT attnum, atttypid FROM pg_catalog.pg_attribute \
+                 WHERE attrelid = $1 AND attnum > 0 AND attname = ANY ($2) \
+               UNION ALL \
+                 SELECT b.attnum, t.typbasetype FROM base b \
+                 JOIN pg_catalog.pg_type t ON t.oid = b.type WHERE t.typtype = 'd') \
+             SELECT a.attname::text, a.attnotnull, op.lt, op.eq, op.gt \
+             FROM base b \
+             JOIN pg_catalog.pg_type t ON t.oid = b.type AND t.typtype <> 'd' \
+             JOIN pg_catalog.pg_attribute a ON a.attrelid = $1 AND a.attnum = b.attnum \
+             CROSS JOIN LATERAL (SELECT oc.opcfamily, oc.opcintype \
+               FROM pg_catalog.pg_opclass oc \
+               JOIN pg_catalog.pg_am am ON am.oid = oc.opcmethod AND am.amname = 'btree' \
+               JOIN pg_catalog.pg_type it ON it.oid = oc.opcintype \
+               WHERE oc.opcdefault AND (oc.opcintype = t.oid \
+                 OR (t.typtype = 'e' AND it.typname = 'anyenum') \
+                 OR EXISTS (SELECT FROM pg_catalog.pg_cast c \
+                   WHERE c.castsource = t.oid AND c.casttarget = oc.opcintype \
+                     AND c.castmethod = 'b' AND c.castcontext = 'i')) \
+               ORDER BY oc.opcintype = t.oid DESC, it.typispreferred DESC LIMIT 1) oc \
+             CROSS JOIN LATERAL (SELECT \
+                 max(o.text) FILTER (WHERE p.amopstrategy = 1) AS lt, \
+                 max(o.text) FILTER (WHERE p.amopstrategy = 3) AS eq, \
+                 max(o.text) FILTER (WHERE p.amopstrategy = 5) AS gt \
+               FROM pg_catalog.pg_amop p \
+               CROSS JOIN LATERAL (SELECT \
+                   pg_catalog.format('OPERATOR(%I.%s)', n.nspname, o.oprname) AS text \
+                 FROM pg_catalog.pg_operator o \
+                 JOIN pg_catalog.pg_namespace n ON n.oid = o.oprnamespace \
+                 WHERE o.oid = p.amopopr) o \
+               WHERE p.amopfamily = oc.opcfamily AND p.amoplefttype = oc.opcintype \
+                 AND p.amoprighttype = oc.opcintype) op",
+            &[&oid, &wanted],
+        )
+        .await
+        .map_err(|e| query::failed(&e, "reading the order of the key's types"))?;
+    let column = |name: &String| {
+        let row = rows.iter().find(|r| r.get::<_, &str>(0) == name)?;
+        Some(IndexColumn {
+            name: name.clone(),
+            not_null: row.get(1),
+            less: row.get(2),
+            equal: row.get(3),
+            greater: row.get(4),
+        })
+    };
+    Ok(wanted
+        .iter()
+        .map(column)
+        .collect::<Option<_>>()
+        .unwrap_or_default())
 }
 
 /// The index that the key stands on, and a sentence when there is none that can serve.

@@ -34,6 +34,7 @@ use tokio_postgres::Client;
 use crate::config::PostgresConfig;
 use crate::decode::{self, DecoderOptions};
 use crate::followed::{self, Identities};
+use crate::keyset::ChangeColumn;
 use crate::lineage::{self, Origin, Present};
 use crate::lsn::{Lsn, Xid};
 use crate::page::{Pages, Session};
@@ -61,6 +62,16 @@ pub struct PostgresSource {
     /// Pages have a connection of their own, so that a long page delays no question.
     scanning: Mutex<Option<Session>>,
     asking: Connection,
+}
+
+/// What the store holds.
+enum Resume {
+    /// Nothing.
+    Beginning,
+    /// A position.
+    At(PgCursor, Origin),
+    /// The table was polled.
+    Polled(Origin),
 }
 
 /// A connection that is made when it is needed and kept until it breaks.
@@ -95,16 +106,15 @@ impl PostgresSource {
     }
 
     /// One passage through the gates; `None` when something changed on the way.
-    async fn try_open(
-        &self,
-        resume: Option<&(PgCursor, Origin)>,
-    ) -> Result<Option<Opened>, ConnectorError> {
+    async fn try_open(&self, resume: &Resume) -> Result<Option<Opened>, ConnectorError> {
         let config = &self.config;
         let client = wire::connect_queries(config).await?;
         let (table, identities) = check::preflight(&client, config, &self.types)
             .await?
             .usable()?;
-        let mut replication = ReplicationClient::connect(config).await?;
+        let mut replication = ReplicationClient::connect(config)
+            .await
+            .map_err(check::of_replication)?;
         let system = replication
             .identify_system()
             .await
@@ -117,11 +127,16 @@ impl PostgresSource {
             gaps: Vec::new(),
         };
         let begin = match resume {
-            None => {
+            Resume::Beginning => {
                 passage.gaps.push(initial_load(config));
                 passage.new_slot(&mut replication).await?
             }
-            Some((cursor, origin)) => {
+            Resume::Polled(origin) => {
+                let gap = lineage::not_followed(origin, &system, &config.database);
+                passage.gaps.push(gap);
+                passage.new_slot(&mut replication).await?
+            }
+            Resume::At(cursor, origin) => {
                 passage
                     .resume(&mut replication, cursor, origin, &identities)
                     .await?
@@ -150,7 +165,8 @@ impl PostgresSource {
         };
         let (stream, acknowledge) = replication
             .start(&config.slot, &config.publication, decoder, options)
-            .await?;
+            .await
+            .map_err(check::of_replication)?;
         let stream = Box::new(stream) as Box<dyn ChangeStream>;
 
         let row = slot::read(&client, &config.slot).await?;
@@ -355,7 +371,7 @@ async fn create_slot(
         let mut creating = std::pin::pin!(creating);
         loop {
             match tokio::time::timeout(CREATE_REPORT, &mut creating).await {
-                Ok(created) => return created.map_err(ConnectorError::from),
+                Ok(created) => return created.map_err(check::of_replication),
                 Err(_) => {
                     for holder in slot::holders(client, CREATE_REPORT).await? {
                         tracing::warn!(
@@ -402,14 +418,7 @@ impl Source for PostgresSource {
         let (mut kept, client) = self.asking.take(&self.config).await?;
         let definition = self.definition(&client).await?;
         *kept = Some(client);
-        if let Some(why) = check::obstacle_of_kind(definition.kind, definition.logged) {
-            return Err(ConnectorError::definite(
-                "not_followable",
-                format!("{} {why}", self.config.table),
-                "Follow the tables that hold the rows.",
-            ));
-        }
-        if let Some((code, sentence, fix)) = check::obstacle_of_identity(&definition) {
+        if let Some((code, sentence, fix)) = check::obstacle_of_key(&definition) {
             return Err(ConnectorError::definite(code, sentence, fix));
         }
         Ok(definition.schema)
@@ -417,11 +426,16 @@ impl Source for PostgresSource {
 
     async fn open(&self, resume: Option<(Cursor, Lineage)>) -> Result<Opened, ConnectorError> {
         let resume = match &resume {
-            None => None,
-            Some((cursor, lineage)) => Some((PgCursor::decode(cursor)?, Origin::decode(lineage)?)),
+            None => Resume::Beginning,
+            Some((cursor, lineage)) if cursor.is_nowhere() => {
+                Resume::Polled(Origin::decode(lineage)?)
+            }
+            Some((cursor, lineage)) => {
+                Resume::At(PgCursor::decode(cursor)?, Origin::decode(lineage)?)
+            }
         };
         for _ in 0..OPEN_TRIES {
-            if let Some(opened) = self.try_open(resume.as_ref()).await? {
+            if let Some(opened) = self.try_open(&resume).await? {
                 return Ok(opened);
             }
         }
@@ -455,6 +469,28 @@ impl Source for PostgresSource {
             .await?;
         *kept = Some(session);
         Ok(page)
+    }
+
+    async fn identify(&self, known: Option<&Lineage>) -> Result<Lineage, ConnectorError> {
+        let (mut kept, client) = self.asking.take(&self.config).await?;
+        let found = lineage::identify(&client, &self.config.database).await?;
+        *kept = Some(client);
+        if let Some(known) = known {
+            lineage::expect(&Origin::decode(known)?, &found)?;
+        }
+        Ok(found.encode())
+    }
+
+    async fn change_mark(&self, column: &str) -> Result<Option<String>, ConnectorError> {
+        let (mut kept, client) = self.asking.take(&self.config).await?;
+        let definition = self.definition(&client).await?;
+        let sql = ChangeColumn::of(&definition, column)?.mark(&definition);
+        let row = client
+            .query_opt(&sql, &[])
+            .await
+            .map_err(|e| query::failed(&e, "reading how far the change column has come"))?;
+        *kept = Some(client);
+        Ok(row.map(|row| row.get(0)))
     }
 
     async fn status(&self) -> Result<SourceStatus, ConnectorError> {

@@ -62,7 +62,11 @@ pub(super) fn draft(table: &DiscoveredTable, place: &Place) -> String {
         let _ = writeln!(out, "key = [{}]", key.join(", "));
     }
     if let Some(obstacle) = &table.obstacle {
-        let _ = writeln!(out, "# It cannot be followed yet: {}", remark(obstacle));
+        let _ = writeln!(
+            out,
+            "# It cannot be followed yet, and is polled: {}",
+            remark(obstacle)
+        );
     }
     if !guess.redact.is_empty() {
         let columns: Vec<String> = guess.redact.iter().map(|c| quoted(c)).collect();

@@ -87,7 +87,13 @@ pub(super) fn run(cli: &Cli, args: &Args) -> Result<Exit, Failure> {
         };
         output::line(format_args!("{} ({kind}, {rows})", table.schema.table))?;
         if let Some(obstacle) = &table.obstacle {
-            output::line(format_args!("  cannot be followed: {obstacle}"))?;
+            let key = match table.schema.key.is_empty() {
+                true => ", with a `key` that identifies its rows",
+                false => "",
+            };
+            output::line(format_args!(
+                "  cannot be followed: {obstacle} It can be polled{key}."
+            ))?;
         }
         for (i, column) in table.schema.columns.iter().enumerate() {
             let key = if table.schema.key.contains(&i) {

@@ -65,6 +65,8 @@ pub(crate) trait Server: Send + Sync {
     fn may_read_people(&self, may: bool);
     /// Takes away, then gives back, the right to read the log.
     fn may_read_log(&self, may: bool);
+    /// Restarts the server, so that it writes a log that can be followed, or none.
+    fn write_log(&self, does: bool);
     /// Removes the log behind the stopped daemon's position, as an expiry or an
     /// administrator does.
     fn lose_log(&self);

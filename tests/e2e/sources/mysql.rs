@@ -177,6 +177,16 @@ impl Server for MySql {
         });
     }
 
+    fn write_log(&self, does: bool) {
+        let line = if does {
+            "log_bin = binlog\n"
+        } else {
+            "skip_log_bin\n"
+        };
+        self.append_conf(line).unwrap();
+        self.restart().unwrap();
+    }
+
     fn lose_log(&self) {
         self.purge_binlogs().unwrap();
     }

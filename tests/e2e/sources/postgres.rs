@@ -163,6 +163,12 @@ impl Server for Postgres {
         });
     }
 
+    fn write_log(&self, does: bool) {
+        let level = if does { "logical" } else { "replica" };
+        self.sql(&format!("ALTER SYSTEM SET wal_level = '{level}'"));
+        self.restart().unwrap();
+    }
+
     fn lose_log(&self) {
         let sql = format!("SELECT pg_drop_replication_slot('{SLOT}')");
         wait_for(PATIENCE, "the slot to be dropped", || {

@@ -89,7 +89,7 @@ pub(super) async fn grants(
     };
     for names in needed(found.server.flavour) {
         if !has(names) && !has_role {
-            found.error(
+            found.unfollowable(
                 "missing_grant",
                 format!("The account does not have {}.", names[0]),
                 "GRANT … ON *.* TO …; (see the script)",

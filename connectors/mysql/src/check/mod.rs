@@ -2,7 +2,8 @@
 //!
 //! Whatever would let the log or a scan leave out rows without a word (statements in place
 //! of rows, a filter, columns that this account may not see) is refused, because it could
-//! never be found out later. All else is a warning or a note.
+//! never be found out later. All else is a warning or a note. An error that concerns the log
+//! alone leaves it to the daemon to poll the table: it is [`Severity::Unfollowable`].
 
 mod account;
 mod server;
@@ -10,7 +11,7 @@ mod table;
 
 use rollcall_contract::{ConnectorError, Definite, Finding, Report, Severity, Transient};
 
-pub(crate) use table::obstacle;
+pub(crate) use table::{obstacle, obstacle_of_key};
 
 use crate::config::MySqlConfig;
 use crate::schema::{self, Table};
@@ -69,6 +70,10 @@ impl Preflight {
         self.add(Severity::Warning, code, found, fix);
     }
 
+    fn unfollowable(&mut self, code: &'static str, found: String, fix: &str) {
+        self.add(Severity::Unfollowable, code, found, fix);
+    }
+
     fn error(&mut self, code: &'static str, found: String, fix: &str) {
         self.add(Severity::Error, code, found, fix);
     }
@@ -76,19 +81,25 @@ impl Preflight {
     /// The server and the followed table, when nothing stands against following it.
     ///
     /// # Errors
-    /// The first finding that is an error, with how many there are besides.
+    /// The first of the worst findings, with how many there are besides.
     pub(crate) fn usable(self) -> Result<(Server, Table), ConnectorError> {
-        let mut errors = self.looks.iter().filter(|l| l.severity == Severity::Error);
-        if let Some(first) = errors.next() {
-            let more = match errors.count() {
+        let stops = |l: &&Look| l.severity >= Severity::Unfollowable;
+        let worst = self.looks.iter().filter(stops).map(|l| l.severity).max();
+        let of_worst = |l: &&Look| Some(l.severity) == worst;
+        if let Some(first) = self.looks.iter().find(of_worst) {
+            let more = match self.looks.iter().filter(stops).count() - 1 {
                 0 => String::new(),
                 n => format!(" ({n} more: see `rollcall check`.)"),
             };
-            return Err(ConnectorError::definite(
+            let error = ConnectorError::definite(
                 first.code,
                 format!("{}{more}", first.found),
                 first.fix.clone(),
-            ));
+            );
+            return Err(match first.severity {
+                Severity::Unfollowable => error.of_the_log(),
+                _ => error,
+            });
         }
         match self.table {
             Some(table) => Ok((self.server, table)),
@@ -138,6 +149,11 @@ fn finding_of(error: &ConnectorError) -> Finding {
             sentence,
             fix,
         }) => Finding::new(Severity::Error, code, sentence, fix),
+        ConnectorError::Unfollowable(Definite {
+            code,
+            sentence,
+            fix,
+        }) => Finding::new(Severity::Unfollowable, code, sentence, fix),
         ConnectorError::Transient(Transient { code, sentence }) => Finding::new(
             Severity::Error,
             code,
@@ -170,11 +186,11 @@ pub(crate) async fn preflight(
         }
         Err(e) => {
             let finding = finding_of(&e);
-            found.error(
-                e.code(),
-                format!("Where the log stands cannot be read. {}", finding.found),
-                &finding.fix,
-            );
+            let said = format!("Where the log stands cannot be read. {}", finding.found);
+            match e.is_transient() {
+                true => found.error(e.code(), said, &finding.fix),
+                false => found.unfollowable(e.code(), said, &finding.fix),
+            }
         }
     }
     found.table = schema::load(client, &config.table, config.key.as_deref()).await?;

@@ -30,7 +30,7 @@ pub(super) fn settings(found: &mut Preflight) {
     if server.is_on("log_bin") {
         found.ok("log_bin", "The server writes a binary log.".to_owned());
     } else {
-        found.error(
+        found.unfollowable(
             "log_bin",
             "The server writes no binary log.".to_owned(),
             "Set log_bin and restart the server (on Amazon RDS: switch automatic backups on).",
@@ -38,7 +38,7 @@ pub(super) fn settings(found: &mut Preflight) {
     }
     match server.setting("binlog_format") {
         "ROW" | "" => found.ok("binlog_format", "binlog_format is ROW.".to_owned()),
-        other => found.error(
+        other => found.unfollowable(
             "binlog_format",
             format!("binlog_format is {other}: the log carries statements in place of rows."),
             "Set binlog_format = ROW and reconnect the application's sessions.",
@@ -72,7 +72,7 @@ pub(super) fn settings(found: &mut Preflight) {
     }
     gtids(found);
     if server.number("server_id") == Some(0) {
-        found.error(
+        found.unfollowable(
             "server_id",
             "server_id is 0: the server refuses to send its log.".to_owned(),
             "Set server_id to a number that no other server of the group has.",
@@ -173,7 +173,7 @@ async fn rds_retention(client: &mut Client, found: &mut Preflight) -> Result<(),
     const FIX: &str = "CALL mysql.rds_set_configuration('binlog retention hours', 168);";
     match rows {
         Ok(rows) => match rows.first().and_then(|row| row.number::<u64>(0)) {
-            None => found.error(
+            None => found.unfollowable(
                 "binlog_retention_hours",
                 "\"binlog retention hours\" is not set: Amazon removes the log at once.".to_owned(),
                 FIX,
@@ -216,7 +216,7 @@ pub(super) async fn upstream(
     let server = found.server.clone();
     let is_on = |a: &str, b: &str| server.is_on(a) || server.is_on(b);
     if !is_on("log_replica_updates", "log_slave_updates") {
-        found.error(
+        found.unfollowable(
             "log_replica_updates",
             "The server is a replica that does not write what it replicates to its own log."
                 .to_owned(),
@@ -248,7 +248,7 @@ pub(super) fn filters(config: &MySqlConfig, head: &Head, found: &mut Preflight) 
     };
     let [only, ignored] = &head.filters;
     if (!only.is_empty() && !lists(only)) || lists(ignored) {
-        found.error(
+        found.unfollowable(
             "binlog_filter",
             format!("The server's filters keep database \"{database}\" out of its log."),
             "Take the database out of binlog-ignore-db, or add it to binlog-do-db, and restart \

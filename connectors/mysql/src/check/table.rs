@@ -8,6 +8,23 @@ use crate::schema::Table;
 use crate::wire::Client;
 use crate::{query, types, values};
 
+/// Why the rows cannot be told apart, and so not even be read; `None` when they can.
+pub(crate) fn obstacle_of_key(table: &Table) -> Option<Obstacle> {
+    if !table.schema.key.is_empty() {
+        return None;
+    }
+    let name = &table.schema.table;
+    let fault = table.key_fault.clone();
+    Some(Obstacle {
+        code: "no_key",
+        sentence: fault.unwrap_or_else(|| format!("{name} has no key.")),
+        fix: match table.kind {
+            RelationKind::View => "Name in `key` the columns that identify a row.",
+            _ => "Add a primary key, or name in `key` the columns of a unique index without nulls.",
+        },
+    })
+}
+
 /// Why the table cannot be followed; `None` when it can.
 pub(crate) fn obstacle(table: &Table) -> Option<Obstacle> {
     let name = &table.schema.table;
@@ -106,8 +123,14 @@ pub(super) async fn table(
         );
         return Ok(());
     }
-    match obstacle(&table) {
-        Some(obstacle) => found.error(obstacle.code, obstacle.sentence, obstacle.fix),
+    let keyless = obstacle_of_key(&table);
+    let obstacle = obstacle(&table).filter(|o| keyless.is_none() || o.code != "no_key");
+    if let Some(obstacle) = keyless {
+        found.error(obstacle.code, obstacle.sentence, obstacle.fix);
+    }
+    match obstacle {
+        Some(obstacle) => found.unfollowable(obstacle.code, obstacle.sentence, obstacle.fix),
+        None if table.schema.key.is_empty() => {}
         None => found.ok(
             "table",
             format!(
@@ -126,7 +149,7 @@ pub(super) async fn table(
     let image = found.server.setting("binlog_row_image").to_owned();
     if !matches!(image.as_str(), "FULL" | "") && !matches!(table.key_index.as_str(), "PRIMARY" | "")
     {
-        found.error(
+        found.unfollowable(
             "binlog_row_image",
             format!(
                 "binlog_row_image is {image}: an old row carries the primary key of {name} and \

@@ -279,6 +279,7 @@ pub(crate) async fn pages(
                 limit_rows,
                 limit_bytes,
                 only: None,
+                since: None,
             })
             .await
             .unwrap();

@@ -1,6 +1,6 @@
 //! Each finding of the check, with its fix; and that it refuses what it must.
 
-use rollcall_contract::{Finding, Report, Severity, Source};
+use rollcall_contract::{ConnectorError, Finding, Report, Severity, Source};
 use rollcall_mysql::MySqlSource;
 use rollcall_testbed::MySqlVersion;
 
@@ -47,9 +47,10 @@ async fn every_setting_that_loses_changes_is_an_error(version: MySqlVersion) {
         let bed = Bed::alone(version, &settings);
         let report = bed.source().check().await;
         let found = finding(&report, code);
-        assert_eq!(found.severity, Severity::Error, "{found:?}");
+        assert_eq!(found.severity, Severity::Unfollowable, "{found:?}");
         assert!(!found.fix.is_empty());
-        assert!(bed.source().open(None).await.is_err());
+        let error = bed.source().open(None).await.err().unwrap();
+        assert!(matches!(error, ConnectorError::Unfollowable(_)), "{error}");
     }
     let bed = Bed::alone(
         version,
@@ -85,7 +86,10 @@ async fn what_the_account_may_not_do_is_an_error_and_what_it_need_not_is_a_warni
         MySqlSource::new(config).check().await
     };
     let poor = check("poor").await;
-    assert_eq!(finding(&poor, "missing_grant").severity, Severity::Error);
+    assert_eq!(
+        finding(&poor, "missing_grant").severity,
+        Severity::Unfollowable
+    );
     assert_eq!(finding(&poor, "no_such_table").severity, Severity::Error);
     let rich = check("rich").await;
     let excess = finding(&rich, "excess_grants");
@@ -124,7 +128,7 @@ async fn tables_that_cannot_be_followed_are_refused(version: MySqlVersion) {
             "CREATE TABLE people (x ENUM('a', '') PRIMARY KEY)",
             "no_key",
         ),
-        ("CREATE VIEW people AS SELECT 1 AS id", "not_followable"),
+        ("CREATE VIEW people AS SELECT 1 AS id", "no_key"),
         ("CREATE TABLE other (id INT PRIMARY KEY)", "no_such_table"),
     ]
     .into_iter()
@@ -199,7 +203,7 @@ async fn a_key_that_old_rows_do_not_carry_is_refused() {
     let found = report
         .findings
         .iter()
-        .find(|f| f.code == "binlog_row_image" && f.severity == Severity::Error);
+        .find(|f| f.code == "binlog_row_image" && f.severity == Severity::Unfollowable);
     assert!(found.is_some(), "{report:#?}");
 }
 
@@ -219,6 +223,12 @@ async fn a_configured_key_needs_its_index() {
             .map(|s| s.key.clone())
     };
     assert_eq!(key_of(&["no"]).await.unwrap(), [1]);
-    assert_eq!(key_of(&["alias"]).await.unwrap_err().code(), "no_key");
+    // Without an index that holds it, a key is good for polling only.
+    assert_eq!(key_of(&["alias"]).await.unwrap(), [2]);
+    let mut config = bed.config();
+    config.key = Some(vec!["alias".to_owned()]);
+    let error = MySqlSource::new(config).open(None).await.err().unwrap();
+    assert!(matches!(error, ConnectorError::Unfollowable(_)), "{error}");
+    assert_eq!(error.code(), "no_key");
     assert_eq!(key_of(&["nobody"]).await.unwrap_err().code(), "no_key");
 }

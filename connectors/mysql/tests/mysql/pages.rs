@@ -124,6 +124,7 @@ async fn a_page_ends_at_its_bounds(version: MySqlVersion) {
             limit_rows: 10,
             limit_bytes: 1,
             only: None,
+            since: None,
         })
         .await
         .unwrap();
@@ -164,6 +165,7 @@ async fn a_page_can_carry_some_columns_only(version: MySqlVersion) {
             limit_rows: 10,
             limit_bytes: usize::MAX,
             only: Some(vec![2]),
+            since: None,
         })
         .await
         .unwrap();
@@ -185,6 +187,7 @@ async fn a_window_tells_what_is_newer_and_closes_on_an_idle_log(version: MySqlVe
             limit_rows: 10,
             limit_bytes: usize::MAX,
             only: None,
+            since: None,
         })
         .await
         .unwrap();
@@ -267,6 +270,7 @@ async fn a_page_never_loses_against_what_it_has_seen(version: MySqlVersion) {
                 limit_rows: 10,
                 limit_bytes: usize::MAX,
                 only: None,
+                since: None,
             })
             .await
             .unwrap();

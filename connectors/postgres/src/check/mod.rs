@@ -5,6 +5,9 @@
 //! reason for that. And whatever would let the log or a scan leave out rows without a word
 //! (row security, an operation that is not published, a key that a delete does not carry)
 //! is refused, because it could never be found out later. All else is a warning or a note.
+//!
+//! An error that concerns the log alone leaves it to the daemon to poll the table: it is
+//! [`Severity::Unfollowable`].
 
 mod server;
 mod table;
@@ -14,7 +17,7 @@ use std::time::Duration;
 use rollcall_contract::{ConnectorError, Definite, Finding, Report, Severity, Transient};
 use tokio_postgres::Client;
 
-pub(crate) use table::{obstacle_of_identity, obstacle_of_kind};
+pub(crate) use table::{obstacle_of_key, obstacle_of_kind};
 
 use crate::config::PostgresConfig;
 use crate::followed::{self, Identities, Publication};
@@ -57,6 +60,10 @@ impl Preflight {
         self.add(Severity::Ok, code, found, "");
     }
 
+    fn unfollowable(&mut self, code: &'static str, found: String, fix: &str) {
+        self.add(Severity::Unfollowable, code, found, fix);
+    }
+
     fn error(&mut self, code: &'static str, found: String, fix: &str) {
         self.add(Severity::Error, code, found, fix);
     }
@@ -71,19 +78,25 @@ impl Preflight {
     /// The followed table, when nothing stands against following it.
     ///
     /// # Errors
-    /// The first finding that is an error, with how many there are besides.
+    /// The first of the worst findings, with how many there are besides.
     pub(crate) fn usable(self) -> Result<(Table, Identities), ConnectorError> {
-        let mut errors = self.looks.iter().filter(|l| l.severity == Severity::Error);
-        if let Some(first) = errors.next() {
-            let more = match errors.count() {
+        let stops = |l: &&Look| l.severity >= Severity::Unfollowable;
+        let worst = self.looks.iter().filter(stops).map(|l| l.severity).max();
+        let of_worst = |l: &&Look| Some(l.severity) == worst;
+        if let Some(first) = self.looks.iter().find(of_worst) {
+            let more = match self.looks.iter().filter(stops).count() - 1 {
                 0 => String::new(),
                 n => format!(" ({n} more: see `rollcall check`.)"),
             };
-            return Err(ConnectorError::definite(
+            let error = ConnectorError::definite(
                 first.code,
                 format!("{}{more}", first.found),
                 first.fix.clone(),
-            ));
+            );
+            return Err(match first.severity {
+                Severity::Unfollowable => error.of_the_log(),
+                _ => error,
+            });
         }
         match self.table {
             Some(table) => Ok((table, self.followed)),
@@ -142,8 +155,19 @@ pub(crate) async fn report(config: &PostgresConfig, types: &TypeMap) -> Report {
 }
 
 async fn identify(config: &PostgresConfig) -> Result<wire::SystemIdentity, ConnectorError> {
-    let mut replication = ReplicationClient::connect(config).await?;
+    let mut replication = ReplicationClient::connect(config)
+        .await
+        .map_err(of_replication)?;
     replication.identify_system().await.map_err(refuse_pooler)
+}
+
+/// What a refusal to replicate means once an ordinary connection was let in: a missing right,
+/// a setting or a lack of slots concerns the log alone. Anything else stays what it is.
+pub(crate) fn of_replication(error: crate::errors::PgError) -> ConnectorError {
+    match error.error.code() {
+        "missing_grant" | "slots_full" | "wal_level" => error.error.of_the_log(),
+        _ => error.error,
+    }
 }
 
 /// What does not know `IDENTIFY_SYSTEM` is not a server but a pooler in front of one.
@@ -162,7 +186,7 @@ pub(crate) fn refuse_pooler(error: crate::errors::PgError) -> ConnectorError {
                 "Give the address of the server itself; poolers do not pass replication on.",
             )
         }
-        _ => error.into(),
+        _ => of_replication(error),
     }
 }
 
@@ -173,6 +197,11 @@ fn finding_of(error: &ConnectorError) -> Finding {
             sentence,
             fix,
         }) => Finding::new(Severity::Error, code, sentence, fix),
+        ConnectorError::Unfollowable(Definite {
+            code,
+            sentence,
+            fix,
+        }) => Finding::new(Severity::Unfollowable, code, sentence, fix),
         ConnectorError::Transient(Transient { code, sentence }) => Finding::new(
             Severity::Error,
             code,

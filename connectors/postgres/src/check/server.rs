@@ -60,7 +60,7 @@ pub(super) async fn server(
     if wal_level == "logical" {
         found.ok("wal_level", "wal_level is logical.".to_owned());
     } else {
-        found.error(
+        found.unfollowable(
             "wal_level",
             format!("wal_level is {wal_level}."),
             "Set wal_level = logical (on Amazon RDS rds.logical_replication = 1) and restart the server.",
@@ -84,7 +84,7 @@ pub(super) async fn server(
             format!("{senders} of {senders_max} walsenders are in use."),
         );
     } else {
-        found.error(
+        found.unfollowable(
             "wal_senders",
             format!("All {senders_max} walsenders are in use."),
             "Raise max_wal_senders and restart the server.",
@@ -136,7 +136,7 @@ fn slots(
             "slot",
             format!("{used} of {max} replication slots are in use; one is free for us."),
         ),
-        None => found.error(
+        None => found.unfollowable(
             "slots_full",
             format!("All {max} replication slots of the server are in use."),
             "Raise max_replication_slots and restart the server, or drop a slot that nobody uses.",

@@ -22,13 +22,13 @@ pub(super) async fn table(
         );
         return Ok(());
     };
-    if let Some(why) = obstacle_of_kind(table.kind, table.logged) {
-        found.error(
+    let why_not = obstacle_of_kind(table.kind, table.logged);
+    if let Some(why) = why_not {
+        found.unfollowable(
             "not_followable",
             format!("{name} {why}"),
             "Follow the tables that hold the rows.",
         );
-        return Ok(());
     }
     if table.row_security {
         found.error(
@@ -79,7 +79,18 @@ pub(super) async fn table(
             "REVOKE INSERT, UPDATE, DELETE, TRUNCATE ON … FROM …;",
         );
     }
-    identity(config, &table, found);
+    let keyless = obstacle_of_key(&table);
+    if why_not.is_none() {
+        identity(config, &table, found);
+    } else if keyless.is_none() {
+        found.ok(
+            "key",
+            format!("The key of {name} is ({}).", table.key_names().join(", ")),
+        );
+    }
+    if let Some((code, sentence, fix)) = keyless {
+        found.error(code, sentence, fix);
+    }
     if table.kind == RelationKind::PartitionedTable {
         partitions(client, config, &table, found).await?;
     }
@@ -104,9 +115,30 @@ pub(crate) fn obstacle_of_kind(kind: RelationKind, logged: bool) -> Option<&'sta
     }
 }
 
-/// Why the replica identity and the key do not serve; `None` when they do. The code comes
-/// first, the sentence second, the fix last.
-pub(crate) fn obstacle_of_identity(table: &Table) -> Option<(&'static str, String, &'static str)> {
+/// What stands against a table: a code, a sentence and the fix.
+pub(crate) type Obstacle = (&'static str, String, &'static str);
+
+/// Why the rows cannot be told apart, and so not even be read; `None` when they can.
+pub(crate) fn obstacle_of_key(table: &Table) -> Option<Obstacle> {
+    let name = &table.schema.table;
+    if !table.schema.key.is_empty() {
+        return None;
+    }
+    let fault = table
+        .key_fault
+        .clone()
+        .unwrap_or_else(|| format!("{name} has no primary key, so its rows cannot be told apart."));
+    let fix = match table.kind {
+        RelationKind::View | RelationKind::ForeignTable => {
+            "Name in `key` the columns that identify a row."
+        }
+        _ => "Add a primary key, or name in `key` the columns of a unique index without nulls.",
+    };
+    Some(("no_key", fault, fix))
+}
+
+/// Why the replica identity and the key do not serve; `None` when they do.
+fn obstacle_of_identity(table: &Table) -> Option<Obstacle> {
     let name = &table.schema.table;
     if table.identity_columns.is_empty() {
         let found = match table.identity {
@@ -126,13 +158,13 @@ pub(crate) fn obstacle_of_identity(table: &Table) -> Option<(&'static str, Strin
              null), or REPLICA IDENTITY FULL.",
         ));
     }
-    if table.schema.key.is_empty() {
-        let fault = table.key_fault.clone().unwrap_or_else(|| {
-            format!("{name} has no primary key, so its rows cannot be told apart.")
-        });
+    if let Some(obstacle) = obstacle_of_key(table) {
+        return Some(obstacle);
+    }
+    if let Some(fault) = &table.key_fault {
         return Some((
             "no_key",
-            fault,
+            fault.clone(),
             "Add a primary key, or name in `key` the columns of a unique index without nulls.",
         ));
     }
@@ -159,7 +191,9 @@ pub(crate) fn obstacle_of_identity(table: &Table) -> Option<(&'static str, Strin
 
 fn identity(config: &PostgresConfig, table: &Table, found: &mut Preflight) {
     if let Some((code, sentence, fix)) = obstacle_of_identity(table) {
-        found.error(code, sentence, fix);
+        if !table.schema.key.is_empty() || code != "no_key" {
+            found.unfollowable(code, sentence, fix);
+        }
         return;
     }
     let key: Vec<&str> = table.key_order.iter().map(|c| c.name.as_str()).collect();
@@ -169,7 +203,7 @@ fn identity(config: &PostgresConfig, table: &Table, found: &mut Preflight) {
     );
     let sent = |c: &String| table.schema.position(c).is_some();
     if table.identity != ReplicaIdentity::Full && !table.identity_columns.iter().all(sent) {
-        found.error(
+        found.unfollowable(
             "column_list",
             format!(
                 "The publication's column list leaves out columns of the replica identity of {}: \
@@ -207,7 +241,7 @@ async fn partitions(
     for row in &rows {
         let partition: &str = row.get(0);
         if row.get(1) || row.get(2) {
-            found.error(
+            found.unfollowable(
                 "not_followable",
                 format!(
                     "The partition {partition} of {} is a foreign or unlogged table: its changes \
@@ -217,7 +251,7 @@ async fn partitions(
                 "Detach it, or make it an ordinary table.",
             );
         } else {
-            found.error(
+            found.unfollowable(
                 "replica_identity",
                 format!(
                     "The partition {partition} of {} has another replica identity than its root: \
@@ -234,7 +268,7 @@ async fn partitions(
 pub(super) fn publication(config: &PostgresConfig, found: &mut Preflight) {
     let name = &config.publication;
     let Some(publication) = found.publication.clone() else {
-        found.error(
+        found.unfollowable(
             "publication_missing",
             format!("There is no publication \"{name}\" in this database."),
             "Have it created; see the script.",
@@ -246,7 +280,7 @@ pub(super) fn publication(config: &PostgresConfig, found: &mut Preflight) {
         .as_ref()
         .is_some_and(|t| t.kind == RelationKind::PartitionedTable);
     if partitioned && !publication.via_root {
-        found.error(
+        found.unfollowable(
             "publish_via_partition_root",
             format!(
                 "{} is partitioned and the publication \"{name}\" sends its changes under the \
@@ -256,7 +290,7 @@ pub(super) fn publication(config: &PostgresConfig, found: &mut Preflight) {
             "ALTER PUBLICATION … SET (publish_via_partition_root = true);",
         );
     } else if !publication.lists_table {
-        found.error(
+        found.unfollowable(
             "publication_lacks_table",
             format!("The publication \"{name}\" does not list {}.", config.table),
             "ALTER PUBLICATION … ADD TABLE …; (see the script)",
@@ -278,7 +312,7 @@ pub(super) fn publication(config: &PostgresConfig, found: &mut Preflight) {
             format!("The publication \"{name}\" sends all four operations."),
         );
     } else {
-        found.error(
+        found.unfollowable(
             "publication_operations",
             format!(
                 "The publication \"{name}\" does not send {}: such changes would be missed.",

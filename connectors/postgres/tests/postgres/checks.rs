@@ -2,14 +2,18 @@
 
 use std::sync::Arc;
 
-use rollcall_contract::{RelationKind, Report, Severity, Source, TableName};
+use rollcall_contract::{ConnectorError, RelationKind, Report, Severity, Source, TableName};
 use rollcall_postgres::PostgresSource;
 use rollcall_testbed::{PgVersion, Postgres};
 
 use crate::bed::{Bed, PEOPLE, shared};
 
+/// What stands against following the table: errors, or else what leaves it to be polled.
 fn errors(report: &Report) -> Vec<&str> {
-    codes(report, Severity::Error)
+    match codes(report, Severity::Error) {
+        none if none.is_empty() => codes(report, Severity::Unfollowable),
+        errors => errors,
+    }
 }
 
 fn codes(report: &Report, severity: Severity) -> Vec<&str> {
@@ -24,7 +28,7 @@ fn codes(report: &Report, severity: Severity) -> Vec<&str> {
 /// Both doors say the same: `check` as a finding, `open` as an error.
 async fn refused(source: &PostgresSource) -> String {
     let report = source.check().await;
-    assert!(!report.is_usable(), "{report:?}");
+    assert!(!report.is_followable(), "{report:?}");
     for finding in &report.findings {
         if finding.severity >= Severity::Warning {
             assert!(!finding.fix.is_empty(), "{finding:?}");
@@ -66,7 +70,9 @@ async fn a_table_that_cannot_be_followed_is_refused_before_the_application_is_hu
         "unfollowable",
         "CREATE TABLE people (id int, name text);",
     );
-    assert_eq!(refused(&bed.source()).await, "replica_identity");
+    assert_eq!(refused(&bed.source()).await, "no_key");
+    let report = bed.source().check().await;
+    assert_eq!(codes(&report, Severity::Unfollowable), ["replica_identity"]);
     bed.sql("ALTER TABLE people ADD PRIMARY KEY (id); ALTER TABLE people REPLICA IDENTITY NOTHING");
     assert_eq!(refused(&bed.source()).await, "replica_identity");
     let slots = bed.sql(&format!(
@@ -95,7 +101,7 @@ async fn a_key_that_a_delete_does_not_carry_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn views_and_foreign_tables_are_refused() {
+async fn views_and_foreign_tables_are_not_followed_and_can_be_read_with_a_key() {
     let bed = Bed::new("views");
     bed.sql(
         "CREATE VIEW v AS SELECT * FROM people;
@@ -108,9 +114,16 @@ async fn views_and_foreign_tables_are_refused() {
     for name in ["v", "m", "u", "f"] {
         let mut config = bed.config();
         config.table = TableName::new("public", name);
-        let source = PostgresSource::new(config);
+        config.key = Some(vec!["id".to_owned()]);
+        let source = PostgresSource::new(config.clone());
         assert_eq!(refused(&source).await, "not_followable", "{name}");
-        assert_eq!(source.schema().await.unwrap_err().code(), "not_followable");
+        let error = source.open(None).await.err().unwrap();
+        assert!(matches!(error, ConnectorError::Unfollowable(_)), "{error}");
+        assert!(source.check().await.is_usable(), "{name}");
+        assert_eq!(source.schema().await.unwrap().key, [0]);
+        config.key = None;
+        let keyless = PostgresSource::new(config).schema().await;
+        assert_eq!(keyless.is_ok(), name == "u", "{name}");
     }
     let found = bed.source().discover().await.unwrap();
     let seen: Vec<(&str, RelationKind, bool)> = found

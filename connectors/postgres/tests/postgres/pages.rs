@@ -144,6 +144,7 @@ async fn a_configured_key_pages_a_table_without_a_primary_key() {
         limit_rows: 10,
         limit_bytes: 1 << 20,
         only: None,
+        since: None,
     };
     let error = bed.source().page(request()).await.err().unwrap();
     assert_eq!(error.code(), "no_key");
@@ -188,6 +189,7 @@ async fn a_change_may_be_newer_than_a_page_exactly_when_the_page_has_not_seen_it
             limit_rows: 100,
             limit_bytes: 1 << 20,
             only: None,
+            since: None,
         })
         .await
         .unwrap();
@@ -232,6 +234,7 @@ async fn a_window_closes_on_an_idle_log() {
                 limit_rows: 100,
                 limit_bytes: 1 << 20,
                 only: None,
+                since: None,
             })
             .await
             .unwrap();

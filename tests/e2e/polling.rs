@@ -1,0 +1,544 @@
+//! Where the log cannot be read the table is polled, and the directory is the source all the
+//! same.
+
+use std::sync::Arc;
+use std::thread::sleep;
+use std::time::Duration;
+
+use rollcall_testbed::{Postgres, wait_for};
+use serde_json::Value;
+
+use crate::company::{Company, Dice, hire, hire_all, hire_with, seed};
+use crate::fold::{assert_same, expected};
+use crate::sources::{Server, Setup, SourceKind, every_source, prepared};
+use crate::world::{Daemon, Options, PATIENCE, World};
+
+every_source!(
+    a_view_is_polled_and_ends_equal_to_its_source,
+    a_key_that_several_rows_share_is_refused,
+    a_change_column_narrows_a_poll_and_the_full_one_finds_what_it_missed,
+    without_the_right_to_read_the_log_the_table_is_polled_until_it_is_given,
+    a_server_that_writes_no_log_is_polled_until_it_does,
+    a_poll_that_was_cut_deactivates_nobody,
+    a_failed_row_is_never_a_leaver,
+    neither_a_wrong_password_nor_another_server_is_polled,
+    polling_streaming_and_reconciliation_end_in_the_same_directory,
+);
+
+const PEOPLE: u64 = 120;
+
+/// Leavers few enough to be believed, joiners, and changes.
+const CHANGES: &str = "
+UPDATE people SET job_title = 'Polled' WHERE id = 1;
+DELETE FROM people WHERE id IN (2, 119);
+UPDATE people SET id = 20000 WHERE id = 4;
+UPDATE people SET kind = 'contractor' WHERE id = 5;
+";
+
+/// Polls quickly, in pages of some rows.
+fn polled(mode: &str, more: &str) -> Options {
+    Options {
+        source: format!(
+            "batch = {{ page_rows = 25 }}\n\
+             poll = {{ mode = \"{mode}\", every = \"100ms\", overlap = \"0s\"{more} }}"
+        ),
+        ..Options::default()
+    }
+}
+
+fn state(status: &Value) -> (&str, &str) {
+    let source = &status["sources"][0];
+    let text = |key: &str| source[key].as_str().unwrap_or_default();
+    (text("state"), text("reason"))
+}
+
+/// Waits until the table is polled; gives the reason.
+fn until_polling(daemon: &Daemon<'_>) -> String {
+    let status = daemon.until("the table to be polled", |s| state(s).0 == "polling");
+    state(&status).1.to_owned()
+}
+
+fn until_refused(daemon: &Daemon<'_>) -> String {
+    let status = daemon.until("the source to be refused", |s| state(s).0 == "refused");
+    state(&status).1.to_owned()
+}
+
+/// Waits until the fold of the events is the table.
+fn until_equal(world: &World, daemon: &Daemon<'_>) {
+    wait_for(PATIENCE, "the directory to be the table", || {
+        assert!(daemon.process.is_running(), "{}", daemon.process.log());
+        let (have, want) = (world.events(9).fold(), expected(&world.db.people()));
+        match have == want {
+            true => Ok(()),
+            false => Err(format!(
+                "{} of {}\n{}",
+                have.len(),
+                want.len(),
+                daemon.process.log()
+            )),
+        }
+    })
+    .unwrap();
+    world.assert_verified();
+}
+
+/// Asks for every row to be read.
+fn reconcile(world: &World) {
+    let said = world.rollcall(&["reconcile", "hr"]);
+    let why = String::from_utf8_lossy(&said.stderr);
+    assert!(said.status.success(), "{why}");
+}
+
+/// A view of everybody, in place of the table.
+fn follow_view(world: &World, view: &str) {
+    world.db.sql(view);
+    world.db.sql("GRANT SELECT ON staff TO rollcall");
+    let text = std::fs::read_to_string(world.config()).unwrap();
+    world.write_config(&text.replace(&world.db.table("people"), &world.db.table("staff")));
+}
+
+fn a_view_is_polled_and_ends_equal_to_its_source(kind: &SourceKind) {
+    let mut options = polled("when_needed", "");
+    options.source += "\nkey = [\"id\"]";
+    let world = World::new(kind, &options);
+    world.db.sql(&hire_all(PEOPLE));
+    follow_view(&world, "CREATE VIEW staff AS SELECT * FROM people");
+    let checked = world.rollcall(&["check"]);
+    let said = String::from_utf8_lossy(&checked.stdout).into_owned();
+    assert_eq!(checked.status.code(), Some(0), "{said}");
+    assert!(
+        said.contains("not_followable") && said.contains("polling:"),
+        "{said}"
+    );
+    let found = world.rollcall(&["discover", "--table", "staff"]);
+    let found = String::from_utf8_lossy(&found.stdout).into_owned();
+    assert!(found.contains("It can be polled"), "{found}");
+
+    let daemon = world.start();
+    let reason = until_polling(&daemon);
+    assert!(
+        reason.contains("view") && reason.contains("every 100ms"),
+        "{reason}"
+    );
+    until_equal(&world, &daemon);
+    let fourth = world.events(9).user_id(4);
+    world.db.sql(CHANGES);
+    world.db.sql(&hire(500));
+    until_equal(&world, &daemon);
+    assert_eq!(
+        world.events(9).user_id(20_000),
+        fourth,
+        "a new key is the same person"
+    );
+    world
+        .db
+        .sql(&hire_with(2, &[("email", "person.2@example.com")]));
+    until_equal(&world, &daemon);
+    daemon.stop();
+
+    // Polls that bring nothing say nothing.
+    let before = world.json(&["status"])["outbox_head"].as_u64();
+    let daemon = world.start();
+    until_polling(&daemon);
+    let runs = || {
+        let runs = world.json(&["runs"]);
+        let polls = |r: &&Value| r["kind"] == "poll" && r["outcome"] == "completed";
+        runs.as_array().unwrap().iter().filter(polls).count()
+    };
+    let first = runs();
+    wait_for(PATIENCE, "some polls", || match runs() {
+        n if n > first + 3 => Ok(()),
+        n => Err(format!("{n}")),
+    })
+    .unwrap();
+    daemon.stop();
+    let after = world.json(&["status"])["outbox_head"].as_u64();
+    // The states of a start and a stop are told.
+    assert!(
+        after.unwrap() - before.unwrap() < 10,
+        "{before:?} {after:?}"
+    );
+}
+
+fn a_key_that_several_rows_share_is_refused(kind: &SourceKind) {
+    let mut options = polled("when_needed", "");
+    options.source = options.source.replace("page_rows = 25", "page_rows = 2");
+    options.source += "\nkey = [\"id\"]";
+    let world = World::new(kind, &options);
+    world.db.sql(&hire_all(10));
+    follow_view(
+        &world,
+        "CREATE VIEW staff AS SELECT * FROM people UNION ALL SELECT * FROM people WHERE id = 6",
+    );
+    let daemon = world.start();
+    let reason = until_refused(&daemon);
+    assert!(
+        reason.contains("several rows with the same key"),
+        "{reason}"
+    );
+}
+
+fn a_change_column_narrows_a_poll_and_the_full_one_finds_what_it_missed(kind: &SourceKind) {
+    let more = ", change_column = \"changed\", full_every = \"1h\"";
+    let world = World::new(kind, &polled("always", more));
+    world
+        .db
+        .sql("ALTER TABLE people ADD COLUMN changed int NOT NULL DEFAULT 0");
+    world.db.sql(&hire_all(PEOPLE));
+    let daemon = world.start();
+    assert_eq!(until_polling(&daemon), "The table is polled every 100ms.");
+    until_equal(&world, &daemon);
+    let title = |id: u64| {
+        world
+            .events(9)
+            .fold()
+            .get(&id.to_string())
+            .map(|p| p["title"].clone())
+    };
+    let until_title = |id: u64, wanted: &str| {
+        wait_for(PATIENCE, "the change to be polled", || match title(id) {
+            Some(found) if found == wanted => Ok(()),
+            other => Err(format!("{other:?}\n{}", daemon.process.log())),
+        })
+        .unwrap();
+    };
+    // Behind the second one, polls read nothing below the first.
+    for round in 0..2 {
+        let (title, changed) = (format!("Marked {round}"), round + 1);
+        world.db.sql(&format!(
+            "UPDATE people SET job_title = '{title}', changed = {changed} WHERE id = 1"
+        ));
+        until_title(1, &title);
+    }
+    // Two do not raise the column, and one goes; the next one raises it.
+    world.db.sql(
+        "UPDATE people SET job_title = 'Unmarked' WHERE id IN (2, 3);
+         DELETE FROM people WHERE id = 4;",
+    );
+    for round in 3..6 {
+        world.db.sql(&format!(
+            "UPDATE people SET job_title = 'Marked {round}', changed = {round} WHERE id = 1"
+        ));
+        until_title(1, &format!("Marked {round}"));
+    }
+    world
+        .db
+        .sql(&hire_with(600, &[("changed", "6"), ("job_title", "New")]));
+    until_title(600, "New");
+    assert_eq!(title(2).unwrap(), "Employee", "nothing told of it");
+    assert!(
+        title(4).is_some(),
+        "a poll of changed rows proves no absence"
+    );
+    let unmarked = |status: &Value| status["sources"][0]["live"]["poll_unmarked"].as_u64();
+    assert_eq!(unmarked(&daemon.status()), Some(0));
+
+    reconcile(&world);
+    until_equal(&world, &daemon);
+    let status = daemon.until("the warning", |s| unmarked(s) == Some(2));
+    let warned = |s: &Value| s.to_string().contains("2 rows have changed since");
+    assert!(warned(&status) || warned(&daemon.until("the warning", warned)));
+    daemon.stop();
+}
+
+fn without_the_right_to_read_the_log_the_table_is_polled_until_it_is_given(kind: &SourceKind) {
+    let world = World::new(kind, &polled("when_needed", ""));
+    world.db.sql(&hire_all(PEOPLE));
+    let daemon = world.streaming();
+    daemon.settle();
+    daemon.stop();
+    world.db.may_read_log(false);
+    let daemon = world.start();
+    let reason = until_polling(&daemon);
+    assert!(reason.starts_with("The log is not read: "), "{reason}");
+    assert!(
+        reason.contains("privilege") || reason.contains("does not have"),
+        "{reason}"
+    );
+    world.db.sql(CHANGES);
+    until_equal(&world, &daemon);
+    daemon.kill9();
+    world
+        .db
+        .sql("DELETE FROM people WHERE id = 7; UPDATE people SET job_title = 'Away' WHERE id = 8;");
+    let daemon = world.start();
+    until_polling(&daemon);
+    until_equal(&world, &daemon);
+    let activated = |world: &World| world.events(9).of_type("user.activated").len();
+    let before = activated(&world);
+    world.db.sql("DELETE FROM people WHERE id = 9");
+    world.db.may_read_log(true);
+    daemon.until_streaming();
+    daemon.settle();
+    world.assert_verified();
+    let events = world.events(1);
+    assert_same(&events.fold(), &expected(&world.db.people()));
+    assert_eq!(events.gaps(), ["not_followed"]);
+    // What the log held of that time was not applied once more.
+    assert_eq!(activated(&world), before);
+    daemon.stop();
+}
+
+fn a_server_that_writes_no_log_is_polled_until_it_does(kind: &SourceKind) {
+    let world = World::new(kind, &polled("when_needed", ""));
+    world.db.write_log(false);
+    world.db.sql(&hire_all(PEOPLE));
+    let daemon = world.start();
+    until_polling(&daemon);
+    until_equal(&world, &daemon);
+    world.db.sql(CHANGES);
+    until_equal(&world, &daemon);
+    world.db.write_log(true);
+    world.db.sql("DELETE FROM people WHERE id = 10");
+    daemon.until_streaming();
+    daemon.settle();
+    world.assert_equal();
+    world.assert_verified();
+    let kinds = world.json(&["runs"]);
+    let kinds: Vec<&str> = kinds
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter_map(|r| r["kind"].as_str())
+        .collect();
+    assert!(
+        kinds.contains(&"poll") && kinds.contains(&"load"),
+        "{kinds:?}"
+    );
+}
+
+fn a_poll_that_was_cut_deactivates_nobody(kind: &SourceKind) {
+    let db = (kind.start)(&Setup::default());
+    let mut options = polled("always", "");
+    options.source = options.source.replace("page_rows = 25", "page_rows = 5");
+    let (options, proxy) = options.slowed(&*db);
+    let world = World::on(db, &options);
+    world.db.sql(&hire_all(PEOPLE));
+    let mut daemon = world.start();
+    until_polling(&daemon);
+    let mut crashes = 0;
+    for round in 0..8 {
+        world.db.sql(&format!(
+            "UPDATE people SET job_title = 'Title {round}' WHERE id = 100"
+        ));
+        daemon.until("a poll to be under way", |s| {
+            let rows = s["sources"][0]["live"]["scan_rows"].as_u64();
+            (1..PEOPLE).contains(&rows.unwrap_or(0))
+        });
+        if round % 2 == 0 {
+            proxy.cut();
+        } else {
+            daemon.kill9();
+            crashes += 1;
+            daemon = world.start();
+        }
+    }
+    world.db.sql("DELETE FROM people WHERE id = 7");
+    proxy.latency(Duration::ZERO);
+    wait_for(PATIENCE, "the directory to be the table", || {
+        match world.events(crashes).fold() == expected(&world.db.people()) {
+            true => Ok(()),
+            false => Err(daemon.process.log()),
+        }
+    })
+    .unwrap();
+    let events = world.events(crashes);
+    assert_eq!(
+        events.of_type("user.deactivated").len(),
+        1,
+        "nobody else left"
+    );
+}
+
+fn a_failed_row_is_never_a_leaver(kind: &SourceKind) {
+    let mut options = polled("always", "");
+    options.source += "\nmatch = [\"employeeNumber\"]";
+    let world = World::new(kind, &options);
+    world.db.sql(&hire_all(PEOPLE));
+    let daemon = world.start();
+    until_equal(&world, &daemon);
+    world
+        .db
+        .sql("UPDATE people SET level = 'none' WHERE id = 3; DELETE FROM people WHERE id = 6;");
+    wait_for(PATIENCE, "the leaver to be found", || {
+        match world.events(9).fold().contains_key("6") {
+            false => Ok(()),
+            true => Err(daemon.process.log()),
+        }
+    })
+    .unwrap();
+    let events = world.events(9);
+    assert!(
+        events.fold().contains_key("3"),
+        "its row failed, and it is there"
+    );
+    assert_eq!(events.of_type("user.deactivated").len(), 1);
+    world.db.sql("UPDATE people SET level = '7' WHERE id = 3");
+    until_equal(&world, &daemon);
+}
+
+fn neither_a_wrong_password_nor_another_server_is_polled(kind: &SourceKind) {
+    let setup = Setup {
+        password: Some("right"),
+        ..Setup::default()
+    };
+    let db = (kind.start)(&setup);
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "right").unwrap();
+    let password = format!("password = {{ file = \"{}\" }}", file.path().display());
+    let options = |db: &dyn Server| Options {
+        connection: Some(format!("{}\n{password}", db.connection())),
+        ..polled("when_needed", "")
+    };
+    let world = World::on(Arc::clone(&db), &options(&*db));
+    world.db.sql(&hire_all(PEOPLE));
+    let daemon = world.streaming();
+    daemon.settle();
+    daemon.stop();
+    db.may_read_log(false);
+    std::fs::write(file.path(), "wrong").unwrap();
+    let daemon = world.start();
+    let reason = until_refused(&daemon);
+    assert!(reason.contains("password"), "{reason}");
+    daemon.stop();
+
+    // An empty server without a log that can be read, at another address.
+    let other = (kind.start)(&setup);
+    other.may_read_log(false);
+    std::fs::write(file.path(), "right").unwrap();
+    world.configure(&*other, &options(&*other));
+    let daemon = world.start();
+    let reason = until_refused(&daemon);
+    assert!(reason.contains("what is known was read from"), "{reason}");
+    assert_eq!(world.events(9).of_type("user.deactivated").len(), 0);
+    daemon.stop();
+    world.configure(&*db, &options(&*db));
+    let daemon = world.start();
+    until_polling(&daemon);
+    until_equal(&world, &daemon);
+}
+
+#[test]
+fn a_server_without_a_free_slot_and_a_materialized_view_are_polled() {
+    let db = Arc::new(prepared(
+        Postgres::builder().setting("max_replication_slots", "1"),
+    ));
+    db.sql("SELECT pg_create_physical_replication_slot('taken')");
+    let world = World::on(Arc::clone(&db) as _, &polled("when_needed", ""));
+    db.sql(&hire_all(PEOPLE));
+    let daemon = world.start();
+    let reason = until_polling(&daemon);
+    assert!(reason.contains("slots"), "{reason}");
+    until_equal(&world, &daemon);
+    db.sql("SELECT pg_drop_replication_slot('taken')");
+    daemon.until_streaming();
+    daemon.settle();
+    world.assert_verified();
+    daemon.stop();
+
+    let mut options = polled("always", "");
+    options.source += "\nkey = [\"id\"]";
+    let world = World::on(Arc::clone(&db) as _, &options);
+    follow_view(
+        &world,
+        "CREATE MATERIALIZED VIEW staff AS SELECT * FROM people",
+    );
+    let daemon = world.start();
+    until_equal(&world, &daemon);
+    db.sql(CHANGES);
+    db.sql("REFRESH MATERIALIZED VIEW staff");
+    until_equal(&world, &daemon);
+}
+
+/// How many histories are tried: `ROLLCALL_SEEDS`, else a few.
+fn histories(first: u64) -> Vec<u64> {
+    let asked = std::env::var("ROLLCALL_SEEDS")
+        .ok()
+        .and_then(|n| n.parse().ok());
+    if std::env::var_os("ROLLCALL_SEED").is_some() {
+        return vec![seed(first)];
+    }
+    (first..first + asked.unwrap_or(3)).collect()
+}
+
+fn polling_streaming_and_reconciliation_end_in_the_same_directory(kind: &SourceKind) {
+    let db = (kind.start)(&Setup::default());
+    for seed in histories(4100) {
+        println!("seed: ROLLCALL_SEED={seed}");
+        db.may_read_log(true);
+        db.sql("DELETE FROM people");
+        history(&db, seed);
+    }
+}
+
+/// A random history, in which the log can be read or not, and the daemon is killed.
+fn history(db: &Arc<dyn Server>, seed: u64) {
+    let world = World::on(Arc::clone(db), &polled("when_needed", ""));
+    world.db.sql(&hire_all(60));
+    let mut dice = Dice(seed);
+    let mut company = Company::new(seed, 60);
+    let mut daemon = world.start();
+    let (mut crashes, mut may) = (0, true);
+    for _ in 0..12 {
+        for _ in 0..1 + dice.below(12) {
+            world.db.sql(&company.transaction());
+        }
+        match dice.below(6) {
+            0 | 1 => {
+                daemon.kill9();
+                crashes += 1;
+                if dice.below(2) == 0 {
+                    world.db.sql(&company.transaction());
+                }
+                daemon = world.start();
+            }
+            2 | 3 => {
+                may = !may;
+                world.db.may_read_log(may);
+                if !may {
+                    // A right is asked for when a connection is made.
+                    daemon.kill9();
+                    crashes += 1;
+                    daemon = world.start();
+                }
+            }
+            4 => {
+                // A daemon that was just started may not answer yet.
+                world.rollcall(&["reconcile", "hr", "--detach"]);
+            }
+            _ => sleep(Duration::from_millis(dice.below(400))),
+        }
+    }
+    // Polled to the end, …
+    world.db.may_read_log(false);
+    daemon.kill9();
+    crashes += 1;
+    let daemon = world.start();
+    until_polling(&daemon);
+    let same = |what: &str| {
+        let equal = wait_for(PATIENCE, what, || {
+            match world.events(crashes).fold() == expected(&world.db.people()) {
+                true => Ok(()),
+                false => Err(daemon.process.log()),
+            }
+        });
+        if let Err(e) = equal {
+            assert_same(&world.events(crashes).fold(), &expected(&world.db.people()));
+            panic!("ROLLCALL_SEED={seed}: {e}");
+        }
+        world.assert_verified();
+    };
+    same("the polled directory to be the table");
+    // … followed to the end, …
+    world.db.may_read_log(true);
+    daemon.until_streaming();
+    for _ in 0..10 {
+        world.db.sql(&company.transaction());
+    }
+    daemon.settle();
+    same("the followed directory to be the table");
+    // … and read anew.
+    reconcile(&world);
+    same("the reconciled directory to be the table");
+    daemon.stop();
+}
