@@ -26,6 +26,7 @@ use crate::config::{Config, LimitConfig, SourceConfig};
 use crate::delivery::hub::Hub;
 use crate::delivery::lane::{Lane, SinkLive};
 use crate::delivery::render::Renderer;
+use crate::observe::notify::Notifier;
 use crate::sync::apply::{Directory, Mappers, rules};
 use crate::sync::clock::now_us;
 use crate::sync::driver::Driver;
@@ -121,13 +122,17 @@ pub async fn run(config: Config, metrics: PrometheusHandle) -> Result<(), Failur
     let (engine_tx, engine_rx) = mpsc::channel(ENGINE_QUEUE);
     let (fatal_tx, mut fatal) = mpsc::channel::<String>(1);
 
+    let notifier = match &config.notify {
+        Some(notify) => Some(Notifier::start(notify.command.clone(), notify.timeout)?),
+        None => None,
+    };
     let World {
         shared,
         engine,
         mut drivers,
         schedulers,
         lanes,
-    } = world.assemble(&config, writer, &engine_tx, &fatal_tx);
+    } = world.assemble(&config, writer, &engine_tx, &fatal_tx, notifier);
     let (engine_ended_tx, mut engine_ended) = oneshot::channel();
     std::thread::Builder::new()
         .name("engine".to_owned())
@@ -369,6 +374,7 @@ impl Prepared {
         writer: Writer,
         engine: &mpsc::Sender<Work>,
         fatal: &mpsc::Sender<String>,
+        notifier: Option<Notifier>,
     ) -> World {
         let _ = &self.mappers;
         let mut entries = Vec::new();
@@ -480,7 +486,8 @@ impl Prepared {
             retention,
             positions,
             engine_queue,
-        );
+        )
+        .with_notifier(notifier);
         let shared = Arc::new(Shared {
             organization: config.organization.clone(),
             sources: entries,

@@ -37,6 +37,8 @@ pub enum Kind {
     OneOf(&'static [&'static str]),
     /// A list of texts, not empty, none twice.
     Texts,
+    /// A program and its arguments.
+    Command,
     /// One mapping rule: a column's name or a table.
     Rule,
     /// A fixed value of an attribute.
@@ -67,6 +69,7 @@ impl Kind {
             }
             Kind::OneOf(words) => quoted_choice(words),
             Kind::Texts => "a list of texts, at least one, none twice".into(),
+            Kind::Command => "a list of texts: a program and its arguments".into(),
             Kind::Rule => "a column's name or a table with column, expr or constant".into(),
             Kind::Constant => "a text, number, boolean, date or list of texts".into(),
             Kind::Property => "a text, number, boolean or a reference to a credential".into(),
@@ -92,7 +95,7 @@ impl Kind {
                 .map(|word| format!("\"{word}\""))
                 .collect::<Vec<_>>()
                 .join(" | "),
-            Kind::Texts => "list of texts".into(),
+            Kind::Texts | Kind::Command => "list of texts".into(),
             Kind::Rule => "column name or rule".into(),
             Kind::Constant => "constant".into(),
             Kind::Property => "property".into(),
@@ -264,8 +267,8 @@ const fn ndjson(
 }
 
 use Kind::{
-    Address, Boolean, Constant, Duration, Integer, Name, OneOf, Path, Paths, Percent, Property,
-    Rule, Secret, Size, Table, Text, Texts,
+    Address, Boolean, Command, Constant, Duration, Integer, Name, OneOf, Path, Paths, Percent,
+    Property, Rule, Secret, Size, Table, Text, Texts,
 };
 use Presence::{Default, Depends, Optional, Required};
 
@@ -304,6 +307,11 @@ pub const KEYS: &[Key] = &[
     key("shutdown", Table, Optional, "{ grace = \"10s\" }", "How the daemon stops."),
     key("shutdown.grace", Duration, Default("\"10s\""), "\"10s\"",
         "How long a stop may take to finish what is under way. What is cut off is done again at the next start."),
+
+    key("notify", Table, Optional, "{ command = [\"/usr/local/bin/page\", \"directory\"] }", "Who is told at once when something needs a person."),
+    key("notify.command", Command, Optional, "[\"/usr/local/bin/page\", \"directory\"]",
+        "A program with its arguments, called without a shell when a plan is opened, with the event as JSON on its standard input."),
+    key("notify.timeout", Duration, Default("\"10s\""), "\"10s\"", "How long a call may take before it is killed."),
 
     key("attributes", Table, Optional, "{ badge = { type = \"text\" } }", "Custom attributes of users."),
     key("attributes.*", Table, Optional, "{ type = \"text\" }",

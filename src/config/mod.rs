@@ -70,6 +70,8 @@ pub struct Config {
     pub log: LogConfig,
     /// How the daemon stops.
     pub shutdown: ShutdownConfig,
+    /// Who is told when something needs a person.
+    pub notify: Option<NotifyConfig>,
     /// Custom attributes by name, without `custom.`.
     pub attributes: BTreeMap<String, AttributeType>,
     /// For an attribute, the sources that decide it, the first one first; each exists.
@@ -150,6 +152,15 @@ pub enum LogFormat {
 pub struct ShutdownConfig {
     /// How long finishing may take.
     pub grace: Duration,
+}
+
+/// Who is told when something needs a person.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NotifyConfig {
+    /// A program and its arguments.
+    pub command: Vec<String>,
+    /// How long a call may take.
+    pub timeout: Duration,
 }
 
 /// The type of a custom attribute.

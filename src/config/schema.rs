@@ -137,6 +137,11 @@ fn scalar(kind: Kind) -> Value {
             "minItems": 1,
             "uniqueItems": true,
         }),
+        Kind::Command => json!({
+            "type": "array",
+            "items": { "type": "string" },
+            "minItems": 1,
+        }),
         Kind::Text | Kind::Name(_) | Kind::Path | Kind::Address => {
             json!({ "type": "string", "minLength": 1 })
         }

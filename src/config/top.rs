@@ -10,8 +10,8 @@ use super::reader::{Section, child, suggest};
 use super::secret::{Context, Resolver, split_fix};
 use super::{
     ApiConfig, AttributeType, Config, Destination, Environment, LogConfig, LogFormat, NdjsonConfig,
-    Sealing, ShutdownConfig, SinkConfig, SourceConfig, SourceKind, StoreConfig, VaultConfig, keys,
-    mapping, sink, source, values,
+    NotifyConfig, Sealing, ShutdownConfig, SinkConfig, SourceConfig, SourceKind, StoreConfig,
+    VaultConfig, keys, mapping, sink, source, values,
 };
 
 pub(super) fn config(root: &Section<'_>, environment: Option<&dyn Environment>) -> Option<Config> {
@@ -28,6 +28,13 @@ pub(super) fn config(root: &Section<'_>, environment: Option<&dyn Environment>) 
         let grace = section.required("grace", values::positive_duration);
         section.finish();
         Some(ShutdownConfig { grace: grace? })
+    });
+    let notify = root.section("notify").and_then(|section| {
+        let command = section.optional("command", values::command);
+        let timeout = section.required("timeout", values::positive_duration);
+        section.finish();
+        let timeout = timeout?;
+        Some(command?.map(|command| NotifyConfig { command, timeout }))
     });
     let attributes = root.section("attributes").and_then(attributes);
     let resolver = match (environment, &vault) {
@@ -73,6 +80,7 @@ pub(super) fn config(root: &Section<'_>, environment: Option<&dyn Environment>) 
         api: api?,
         log: log?,
         shutdown: shutdown?,
+        notify: notify?,
         attributes: attributes?,
         authority: authority?,
         sources: sources?,

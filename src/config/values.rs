@@ -220,6 +220,24 @@ pub(super) fn texts_where(item: &Item<'_>, rule: impl Fn(&str) -> bool) -> Optio
     Some(texts)
 }
 
+/// A program and its arguments.
+pub(super) fn command(item: &Item<'_>) -> Option<Vec<String>> {
+    let DeValue::Array(items) = item.value() else {
+        return item.wrong();
+    };
+    let mut command = Vec::with_capacity(items.len());
+    for value in items {
+        match value.get_ref() {
+            DeValue::String(text) if !text.contains('\0') => command.push(text.to_string()),
+            _ => return item.wrong(),
+        }
+    }
+    match command.first().is_some_and(|program| !program.is_empty()) {
+        true => Some(command),
+        false => item.wrong(),
+    }
+}
+
 /// Letters, digits and `_`, beginning with a letter.
 pub(super) fn is_attribute_name(name: &str) -> bool {
     name.len() <= 63

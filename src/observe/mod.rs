@@ -7,3 +7,4 @@ pub mod health;
 pub mod logs;
 pub mod metrics;
 pub mod names;
+pub mod notify;

@@ -28,6 +28,7 @@ use super::track::{Ask, SourceTrack};
 use super::work::{ResumePoint, Work};
 use crate::delivery::hub::Hub;
 use crate::observe::names;
+use crate::observe::notify::Notifier;
 
 /// After so long without a change the store takes in its log and gives memory back.
 const QUIET_US: i64 = 5_000_000;
@@ -61,6 +62,8 @@ pub struct Engine {
     sinks: HashMap<String, u64>,
     /// What an event took in the last large block, to make room for the next one.
     pub(super) event_bytes: usize,
+    /// Told when something needs a person.
+    pub(super) notifier: Option<Notifier>,
     /// The engine's own queue, to be told when the store has nothing to do.
     queue: mpsc::WeakSender<Work>,
 }
@@ -91,8 +94,14 @@ impl Engine {
             history_due_us: 0,
             sinks,
             event_bytes: 0,
+            notifier: None,
             queue,
         }
+    }
+
+    /// Has somebody told when something needs a person.
+    pub fn with_notifier(self, notifier: Option<Notifier>) -> Engine {
+        Engine { notifier, ..self }
     }
 
     /// Works until told to stop, or until the store fails.

@@ -244,6 +244,22 @@ impl Engine {
             "so many changes that take something away wait for approval: see `rollcall plan list`"
         );
         let what = format!("plan:{}:{now}", run.0);
+        if let Some(notifier) = self.notifier.clone() {
+            let id = self
+                .directory
+                .operational_id(EventKind::RunStaged, &name, &what);
+            let event = serde_json::json!({
+                "specversion": "1.0",
+                "id": id.iter().map(|b| format!("{b:02x}")).collect::<String>(),
+                "source": format!("/rollcall/{}", self.directory.rules.organization),
+                "type": EventKind::RunStaged.type_name(),
+                "orgid": self.directory.rules.organization,
+                "sourceid": name,
+                "runid": run.0,
+                "data": body,
+            });
+            pending.then(move || notifier.tell(event.to_string()));
+        }
         self.operational(
             EventKind::RunStaged,
             source,

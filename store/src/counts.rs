@@ -141,9 +141,11 @@ impl Counts {
         Ok(())
     }
 
-    /// Counts the links to active users of a store in which nobody has counted them.
+    /// Counts the links to active users once, for a store that was made before they were
+    /// counted with each commit.
     pub(crate) fn count_links(&mut self, connection: &Connection) -> Result<(), StoreError> {
-        if self.users == 0 || !self.linked.is_empty() {
+        let mark = "INSERT OR IGNORE INTO counter(name, value) VALUES('links_counted', 1)";
+        if connection.execute(mark, [])? == 0 || self.users == 0 {
             return Ok(());
         }
         let stored = self.clone();

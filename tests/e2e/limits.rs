@@ -68,11 +68,22 @@ fn approve(world: &World, hash: &str) {
 }
 
 fn a_delete_without_where_stages_and_only_the_plan_that_was_seen_is_applied(kind: &SourceKind) {
-    let world = world(kind, "{}");
+    let told = tempfile::NamedTempFile::new().unwrap();
+    let notify = format!(
+        "[notify]\ncommand = [\"sh\", \"-c\", \"cat >> {}\"]\n",
+        told.path().display()
+    );
+    let world = World::new(kind, &limited("{}").and(&notify));
+    world.db.sql(&hire_all(PEOPLE));
     let daemon = world.streaming();
     daemon.until_delivered();
     world.db.sql("DELETE FROM people");
     let all = planned(&daemon, PEOPLE);
+    wait_until(PATIENCE, "the operator to be told", || {
+        let event = std::fs::read_to_string(told.path()).unwrap();
+        event.contains("io.rollcall.run.staged.v1") && event.contains("\"changes\":60")
+    })
+    .unwrap();
     // Joiners and ordinary updates go on.
     world.db.sql(&hire_with(700, &[("job_title", "New")]));
     world

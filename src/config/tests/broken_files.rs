@@ -15,6 +15,8 @@ outbox_retention = "7d"
 listen = "127.0.0.1:9180"
 [log]
 level = "info,rollcall=debug"
+[notify]
+command = ["page", "-x", "-x"]
 [attributes.badge]
 type = "text"
 [authority]

@@ -131,7 +131,9 @@ impl Writer {
     ) -> Result<Writer, StoreError> {
         let identity = begin_generation(&mut connection, &options.organization)?;
         let mut counts = Counts::load(&connection)?;
-        counts.count_links(&connection)?;
+        let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        counts.count_links(&tx)?;
+        tx.commit()?;
         let waiting: i64 =
             connection.query_row("SELECT COUNT(*) FROM waiting", [], |row| row.get(0))?;
         counts.waiting = waiting.unsigned_abs();

@@ -10,5 +10,6 @@ mod beside;
 mod crash;
 mod history;
 mod people;
+mod plans;
 mod state;
 mod stops;
