@@ -63,7 +63,14 @@ impl Engine {
     pub(super) fn resumed_run(&self, row: RunRow) -> Result<TrackedRun, StoreError> {
         let mut run = TrackedRun::new(row);
         for record in self.readers.run_records(run.row.id, usize::MAX)? {
-            run.named.admits(&record);
+            run.named.admits(&Noted {
+                source: record.source,
+                key: record.key,
+                reason: record.reason,
+                healed: record.healed,
+                attribute: None,
+                rule: None,
+            });
         }
         Ok(run)
     }
@@ -261,8 +268,8 @@ impl TrackedRun {
         }
         let now = now_us();
         for noted in pending.plan.noted.drain(..) {
-            let record = named(directory, self.row.id, noted, now);
-            if self.named.admits(&record) {
+            if self.named.admits(&noted) {
+                let record = named(directory, self.row.id, noted, now);
                 pending.commit.run_records.push(record);
             } else {
                 self.row.unlisted += 1;

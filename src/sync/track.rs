@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use rollcall_contract::{Acknowledge, Gap, Key, TxId};
 use rollcall_core::id::MatchHash;
+use rollcall_core::plan::Noted;
 use rollcall_core::reason::SkipReason;
-use rollcall_store::{GapId, RunRecord, RunRow, ScanRow};
+use rollcall_store::{GapId, RunRow, ScanRow};
 use tokio::sync::mpsc;
 use xxhash_rust::xxh3::Xxh3;
 
@@ -167,7 +168,7 @@ pub(super) struct Named {
 
 impl Named {
     /// Whether a record is named already, or may be.
-    pub(super) fn admits(&mut self, record: &RunRecord) -> bool {
+    pub(super) fn admits(&mut self, record: &Noted) -> bool {
         let mut hasher = Xxh3::new();
         hasher.update(&[record.reason as u8, u8::from(record.healed)]);
         hasher.update(&record.source.0.to_le_bytes());
@@ -194,15 +195,13 @@ mod tests {
 
     #[test]
     fn a_run_names_a_record_once_and_one_sort_pushes_out_no_other() {
-        let record = |reason, n: u32, healed| RunRecord {
-            run: rollcall_core::id::RunId(1),
-            reason,
-            healed,
+        let record = |reason, n: u32, healed| Noted {
             source: rollcall_core::id::SourceId(1),
             key: n.to_le_bytes().into_iter().collect(),
+            reason,
+            healed,
             attribute: None,
             rule: None,
-            noted_us: 0,
         };
         let mut named = Named::default();
         let bad = SkipReason::BadValue;

@@ -7,6 +7,7 @@
     reason = "tests fail by panicking"
 )]
 
+mod counting;
 mod promises;
 mod properties;
 mod sharing;
