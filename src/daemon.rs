@@ -21,6 +21,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::api::tokens::Tokens;
 use crate::cli::exit::{Exit, Failure};
 use crate::config::{Config, LimitConfig, SourceConfig};
 use crate::delivery::hub::Hub;
@@ -66,6 +67,8 @@ pub struct Shared {
     pub attributes: Arc<Attributes>,
     /// The engine's queue.
     pub engine: mpsc::Sender<Work>,
+    /// Who may ask for a sync over TCP.
+    pub tokens: Tokens,
     /// The exposition of metrics.
     pub metrics: PrometheusHandle,
     /// When the daemon started, microseconds since the Unix epoch.
@@ -496,6 +499,7 @@ impl Prepared {
             readers: self.readers,
             attributes: self.attributes,
             engine: queue,
+            tokens: Tokens::new(&config.tokens),
             metrics: self.metrics,
             started_us: now_us(),
         });

@@ -1,13 +1,14 @@
 //! The HTTP interface: one router for people and programs.
 //!
 //! It is served on a Unix socket beside the store (mode 0600: whoever may write the store
-//! may ask everything) and, where configured, on TCP, where only health and metrics are
-//! answered, since nothing there asks who is calling.
+//! may ask everything) and, where configured, on TCP, where anybody may ask for health and
+//! metrics, and nobody without a bearer token for anything else.
 
 mod listen;
 pub mod orders;
 pub mod plans;
 mod routes;
+pub mod tokens;
 pub mod views;
 
 pub use listen::{serve_tcp, serve_unix};

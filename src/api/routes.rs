@@ -1,22 +1,36 @@
 //! Paths and what answers them. Reading the store is done off the runtime's workers.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use axum::Router;
 use axum::extract::{Path, Query, State};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use rollcall_core::staged::PlanHash;
 
+use super::tokens::Denied;
 use super::{orders, plans, views};
 use crate::daemon::Shared;
 use crate::observe::{health, metrics};
 use crate::sync::staging::Word;
 use crate::sync::work::{Cause, Work};
 
-/// What anybody may ask: health and metrics.
+/// What is served over TCP: health and metrics for anybody, a sync for who has a token.
 pub fn public(shared: Arc<Shared>) -> Router {
+    let open = open(Arc::clone(&shared));
+    if shared.tokens.is_empty() {
+        return open;
+    }
+    let with_token = Router::new()
+        .route("/v1/sources/{name}/sync", post(sync_with_token))
+        .with_state(shared);
+    open.merge(with_token)
+}
+
+/// What anybody may ask: health and metrics.
+fn open(shared: Arc<Shared>) -> Router {
     Router::new()
         .route("/livez", get(async || "ok\n"))
         .route("/readyz", get(readyz))
@@ -37,8 +51,9 @@ pub fn router(shared: Arc<Shared>) -> Router {
         .route("/v1/plans", get(plans))
         .route("/v1/plans/{hash}/{word}", post(plan_word))
         .route("/v1/sources/{name}/reconcile", post(reconcile))
+        .route("/v1/sources/{name}/sync", post(reconcile))
         .with_state(Arc::clone(&shared));
-    public(shared).merge(v1)
+    open(shared).merge(v1)
 }
 
 async fn readyz(State(shared): State<Arc<Shared>>) -> Response {
@@ -120,6 +135,31 @@ async fn plan_word(
         Ok(told) => answer(move || Ok(Some(plans::told(&shared.readers, &told)?))).await,
         Err(_) => StatusCode::SERVICE_UNAVAILABLE.into_response(),
     }
+}
+
+async fn sync_with_token(
+    State(shared): State<Arc<Shared>>,
+    Path(name): Path<String>,
+    headers: HeaderMap,
+) -> Response {
+    let given = headers.get(header::AUTHORIZATION).map(|h| h.as_bytes());
+    let program = match shared.tokens.admit(given, Instant::now()) {
+        Ok(program) => program,
+        Err(Denied::Unknown) => {
+            let scheme = [(header::WWW_AUTHENTICATE, "Bearer")];
+            return (StatusCode::UNAUTHORIZED, scheme).into_response();
+        }
+        Err(Denied::TooMany(wait)) => {
+            let seconds = wait.as_secs_f64().ceil().to_string();
+            let after = [(header::RETRY_AFTER, seconds)];
+            return (StatusCode::TOO_MANY_REQUESTS, after).into_response();
+        }
+    };
+    let Some(source) = shared.sources.iter().find(|s| s.name == name) else {
+        return StatusCode::NOT_FOUND.into_response();
+    };
+    tracing::info!(source = name, program, "a sync was asked for");
+    orders::reconcile(source, Cause::Api).await
 }
 
 async fn reconcile(State(shared): State<Arc<Shared>>, Path(name): Path<String>) -> Response {

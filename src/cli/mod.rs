@@ -108,6 +108,9 @@ pub enum Command {
     /// Have the running daemon read a source whole and make the directory equal to it.
     #[command(after_help = "Examples:\n  rollcall reconcile hr\n  rollcall reconcile hr --detach")]
     Reconcile(reconcile::Args),
+    /// Bring a source in step now: one pass, as its schedule or its webhook would begin it.
+    #[command(after_help = "Examples:\n  rollcall sync hr\n  rollcall sync hr --detach")]
+    Sync(reconcile::Args),
     /// Prove that the directory equals its source, or name the records that differ.
     #[command(after_help = "Examples:\n  rollcall verify hr\n  rollcall verify hr --show-values")]
     Verify(verify::Args),
@@ -144,7 +147,7 @@ fn dispatch(cli: &Cli) -> Result<Exit, Failure> {
         Command::Events(args) => events::run(cli, args),
         Command::Runs(args) => runs::run(cli, args),
         Command::Plan(args) => plan::run(cli, args),
-        Command::Reconcile(args) => reconcile::run(cli, args),
+        Command::Reconcile(args) | Command::Sync(args) => reconcile::run(cli, args),
         Command::Verify(args) => verify::run(cli, args),
         Command::Mapping(args) => mapping::run(cli, args),
         Command::Secret(args) => {

@@ -1,5 +1,6 @@
-//! `rollcall reconcile`: has the daemon read a source from its first row to its last and
-//! make the directory equal to it, and follows that to its end.
+//! `rollcall reconcile` and `rollcall sync`: have the daemon read a source from its first row
+//! to its last and make the directory equal to it, and follow that to its end. The first says
+//! what is done, the second what is wanted: that the source is in step now.
 
 use super::exit::{Exit, Failure};
 use super::follow::{self, Follower};

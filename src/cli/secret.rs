@@ -51,13 +51,16 @@ pub struct SealArgs {
     #[arg(
         long,
         value_name = "NAME",
-        conflicts_with = "sink",
-        required_unless_present = "sink"
+        conflicts_with_all = ["sink", "token"],
+        required_unless_present_any = ["sink", "token"]
     )]
     pub source: Option<String>,
     /// The sink that the credential is for.
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", conflicts_with = "token")]
     pub sink: Option<String>,
+    /// The bearer token that the credential is.
+    #[arg(long, value_name = "NAME")]
+    pub token: Option<String>,
     /// The key of the credential, for example password or sasl.password.
     #[arg(long, value_name = "KEY")]
     pub field: String,
@@ -208,14 +211,15 @@ fn seal(
     secret: impl FnOnce(&str) -> Result<SecretString, SecretError>,
 ) -> Result<(), SecretError> {
     let sealing = Sealing::load(file)?;
-    let (owner, known) = match (&args.source, &args.sink) {
-        (Some(name), _) => (Owner::Source(name), &sealing.sources),
-        (None, Some(name)) => (Owner::Sink(name), &sealing.sinks),
-        (None, None) => {
+    let (owner, known) = match (&args.source, &args.sink, &args.token) {
+        (Some(name), _, _) => (Owner::Source(name), &sealing.sources),
+        (None, Some(name), _) => (Owner::Sink(name), &sealing.sinks),
+        (None, None, Some(name)) => (Owner::Token(name), &sealing.tokens),
+        (None, None, None) => {
             return Err(SecretError::Unknown {
-                found: "neither a source nor a sink".to_owned(),
+                found: "neither a source nor a sink nor a token".to_owned(),
                 expected: "one of them".to_owned(),
-                fix: "add --source NAME or --sink NAME".to_owned(),
+                fix: "add --source NAME, --sink NAME or --token NAME".to_owned(),
             });
         }
     };

@@ -292,6 +292,13 @@ pub const KEYS: &[Key] = &[
     key("api.listen", Address, Optional, "\"127.0.0.1:9180\"",
         "Where /metrics, /livez and /readyz are served over TCP. Without it there is only the Unix socket."),
 
+    key("token", Table, Optional, "{ ci = { secret = { env = \"ROLLCALL_TOKEN\" } } }",
+        "Bearer tokens of programs, by name. With one, POST /v1/sources/<name>/sync is served over TCP too."),
+    key("token.*", Table, Optional, "{ secret = { env = \"ROLLCALL_TOKEN\" } }", "One program. Its name is what logs say."),
+    key("token.*.secret", Secret, Required, "{ env = \"ROLLCALL_TOKEN\" }",
+        "The token itself, at least 20 characters. The daemon keeps its hash alone."),
+    key("token.*.per_minute", Integer(1, 6_000), Default("60"), "6", "The most requests in a minute; those beyond are answered with 429."),
+
     key("log", Table, Optional, "{ level = \"info\" }", "What the daemon says on standard error."),
     key("log.format", OneOf(&["text", "json"]), Default("\"text\""), "\"json\"", "The form of a log line."),
     key("log.level", Name(LEVEL_RULE), Default("\"info\""), "\"info,rollcall_postgres=debug\"",

@@ -29,6 +29,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use secrecy::SecretString;
 use toml::de::DeTable;
 
 pub use error::{ConfigError, ConfigErrors, Place};
@@ -66,6 +67,8 @@ pub struct Config {
     pub store: StoreConfig,
     /// What is served over TCP.
     pub api: ApiConfig,
+    /// Who may ask for a sync over TCP.
+    pub tokens: Vec<TokenConfig>,
     /// What is logged.
     pub log: LogConfig,
     /// How the daemon stops.
@@ -127,6 +130,17 @@ impl StoreConfig {
 pub struct ApiConfig {
     /// Where `/metrics`, `/livez` and `/readyz` are served; nowhere when none.
     pub listen: Option<SocketAddr>,
+}
+
+/// A program that may ask for a sync over TCP.
+#[derive(Clone, Debug)]
+pub struct TokenConfig {
+    /// Its name.
+    pub name: String,
+    /// Its bearer token.
+    pub secret: SecretString,
+    /// The most requests in a minute.
+    pub per_minute: u32,
 }
 
 /// What is logged.
@@ -287,6 +301,8 @@ pub struct Sealing {
     pub sources: Vec<String>,
     /// The names of the sinks.
     pub sinks: Vec<String>,
+    /// The names of the bearer tokens.
+    pub tokens: Vec<String>,
 }
 
 impl Sealing {

@@ -73,7 +73,7 @@ pub(super) fn tls(
     let cert = section.optional("cert", file);
     let key = section.optional("key", file);
     let (key_password, keys): (_, &[&'static str]) = match owner {
-        Owner::Source(_) => (Some(None), &["ca", "cert", "key"]),
+        Owner::Source(_) | Owner::Token(_) => (Some(None), &["ca", "cert", "key"]),
         Owner::Sink(_) => (
             section.optional("key_password", |item| {
                 secret(item, context, owner, "tls.key_password")

@@ -2,17 +2,19 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use secrecy::ExposeSecret as _;
 use toml::de::DeValue;
 
 use super::SOCKET_NAME;
 use super::error::Place;
 use super::reader::{Section, child, suggest};
-use super::secret::{Context, Resolver, split_fix};
+use super::secret::{Context, Resolver, secret, split_fix};
 use super::{
     ApiConfig, AttributeType, Config, Destination, Environment, LogConfig, LogFormat, NdjsonConfig,
     NotifyConfig, Sealing, ShutdownConfig, SinkConfig, SourceConfig, SourceKind, StoreConfig,
-    VaultConfig, keys, mapping, sink, source, values,
+    TokenConfig, VaultConfig, keys, mapping, sink, source, values,
 };
+use crate::vault::Owner;
 
 pub(super) fn config(root: &Section<'_>, environment: Option<&dyn Environment>) -> Option<Config> {
     let organization = organization(root);
@@ -50,6 +52,9 @@ pub(super) fn config(root: &Section<'_>, environment: Option<&dyn Environment>) 
             .flat_map(|known| known.keys().cloned())
             .collect(),
     };
+    let tokens = root
+        .section("token")
+        .and_then(|section| named(&section, |name, section| token(name, &section, &context)));
     let sources = root.section("source").and_then(|section| {
         let sources = named(&section, |name, section| {
             source::source(name, section, &context)
@@ -78,6 +83,7 @@ pub(super) fn config(root: &Section<'_>, environment: Option<&dyn Environment>) 
         organization: organization?,
         store: store?,
         api: api?,
+        tokens: tokens?,
         log: log?,
         shutdown: shutdown?,
         notify: notify?,
@@ -114,6 +120,31 @@ fn store(section: Section<'_>) -> Option<StoreConfig> {
         outbox_retention: retention?,
         outbox_max_bytes: max?,
         history_retention: history?,
+    })
+}
+
+/// A shorter token can be guessed.
+const TOKEN_MIN_BYTES: usize = 20;
+
+fn token(name: String, section: &Section<'_>, context: &Context<'_>) -> Option<TokenConfig> {
+    let secret = section.required("secret", |item| {
+        let secret = secret(item, context, Owner::Token(&name), "secret")?;
+        let resolved = matches!(context.resolver, Resolver::Resolve { .. });
+        if resolved && secret.expose_secret().len() < TOKEN_MIN_BYTES {
+            return item.reject(
+                format!("a token of fewer than {TOKEN_MIN_BYTES} characters (not shown)"),
+                format!("at least {TOKEN_MIN_BYTES} characters that nobody can guess"),
+                "make one with `openssl rand -hex 32`",
+            );
+        }
+        Some(secret)
+    });
+    let per_minute = section.required("per_minute", values::integer::<u32>);
+    section.finish();
+    Some(TokenConfig {
+        secret: secret?,
+        per_minute: per_minute?,
+        name,
     })
 }
 
@@ -372,6 +403,7 @@ pub(super) fn sealing(root: &Section<'_>) -> Option<Sealing> {
         vault: vault?,
         sources: names_in(root, "source"),
         sinks: names_in(root, "sink"),
+        tokens: names_in(root, "token"),
     })
 }
 

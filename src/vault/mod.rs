@@ -51,21 +51,24 @@ pub enum Owner<'a> {
     Source(&'a str),
     /// A sink, by its name.
     Sink(&'a str),
+    /// A bearer token of the API, by its name.
+    Token(&'a str),
 }
 
 impl<'a> Owner<'a> {
-    /// `source` or `sink`: the table of the file and the option of the command.
+    /// `source`, `sink` or `token`: the table of the file and the option of the command.
     pub fn kind(self) -> &'static str {
         match self {
             Owner::Source(_) => "source",
             Owner::Sink(_) => "sink",
+            Owner::Token(_) => "token",
         }
     }
 
     /// Its name.
     pub fn name(self) -> &'a str {
         match self {
-            Owner::Source(name) | Owner::Sink(name) => name,
+            Owner::Source(name) | Owner::Sink(name) | Owner::Token(name) => name,
         }
     }
 }

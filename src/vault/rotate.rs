@@ -26,9 +26,9 @@ pub struct Rotation {
 /// A sealed value of the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sealed {
-    /// `source` or `sink`.
+    /// `source`, `sink` or `token`.
     pub kind: &'static str,
-    /// The name of the source or sink.
+    /// The name of the source, sink or token.
     pub name: String,
     /// The key below its table.
     pub field: String,
@@ -40,6 +40,7 @@ impl Sealed {
     fn owner(&self) -> Owner<'_> {
         match self.kind {
             "source" => Owner::Source(&self.name),
+            "token" => Owner::Token(&self.name),
             _ => Owner::Sink(&self.name),
         }
     }
@@ -48,7 +49,7 @@ impl Sealed {
 /// Every sealed value of a file's text.
 pub fn find_sealed(document: &DocumentMut) -> Vec<Sealed> {
     let mut found = Vec::new();
-    for kind in ["source", "sink"] {
+    for kind in ["source", "sink", "token"] {
         let owners = document.get(kind).and_then(Item::as_table_like);
         for (name, item) in owners.into_iter().flat_map(TableLike::iter) {
             if let Some(table) = item.as_table_like() {

@@ -77,6 +77,7 @@ fn every_command_has_examples_and_answers_in_json() {
         &["mapping", "test", &fixture],
         &["plan", "list"],
         &["reconcile", "hr"],
+        &["sync", "hr"],
         &["config", "--explain", "source.*.scope"],
         &["config", "schema"],
         &["secret", "generate-key"],

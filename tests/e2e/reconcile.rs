@@ -1,5 +1,8 @@
 //! The directory is made equal to its source on demand, whatever the log has said.
 
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+
 use serde_json::Value;
 
 use crate::company::hire_all;
@@ -8,6 +11,7 @@ use crate::world::{Options, World};
 
 every_source!(
     what_the_log_never_had_is_found_by_verify_and_mended_by_reconcile,
+    a_program_with_a_token_starts_a_sync_and_one_without_is_refused,
     a_schedule_runs_without_overlap_and_what_was_missed_is_caught_up_once,
     a_reconciliation_that_was_killed_goes_on_behind_its_last_page_and_deactivates_nobody_before,
 );
@@ -146,4 +150,74 @@ fn a_schedule_runs_without_overlap_and_what_was_missed_is_caught_up_once(kind: &
         all.len() + 1,
         "caught up once"
     );
+}
+
+/// Asks for a sync; gives the whole answer.
+fn post(port: u16, path: &str, token: Option<&str>) -> String {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    let header = token.map(|t| format!("Authorization: Bearer {t}\r\n"));
+    let header = header.unwrap_or_default();
+    let request = format!(
+        "POST {path} HTTP/1.1\r\nHost: rollcall\r\nConnection: close\r\nContent-Length: 0\r\n{header}\r\n"
+    );
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+fn a_program_with_a_token_starts_a_sync_and_one_without_is_refused(kind: &SourceKind) {
+    const TOKEN: &str = "a-token-that-nobody-guesses";
+    let port = rollcall_testbed::free_port().unwrap();
+    let db = (kind.start)(&Setup::default());
+    let listening = Options::default().and(&format!("[api]\nlisten = \"127.0.0.1:{port}\"\n"));
+    let world = World::on(db, &listening);
+    world.db.sql(&hire_all(20));
+    let daemon = world.streaming();
+    let path = "/v1/sources/hr/sync";
+    assert!(
+        post(port, path, Some(TOKEN)).starts_with("HTTP/1.1 404 "),
+        "nobody may ask"
+    );
+    daemon.stop();
+
+    let file = world.store().with_file_name("token");
+    std::fs::write(&file, TOKEN).unwrap();
+    std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    let token = format!(
+        "[token.ci]\nsecret = {{ file = \"{}\" }}\nper_minute = 2\n",
+        file.display()
+    );
+    world.configure(&*world.db, &listening.and(&token));
+    let daemon = world.streaming();
+    daemon.settle();
+    world.db.behind_the_log(7, 8);
+    for wrong in [
+        None,
+        Some(""),
+        Some("a-token-that-nobody-guesse"),
+        Some("another"),
+    ] {
+        let answer = post(port, path, wrong);
+        assert!(answer.starts_with("HTTP/1.1 401 "), "{answer}");
+        assert!(answer.ends_with("\r\n\r\n"), "no hint: {answer}");
+    }
+    assert!(runs(&world, "reconcile").is_empty());
+    let answer = post(port, path, Some(TOKEN));
+    assert!(answer.starts_with("HTTP/1.1 202 "), "{answer}");
+    let body: Value = serde_json::from_str(answer.split("\r\n\r\n").nth(1).unwrap()).unwrap();
+    daemon.until("the run to end", |_| {
+        let runs = runs(&world, "reconcile");
+        runs[0]["run"] == body["run"] && runs[0]["outcome"] == "completed"
+    });
+    assert_eq!(runs(&world, "reconcile")[0]["cause"], "api");
+    world.assert_verified();
+    assert!(post(port, "/v1/sources/nobody/sync", Some(TOKEN)).starts_with("HTTP/1.1 404 "));
+    let often = post(port, path, Some(TOKEN));
+    assert!(often.starts_with("HTTP/1.1 429 "), "{often}");
+    assert!(
+        often.to_ascii_lowercase().contains("retry-after: "),
+        "{often}"
+    );
+    assert!(!daemon.process.log().contains(TOKEN));
 }

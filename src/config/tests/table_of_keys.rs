@@ -25,6 +25,8 @@ user = "rollcall"
 table = "public.employees"
 change_stream = { sink = "events", topic = "raw" }
 map = { email = { column = "email" } }
+[token.ci]
+secret = { env = "P" }
 [source.crm]
 type = "mysql"
 host = "localhost"
@@ -48,7 +50,7 @@ type = "ndjson"
 fn every_key_that_the_parser_accepts_is_explained_and_no_other() {
     let document = Document::new(Path::new("rollcall.toml"), EVERY_BRANCH);
     let table = DeTable::parse(EVERY_BRANCH).unwrap();
-    let environment = BTreeMap::from([("P".to_owned(), "p".to_owned())]);
+    let environment = BTreeMap::from([("P".to_owned(), "p".repeat(20))]);
     let config = super::super::top::config(&document.root(table.get_ref()), Some(&environment));
     let asked = RefCell::take(&document.asked);
     let (errors, _) = document.finish();
@@ -93,6 +95,7 @@ fn from_examples(source: &str, sink: &str, leave_out: &[&str]) -> String {
             None => pattern
                 .replace("source.*", "source.hr")
                 .replace("sink.*", "sink.events")
+                .replace("token.*", "token.ci")
                 .replace("attributes.*", "attributes.birthDate")
                 .replace("authority.*", "authority.department")
                 .replace("properties.*", "properties.\"linger.ms\""),
@@ -155,10 +158,11 @@ fn the_examples_together_are_a_valid_file() {
         let mut text = from_examples(source, sink, &left_out);
         let needed = "[source.hr.map.email]\ncolumn = \"email\"\n[source.hr.map.employeeNumber]\ncolumn = \"no\"\n[source.hr.map.name]\ngivenName = \"first\"\nfamilyName = \"last\"\n[source.hr.map.custom]\nbirthDate = \"born\"\n";
         text.push_str(needed);
-        let environment: BTreeMap<String, String> = ["HR_PASSWORD", "KAFKA_PASSWORD"]
-            .iter()
-            .map(|name| ((*name).to_owned(), "x".to_owned()))
-            .collect();
+        let environment: BTreeMap<String, String> =
+            ["HR_PASSWORD", "KAFKA_PASSWORD", "ROLLCALL_TOKEN"]
+                .iter()
+                .map(|name| ((*name).to_owned(), "x".repeat(20)))
+                .collect();
         Config::parse(Path::new("rollcall.toml"), &text, &environment)
             .unwrap_or_else(|errors| panic!("{errors}\n{text}"));
     }
