@@ -307,6 +307,23 @@ pub fn precedence(config: &Config) -> String {
     }
 }
 
+/// Names everything in the configuration that decides what becomes of a source's rows. Where
+/// the server is and how it is read is no part of it.
+pub fn configuration(config: &Config, source: &SourceConfig) -> String {
+    let said = format!(
+        "{:?}\n{:?}\n{:?}\n{:?}\n{:?}\n{:?}\n{:?}\n{}",
+        mapping_spec(source),
+        source.match_attributes,
+        source.fingerprint,
+        source.leaver,
+        source.table,
+        source.key,
+        config.attributes,
+        precedence(config),
+    );
+    format!("{:032x}", xxhash_rust::xxh3::xxh3_128(said.as_bytes()))
+}
+
 fn rule(rule: &config::RuleConfig) -> RuleSpec {
     let kind = match &rule.kind {
         config::RuleKind::Column(column) => RuleKind::Column(column.clone()),

@@ -12,10 +12,11 @@ use std::time::Duration;
 
 use hashbrown::HashMap;
 use metrics_exporter_prometheus::PrometheusHandle;
+use rollcall_contract::{GapReason, Source};
 use rollcall_core::attribute::Attributes;
 use rollcall_core::id::SourceId;
 use rollcall_core::mapping::MappingSpec;
-use rollcall_core::staged::Limit;
+use rollcall_core::staged::{Counted, Limit, Remapping};
 use rollcall_store::{OpenOptions, Readers, Store, StoreError, Writer};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
@@ -85,6 +86,8 @@ pub struct SourceEntry {
     pub live: Arc<SourceLive>,
     /// Where its driver takes orders.
     pub orders: mpsc::Sender<Order>,
+    /// Names what its configuration makes of its rows.
+    pub configuration: String,
 }
 
 impl SourceEntry {
@@ -120,7 +123,7 @@ pub struct SinkEntry {
 pub async fn run(config: Config, metrics: PrometheusHandle) -> Result<(), Failure> {
     let options = OpenOptions::new(&config.organization);
     let (mut writer, readers) = Store::open(&config.store.path, options)?;
-    let world = World::prepare(&config, &mut writer, readers, metrics)?;
+    let prepared = prepare(&config, &mut writer, readers)?;
     let stop = CancellationToken::new();
     let (engine_tx, engine_rx) = mpsc::channel(ENGINE_QUEUE);
     let (fatal_tx, mut fatal) = mpsc::channel::<String>(1);
@@ -135,7 +138,7 @@ pub async fn run(config: Config, metrics: PrometheusHandle) -> Result<(), Failur
         mut drivers,
         schedulers,
         lanes,
-    } = world.assemble(&config, writer, &engine_tx, &fatal_tx, notifier);
+    } = prepared.assemble(&config, writer, &engine_tx, &fatal_tx, notifier, metrics);
     let (engine_ended_tx, mut engine_ended) = oneshot::channel();
     std::thread::Builder::new()
         .name("engine".to_owned())
@@ -291,7 +294,8 @@ async fn within(deadline: tokio::time::Instant, what: &str, work: impl Future<Ou
     }
 }
 
-async fn stop_signal() -> &'static str {
+/// Waits until the process is told to stop; says by which signal.
+pub(crate) async fn stop_signal() -> &'static str {
     use tokio::signal::unix::{SignalKind, signal};
     let (Ok(mut terminate), Ok(mut interrupt)) = (
         signal(SignalKind::terminate()),
@@ -312,16 +316,31 @@ fn notify(states: &[sd_notify::NotifyState<'_>]) {
     }
 }
 
-/// What is prepared before anything runs.
-struct Prepared {
-    attributes: Arc<Attributes>,
-    mappers: Mappers,
+/// What is prepared before anything runs: the rules, over an open store.
+pub(crate) struct Prepared {
+    /// The organization's attributes.
+    pub(crate) attributes: Arc<Attributes>,
+    /// The mappings in force.
+    pub(crate) mappers: Mappers,
     directory: Directory,
-    ids: HashMap<String, SourceId>,
+    /// The numbers of the configured sources, by name.
+    pub(crate) ids: HashMap<String, SourceId>,
     hub: Arc<Hub>,
-    readers: Readers,
-    metrics: PrometheusHandle,
+    /// The store, to read.
+    pub(crate) readers: Readers,
     stored_head: u64,
+}
+
+/// One source, before anything runs.
+pub(crate) struct Parts {
+    /// Its number.
+    pub(crate) id: SourceId,
+    /// What the engine knows of it.
+    pub(crate) track: SourceTrack,
+    /// What drives it.
+    pub(crate) driver: Driver,
+    /// Where the driver takes orders.
+    pub(crate) orders: mpsc::Sender<Order>,
 }
 
 struct World {
@@ -332,45 +351,112 @@ struct World {
     lanes: Vec<Lane>,
 }
 
-impl World {
-    fn prepare(
-        config: &Config,
-        writer: &mut Writer,
-        readers: Readers,
-        metrics: PrometheusHandle,
-    ) -> Result<Prepared, Failure> {
-        let now = now_us();
-        let mut ids = HashMap::new();
-        for source in &config.sources {
-            ids.insert(source.name.clone(), writer.source(&source.name, now)?);
-        }
-        let custom: Vec<_> = config
-            .attributes
-            .iter()
-            .map(|(name, kind)| (name.clone(), connect::attribute_type(*kind)))
-            .collect();
-        let attributes = Arc::new(Attributes::new(writer.custom_attributes(&custom)?));
-        let mappers = Mappers::default();
-        let directory = Directory::new(
-            rules(config, &ids, &attributes, mappers.clone()),
-            mappers.clone(),
-            Ids::behind(writer.last_user_id()?),
-        );
-        let stored_head = writer.counts().next_position.before().0;
-        Ok(Prepared {
-            attributes,
-            mappers,
-            directory,
-            ids,
-            hub: Hub::new(stored_head),
-            readers,
-            metrics,
-            stored_head,
-        })
+/// Makes the configured sources and attributes known to the store, and the rules of it.
+///
+/// # Errors
+/// When the store cannot be written.
+pub(crate) fn prepare(
+    config: &Config,
+    writer: &mut Writer,
+    readers: Readers,
+) -> Result<Prepared, Failure> {
+    let now = now_us();
+    let mut ids = HashMap::new();
+    for source in &config.sources {
+        ids.insert(source.name.clone(), writer.source(&source.name, now)?);
     }
+    let custom: Vec<_> = config
+        .attributes
+        .iter()
+        .map(|(name, kind)| (name.clone(), connect::attribute_type(*kind)))
+        .collect();
+    let attributes = Arc::new(Attributes::new(writer.custom_attributes(&custom)?));
+    let mappers = Mappers::default();
+    let directory = Directory::new(
+        rules(config, &ids, &attributes, mappers.clone()),
+        mappers.clone(),
+        Ids::behind(writer.last_user_id()?),
+    );
+    let stored_head = writer.counts().next_position.before().0;
+    Ok(Prepared {
+        attributes,
+        mappers,
+        directory,
+        ids,
+        hub: Hub::new(stored_head),
+        readers,
+        stored_head,
+    })
 }
 
 impl Prepared {
+    /// The parts of a source; none for one that is not configured.
+    pub(crate) fn source(
+        &self,
+        config: &Config,
+        source: &SourceConfig,
+        connector: Arc<dyn Source>,
+        engine: &mpsc::Sender<Work>,
+    ) -> Option<Parts> {
+        let &id = self.ids.get(&source.name)?;
+        let live = Arc::new(SourceLive::default());
+        let (asks, asked) = mpsc::unbounded_channel();
+        let (orders, ordered) = mpsc::channel(ORDERS);
+        let track = track(source, &live, asks, &self.readers, id);
+        let driver = Driver {
+            id,
+            name: source.name.clone(),
+            source: connector,
+            engine: engine.clone(),
+            live,
+            mapping: Arc::new(mapping_of(config, source)),
+            attributes: Arc::clone(&self.attributes),
+            match_attributes: source
+                .match_attributes
+                .iter()
+                .filter_map(|name| self.attributes.by_name(name).map(|a| a.id))
+                .collect(),
+            page_rows: source.batch.page_rows,
+            page_bytes: usize::try_from(source.batch.page_size_bytes).unwrap_or(usize::MAX),
+            asked,
+            retry_max: source.retry_max,
+            orders: ordered,
+            polls: Polls::new(source.poll.clone()),
+            cancel: CancellationToken::new(),
+        };
+        Some(Parts {
+            id,
+            track,
+            driver,
+            orders,
+        })
+    }
+
+    /// An engine that works on one source alone, and for no sink.
+    pub(crate) fn engine_of(
+        self,
+        writer: Writer,
+        id: SourceId,
+        track: SourceTrack,
+        engine: &mpsc::Sender<Work>,
+    ) -> Engine {
+        let retention = Retention {
+            keep_us: i64::MAX,
+            max_bytes: u64::MAX,
+            keep_history_us: i64::MAX,
+        };
+        Engine::new(
+            writer,
+            self.readers,
+            self.directory,
+            HashMap::from([(id, track)]),
+            self.hub,
+            retention,
+            HashMap::new(),
+            engine.downgrade(),
+        )
+    }
+
     fn assemble(
         self,
         config: &Config,
@@ -378,59 +464,35 @@ impl Prepared {
         engine: &mpsc::Sender<Work>,
         fatal: &mpsc::Sender<String>,
         notifier: Option<Notifier>,
+        metrics: PrometheusHandle,
     ) -> World {
-        let _ = &self.mappers;
         let mut entries = Vec::new();
         let mut tracks = HashMap::new();
         let mut drivers = Vec::new();
         let mut schedulers = Vec::new();
         for source in &config.sources {
-            let Some(&id) = self.ids.get(&source.name) else {
+            let connector = connect::source(&config.organization, source);
+            let Some(parts) = self.source(config, source, connector, engine) else {
                 continue;
             };
-            let live = Arc::new(SourceLive::default());
-            let (asks, asked) = mpsc::unbounded_channel();
-            let (orders, ordered) = mpsc::channel(ORDERS);
-            tracks.insert(id, track(source, &live, asks, &self.readers, id));
-            drivers.push(Driver {
-                id,
-                name: source.name.clone(),
-                source: connect::source(&config.organization, source),
-                engine: engine.clone(),
-                live: Arc::clone(&live),
-                mapping: Arc::new(MappingSpec {
-                    precedence: connect::precedence(config),
-                    ..connect::mapping_spec(source)
-                }),
-                attributes: Arc::clone(&self.attributes),
-                match_attributes: source
-                    .match_attributes
-                    .iter()
-                    .filter_map(|name| self.attributes.by_name(name).map(|a| a.id))
-                    .collect(),
-                page_rows: source.batch.page_rows,
-                page_bytes: usize::try_from(source.batch.page_size_bytes).unwrap_or(usize::MAX),
-                asked,
-                retry_max: source.retry_max,
-                orders: ordered,
-                polls: Polls::new(source.poll.clone()),
-                cancel: CancellationToken::new(),
-            });
             schedulers.push(Scheduler {
-                id,
+                id: parts.id,
                 name: source.name.clone(),
                 schedule: source.schedule.clone(),
                 readers: self.readers.clone(),
-                live: Arc::clone(&live),
-                orders: orders.clone(),
+                live: Arc::clone(&parts.driver.live),
+                orders: parts.orders.clone(),
                 cancel: CancellationToken::new(),
             });
             entries.push(SourceEntry {
-                id,
+                id: parts.id,
                 name: source.name.clone(),
-                live,
-                orders,
+                live: Arc::clone(&parts.driver.live),
+                orders: parts.orders,
+                configuration: connect::configuration(config, source),
             });
+            tracks.insert(parts.id, parts.track);
+            drivers.push(parts.driver);
         }
         let names: Vec<(SourceId, String)> =
             entries.iter().map(|e| (e.id, e.name.clone())).collect();
@@ -500,7 +562,7 @@ impl Prepared {
             attributes: self.attributes,
             engine: queue,
             tokens: Tokens::new(&config.tokens),
-            metrics: self.metrics,
+            metrics,
             started_us: now_us(),
         });
         World {
@@ -525,6 +587,22 @@ fn limit_track(limit: &LimitConfig, readers: &Readers, id: SourceId) -> LimitTra
     LimitTrack::new(limit, window_us, counted)
 }
 
+/// A source's mapping, with what decides which source wins.
+pub(crate) fn mapping_of(config: &Config, source: &SourceConfig) -> MappingSpec {
+    MappingSpec {
+        precedence: connect::precedence(config),
+        ..connect::mapping_spec(source)
+    }
+}
+
+fn waits_for_mapping(readers: &Readers, id: SourceId) -> Remapping {
+    let kinds = readers.plan_kinds(id).unwrap_or_default();
+    match kinds.iter().any(|(kind, _)| *kind == Counted::Mapping) {
+        true => Remapping::Waiting,
+        false => Remapping::Nobody,
+    }
+}
+
 fn track(
     source: &SourceConfig,
     live: &Arc<SourceLive>,
@@ -540,6 +618,17 @@ fn track(
         .filter(|g| g.closed_us.is_none())
         .map(|g| g.id)
         .collect();
+    let plan_open = readers
+        .plans()
+        .is_ok_and(|plans| plans.iter().any(|p| p.source == id));
+    let mut open = gaps.iter().filter(|g| g.closed_us.is_none());
+    let remapping = if open.any(|g| g.gap.reason == GapReason::MappingChanged) {
+        Remapping::Everybody
+    } else if plan_open {
+        waits_for_mapping(readers, id)
+    } else {
+        Remapping::Nobody
+    };
     SourceTrack {
         name: source.name.clone(),
         live: Arc::clone(live),
@@ -553,9 +642,8 @@ fn track(
             bytes: usize::try_from(source.batch.size_bytes).unwrap_or(usize::MAX),
         },
         limit: source.limit.map(|limit| limit_track(&limit, readers, id)),
-        plan_open: readers
-            .plans()
-            .is_ok_and(|plans| plans.iter().any(|p| p.source == id)),
+        plan_open,
+        remapping,
         poll: None,
         state: "new",
         position: String::new(),

@@ -13,5 +13,6 @@ pub mod delivery;
 pub mod observe;
 pub mod proof;
 pub mod schedule;
+pub mod simulation;
 pub mod sync;
 pub mod vault;

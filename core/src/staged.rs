@@ -35,11 +35,14 @@ pub enum Counted {
     Identifier = 6,
     /// A role is lost.
     Roles = 7,
+    /// Anything changes that others can see, while the mapping is another one than the one
+    /// that was applied.
+    Mapping = 8,
 }
 
 impl Counted {
     /// All kinds.
-    pub const ALL: [Counted; 7] = [
+    pub const ALL: [Counted; 8] = [
         Counted::Deleted,
         Counted::OutOfScope,
         Counted::Status,
@@ -47,6 +50,7 @@ impl Counted {
         Counted::Truncated,
         Counted::Identifier,
         Counted::Roles,
+        Counted::Mapping,
     ];
 
     /// The stable name.
@@ -54,6 +58,7 @@ impl Counted {
         match self {
             Counted::Identifier => "identifier",
             Counted::Roles => "roles",
+            Counted::Mapping => "mapping",
             Counted::Deleted => LeaverReason::Deleted.as_str(),
             Counted::OutOfScope => LeaverReason::OutOfScope.as_str(),
             Counted::Status => LeaverReason::Status.as_str(),
@@ -73,7 +78,11 @@ impl Counted {
             Counted::Deleted => Some(LeaverReason::Deleted),
             Counted::Absent => Some(LeaverReason::Absent),
             Counted::Truncated => Some(LeaverReason::Truncated),
-            Counted::OutOfScope | Counted::Status | Counted::Identifier | Counted::Roles => None,
+            Counted::OutOfScope
+            | Counted::Status
+            | Counted::Identifier
+            | Counted::Roles
+            | Counted::Mapping => None,
         }
     }
 }
@@ -102,9 +111,23 @@ pub enum Counting {
     Stage,
 }
 
+/// Of which changes it is assumed that another mapping made them. They count, whatever they
+/// are: what the file says of everybody must not reach many people unseen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Remapping {
+    /// Of none: the mapping is the one that was applied.
+    #[default]
+    Nobody,
+    /// Of those of records that wait already: what is known of everybody else was mapped by
+    /// it.
+    Waiting,
+    /// Of all: not every record was mapped by it yet.
+    Everybody,
+}
+
 /// Whether a change takes something away from a user who is active, and what: of several
 /// things the first in this order.
-pub(crate) fn counted(before: &Document<'_>, after: &Document<'_>) -> Option<Counted> {
+pub fn counted(before: &Document<'_>, after: &Document<'_>) -> Option<Counted> {
     if !before.is_active() {
         return None;
     }

@@ -7,8 +7,10 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
+use uuid::Uuid;
 
 use crate::daemon::SourceEntry;
+use crate::sync::planned::{Answered, MAX_RECORDS, Planned};
 use crate::sync::work::{Cause, Order};
 
 /// A source that is connected begins within moments; one that is not would keep the asker
@@ -41,4 +43,47 @@ pub(super) async fn reconcile(source: &SourceEntry, cause: Cause) -> Response {
         run: run.ok().and_then(Result::ok).map(|run| run.0),
     };
     (StatusCode::ACCEPTED, axum::Json(accepted)).into_response()
+}
+
+/// Has a plan applied: 200 with what became of it, also when it is refused.
+pub(super) async fn apply(source: &SourceEntry, store: Uuid, plan: Planned) -> Response {
+    let refused = |reason: String| axum::Json(Answered::refused(reason)).into_response();
+    if plan.store != store {
+        return refused(
+            "The plan was made for another store. Fix: make it with the configuration file of this daemon"
+                .to_owned(),
+        );
+    }
+    if plan.configuration != source.configuration {
+        return refused(format!(
+            "The plan was made under another configuration of {} than the daemon's. Nothing was applied. Fix: change the daemon's configuration file to it, restart the daemon, and apply the plan again",
+            source.name
+        ));
+    }
+    if plan.records.len() > MAX_RECORDS {
+        return refused(format!(
+            "A plan of more than {MAX_RECORDS} records cannot be applied."
+        ));
+    }
+    let state = source.live.snapshot().state;
+    if !matches!(state.as_str(), "streaming" | "polling") {
+        return refused(format!(
+            "The source is {state}. Nothing was applied. Fix: apply the plan again when `rollcall status` says that it is streaming"
+        ));
+    }
+    let (reply, answer) = oneshot::channel();
+    if source
+        .orders
+        .try_send(Order::Apply { plan, reply })
+        .is_err()
+    {
+        return StatusCode::SERVICE_UNAVAILABLE.into_response();
+    }
+    match answer.await {
+        Ok(answer) => axum::Json(answer).into_response(),
+        Err(_) => refused(
+            "The connection to the source ended. Nothing was applied. Fix: apply the plan again"
+                .to_owned(),
+        ),
+    }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use axum::Router;
-use axum::extract::{Path, Query, State};
+use axum::extract::{DefaultBodyLimit, Path, Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -14,6 +14,7 @@ use super::tokens::Denied;
 use super::{orders, plans, views};
 use crate::daemon::Shared;
 use crate::observe::{health, metrics};
+use crate::sync::planned::Planned;
 use crate::sync::staging::Word;
 use crate::sync::work::{Cause, Work};
 
@@ -52,6 +53,10 @@ pub fn router(shared: Arc<Shared>) -> Router {
         .route("/v1/plans/{hash}/{word}", post(plan_word))
         .route("/v1/sources/{name}/reconcile", post(reconcile))
         .route("/v1/sources/{name}/sync", post(reconcile))
+        .route(
+            "/v1/sources/{name}/apply",
+            post(apply).layer(DefaultBodyLimit::max(PLAN_MAX_BYTES)),
+        )
         .with_state(Arc::clone(&shared));
     open(shared).merge(v1)
 }
@@ -162,6 +167,23 @@ async fn sync_with_token(
     orders::reconcile(source, Cause::Api).await
 }
 
+/// A plan of [`crate::sync::planned::MAX_RECORDS`] records is smaller.
+const PLAN_MAX_BYTES: usize = 64 << 20;
+
+async fn apply(
+    State(shared): State<Arc<Shared>>,
+    Path(name): Path<String>,
+    axum::Json(plan): axum::Json<Planned>,
+) -> Response {
+    let Some(source) = shared.sources.iter().find(|s| s.name == name) else {
+        return StatusCode::NOT_FOUND.into_response();
+    };
+    match shared.readers.identity() {
+        Ok(identity) => orders::apply(source, identity.store, plan).await,
+        Err(e) => failed(&e),
+    }
+}
+
 async fn reconcile(State(shared): State<Arc<Shared>>, Path(name): Path<String>) -> Response {
     match shared.sources.iter().find(|s| s.name == name) {
         Some(source) => orders::reconcile(source, Cause::Manual).await,
@@ -175,14 +197,16 @@ async fn answer<T: serde::Serialize + Send + 'static>(
     match tokio::task::spawn_blocking(read).await {
         Ok(Ok(Some(body))) => axum::Json(body).into_response(),
         Ok(Ok(None)) => StatusCode::NOT_FOUND.into_response(),
-        Ok(Err(e)) => {
-            tracing::error!("a request could not be answered: {e}");
-            (
-                StatusCode::INTERNAL_SERVER_ERROR,
-                axum::Json(serde_json::json!({ "error": e.to_string() })),
-            )
-                .into_response()
-        }
+        Ok(Err(e)) => failed(&e),
         Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
     }
+}
+
+fn failed(e: &rollcall_store::StoreError) -> Response {
+    tracing::error!("a request could not be answered: {e}");
+    (
+        StatusCode::INTERNAL_SERVER_ERROR,
+        axum::Json(serde_json::json!({ "error": e.to_string() })),
+    )
+        .into_response()
 }

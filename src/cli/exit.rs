@@ -19,7 +19,7 @@ pub enum Exit {
     CheckFailed = 4,
     /// The store cannot be used: damaged, newer, another organization's, in use, full.
     Store = 5,
-    /// The directory differs from its source, or a test of a mapping failed.
+    /// The directory differs from its source, a test of a mapping failed, or a plan was refused.
     Differs = 6,
     /// No daemon runs, and the command needs one.
     NotRunning = 7,

@@ -4,6 +4,7 @@
 //! standard error, and the exit code says how it ended ([`exit::Exit`]). Commands that only
 //! read open the store beside a running daemon.
 
+pub mod apply;
 pub mod check;
 pub mod config;
 pub mod conflicts;
@@ -19,6 +20,7 @@ pub mod reconcile;
 pub mod run;
 pub mod runs;
 pub mod secret;
+pub mod simulate;
 pub mod socket;
 pub mod status;
 pub mod users;
@@ -55,7 +57,7 @@ pub struct Cli {
 }
 
 const EXIT_CODES: &str = "Exit codes: 0 done · 1 failed · 2 wrong usage · 3 configuration not valid · \
-4 a check found an error · 5 the store cannot be used · 6 directory and source differ, or a mapping test failed · \
+4 a check found an error · 5 the store cannot be used · 6 directory and source differ, a mapping test failed, or a plan was refused · \
 7 no daemon runs · 8 another instance took over · 9 not found";
 
 /// All commands.
@@ -100,9 +102,10 @@ pub enum Command {
         after_help = "Examples:\n  rollcall runs --source hr --kind load --limit 10\n  rollcall runs show 12\n  rollcall runs show 12 --json | jq '.records[]'"
     )]
     Runs(runs::Args),
-    /// List, show, approve and discard plans: changes that are too many to be applied unseen.
+    /// Show what a reconciliation would do, without doing it; list, show, approve and discard
+    /// changes that are too many to be applied unseen.
     #[command(
-        after_help = "Examples:\n  rollcall plan list\n  rollcall plan show hr\n  rollcall plan approve 6f1c0e6b0f7d4c1f9a7f1f0f2b8a4d35\n  rollcall plan discard 6f1c0e6b0f7d4c1f9a7f1f0f2b8a4d35"
+        after_help = "Examples:\n  rollcall plan hr\n  rollcall plan hr --with new.toml --out plan.json\n  rollcall plan hr --format csv --out plan.csv\n  rollcall plan list\n  rollcall plan show hr\n  rollcall plan approve 6f1c0e6b0f7d4c1f9a7f1f0f2b8a4d35\n  rollcall plan discard 6f1c0e6b0f7d4c1f9a7f1f0f2b8a4d35"
     )]
     Plan(plan::Args),
     /// Have the running daemon read a source whole and make the directory equal to it.
@@ -111,6 +114,9 @@ pub enum Command {
     /// Bring a source in step now: one pass, as its schedule or its webhook would begin it.
     #[command(after_help = "Examples:\n  rollcall sync hr\n  rollcall sync hr --detach")]
     Sync(reconcile::Args),
+    /// Have the running daemon apply a plan, exactly as it is, or refuse it.
+    #[command(after_help = "Example:\n  rollcall apply plan.json")]
+    Apply(apply::Args),
     /// Prove that the directory equals its source, or name the records that differ.
     #[command(after_help = "Examples:\n  rollcall verify hr\n  rollcall verify hr --show-values")]
     Verify(verify::Args),
@@ -148,6 +154,7 @@ fn dispatch(cli: &Cli) -> Result<Exit, Failure> {
         Command::Runs(args) => runs::run(cli, args),
         Command::Plan(args) => plan::run(cli, args),
         Command::Reconcile(args) | Command::Sync(args) => reconcile::run(cli, args),
+        Command::Apply(args) => apply::run(cli, args),
         Command::Verify(args) => verify::run(cli, args),
         Command::Mapping(args) => mapping::run(cli, args),
         Command::Secret(args) => {

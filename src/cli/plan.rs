@@ -1,14 +1,17 @@
-//! `rollcall plan`: what waits for a person's word.
+//! `rollcall plan`: what a source would change, and what waits for a person's word.
 
 use super::exit::{Exit, Failure};
-use super::{Cli, output, socket};
+use super::{Cli, output, simulate, socket};
 use crate::api::plans::{self, PlanView, WordView};
 
-/// What to do with plans.
+/// What to do with plans. Without a subcommand one is made.
 #[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct Args {
     #[command(subcommand)]
-    command: Command,
+    command: Option<Command>,
+    #[command(flatten)]
+    simulate: simulate::Args,
 }
 
 #[derive(Debug, clap::Subcommand)]
@@ -39,10 +42,11 @@ enum Command {
 
 pub(super) fn run(cli: &Cli, args: &Args) -> Result<Exit, Failure> {
     match &args.command {
-        Command::List => list(cli),
-        Command::Show { source } => show(cli, source),
-        Command::Approve { hash } => word(cli, hash, "approve"),
-        Command::Discard { hash } => word(cli, hash, "discard"),
+        None => simulate::run(cli, &args.simulate),
+        Some(Command::List) => list(cli),
+        Some(Command::Show { source }) => show(cli, source),
+        Some(Command::Approve { hash }) => word(cli, hash, "approve"),
+        Some(Command::Discard { hash }) => word(cli, hash, "discard"),
     }
 }
 

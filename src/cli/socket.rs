@@ -3,7 +3,7 @@
 use std::io;
 use std::path::Path;
 
-use http_body_util::{BodyExt as _, Empty};
+use http_body_util::{BodyExt as _, Full};
 use hyper::Method;
 use hyper::body::Bytes;
 use hyper_util::rt::TokioIo;
@@ -18,7 +18,7 @@ pub(super) fn get<T: serde::de::DeserializeOwned>(
     socket: &Path,
     path: &str,
 ) -> Result<Option<T>, Failure> {
-    request(socket, Method::GET, path)
+    request(socket, Method::GET, path, Bytes::new())
 }
 
 /// Has the daemon do something.
@@ -29,19 +29,35 @@ pub(super) fn post<T: serde::de::DeserializeOwned>(
     socket: &Path,
     path: &str,
 ) -> Result<T, Failure> {
-    request(socket, Method::POST, path)?.ok_or_else(|| {
-        let sentence = format!(
-            "no daemon runs behind {}; this command changes something and needs one. Fix: start `rollcall run`",
-            socket.display()
-        );
-        Failure::new(Exit::NotRunning, sentence)
-    })
+    request(socket, Method::POST, path, Bytes::new())?.ok_or_else(|| nobody(socket))
+}
+
+/// Has the daemon do something with what it is given.
+///
+/// # Errors
+/// As [`post`].
+pub(super) fn post_json<T: serde::de::DeserializeOwned>(
+    socket: &Path,
+    path: &str,
+    body: &impl serde::Serialize,
+) -> Result<T, Failure> {
+    let body = serde_json::to_vec(body).map_err(io::Error::from)?;
+    request(socket, Method::POST, path, body.into())?.ok_or_else(|| nobody(socket))
+}
+
+fn nobody(socket: &Path) -> Failure {
+    let sentence = format!(
+        "no daemon runs behind {}; this command changes something and needs one. Fix: start `rollcall run`",
+        socket.display()
+    );
+    Failure::new(Exit::NotRunning, sentence)
 }
 
 fn request<T: serde::de::DeserializeOwned>(
     socket: &Path,
     method: Method,
     path: &str,
+    body: Bytes,
 ) -> Result<Option<T>, Failure> {
     super::runtime()?.block_on(async {
         let stream = match tokio::net::UnixStream::connect(socket).await {
@@ -62,7 +78,7 @@ fn request<T: serde::de::DeserializeOwned>(
                 return Err(Failure::new(Exit::Failed, sentence));
             }
         };
-        let answer = ask(stream, method, path).await.map_err(|e| {
+        let answer = ask(stream, method, path, body).await.map_err(|e| {
             Failure::new(
                 Exit::Failed,
                 format!("the daemon behind {} did not answer: {e}", socket.display()),
@@ -81,6 +97,7 @@ async fn ask(
     stream: tokio::net::UnixStream,
     method: Method,
     path: &str,
+    body: Bytes,
 ) -> Result<Bytes, Box<dyn std::error::Error>> {
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
@@ -89,7 +106,8 @@ async fn ask(
         .method(method)
         .uri(path)
         .header("host", "rollcall")
-        .body(Empty::<Bytes>::new())?;
+        .header("content-type", "application/json")
+        .body(Full::new(body))?;
     let response = sender.send_request(request).await?;
     let status = response.status();
     let body = response.into_body().collect().await?.to_bytes();

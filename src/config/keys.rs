@@ -367,7 +367,7 @@ pub const KEYS: &[Key] = &[
     key("source.*.leaver", Table, Optional, "{ action = \"deactivate\" }", "What happens to a user whose record is gone."),
     key("source.*.leaver.action", OneOf(&["deactivate", "ignore"]), Default("\"deactivate\""), "\"deactivate\"", "deactivate: the user becomes inactive, nothing is deleted. ignore: the user stays."),
     key("source.*.limit", Table, Optional, "{ max_changes = 200, max_percent = 2 }",
-        "How many people the source may take something away from before somebody has looked: deactivations, deleted and absent records, records that leave the scope, other identifiers, lost roles. Beyond it they wait in a plan: `rollcall plan list`."),
+        "How many people the source may take something away from before somebody has looked: deactivations, deleted and absent records, records that leave the scope, other identifiers, lost roles, and whatever a changed mapping changes. Beyond it they wait in a plan: `rollcall plan list`."),
     key("source.*.limit.max_changes", Integer(0, 1_000_000_000), Default("50"), "200", "More people than this are too many, in a scan or within the window."),
     key("source.*.limit.max_percent", Percent, Default("5"), "2", "A larger share of the source's active users than this is too many."),
     key("source.*.limit.floor", Integer(0, 1_000_000_000), Default("5"), "5", "So few are never too many."),

@@ -17,7 +17,7 @@ use rollcall_core::directory::{
 use rollcall_core::document::{Document, LinkState};
 use rollcall_core::event::EventKind;
 use rollcall_core::id::{MatchHash, RunId, SourceId};
-use rollcall_core::mapped::{MappedRows, Outcome};
+use rollcall_core::mapped::{MappedRow, MappedRows, Outcome};
 use rollcall_core::mapping::Mapper;
 use rollcall_core::plan::Plan;
 use rollcall_core::reason::LeaverReason;
@@ -49,7 +49,8 @@ impl Mappers {
             .cloned()
     }
 
-    fn set(&self, source: SourceId, mapper: Arc<Mapper>) {
+    /// A source's mapping from here on.
+    pub(crate) fn set(&self, source: SourceId, mapper: Arc<Mapper>) {
         self.0
             .write()
             .unwrap_or_else(PoisonError::into_inner)
@@ -71,7 +72,7 @@ pub struct Directory {
     mappers: Mappers,
     ids: Ids,
     workspace: Workspace,
-    scratch: MappedRows,
+    pub(super) scratch: MappedRows,
     keys: RowKeys,
 }
 
@@ -151,6 +152,17 @@ impl Directory {
         self.rules.attributes.get(id).map(|a| a.name.clone())
     }
 
+    /// Appends the match keys that a row has.
+    pub(super) fn match_keys_of(
+        &mut self,
+        source: SourceId,
+        row: &MappedRow<'_>,
+        out: &mut Vec<MatchHash>,
+    ) {
+        self.rules.keys_of(source, row, &mut self.keys);
+        out.extend_from_slice(&self.keys.matches);
+    }
+
     /// Resolves into a plan, over what the store holds.
     pub(super) fn resolver<'r>(
         &'r mut self,
@@ -206,7 +218,7 @@ pub(super) struct Step<'a> {
 }
 
 /// Every change of a batch, or those rows of a page that the log has not taken out.
-fn steps<'a>(
+pub(super) fn steps<'a>(
     batch: &'a rollcall_contract::Batch,
     is_wanted: impl Fn(usize) -> bool,
 ) -> Vec<Step<'a>> {
@@ -533,6 +545,8 @@ impl Engine {
             // A record that was to be completed and is gone: the log says so itself. One of
             // which something newer is known is asked for again, since what is newer may be
             // incomplete too.
+            // The records of a plan are handed over all at once (`super::planned`).
+            Purpose::Plan { .. } => {}
             Purpose::Repair => {
                 let read = page.rows.changes().filter_map(|change| keys(&change).0);
                 let asked = read.chain(page.absent.iter().cloned());
@@ -624,7 +638,7 @@ impl Engine {
     }
 }
 
-fn change_ref<'a>(
+pub(super) fn change_ref<'a>(
     key: &'a Key,
     old_key: Option<&'a Key>,
     tx: &'a rollcall_contract::Tx,
@@ -647,7 +661,7 @@ fn change_ref<'a>(
 }
 
 /// Maps a row again with what is stored of its record.
-fn complete(
+pub(super) fn complete(
     resolver: &mut Resolver<'_>,
     source: SourceId,
     key: &Key,
@@ -667,7 +681,7 @@ fn complete(
 }
 
 /// Whether the directory holds something newer of a record than a page has read.
-fn is_newer(
+pub(super) fn is_newer(
     resolver: &mut Resolver<'_>,
     source: SourceId,
     key: &Key,

@@ -32,6 +32,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::backoff::Backoff;
+use super::planned::PlannedPage;
+use super::planning::Planning;
 use super::polling::PollTrack;
 use super::polls::{Poll, Polls};
 use super::scan::{Next, Scan};
@@ -361,6 +363,8 @@ struct Session<'a> {
     cause: Option<Cause>,
     /// Who wants to know its run.
     began: Vec<oneshot::Sender<RunId>>,
+    /// A plan that is to be applied.
+    plan: Option<Planning>,
     /// Memory of mapped rows that are no longer needed.
     mapped: Pool<MappedRows>,
 }
@@ -385,6 +389,7 @@ impl<'a> Session<'a> {
             scan_due: false,
             cause: None,
             began: Vec::new(),
+            plan: None,
             mapped: Pool::default(),
         }
     }
@@ -447,6 +452,16 @@ impl<'a> Session<'a> {
                     self.began.extend(began);
                 }
             },
+            Order::Apply { plan, reply } => {
+                let planning = Planning::new(plan, reply);
+                if self.scan_due || self.scan.run().is_some() {
+                    planning.refuse(RECONCILING);
+                } else if self.plan.is_some() {
+                    planning.refuse("Another plan is being applied. Fix: apply this one again");
+                } else {
+                    self.plan = Some(planning);
+                }
+            }
         }
     }
 
@@ -542,6 +557,9 @@ impl<'a> Session<'a> {
         for began in self.began.drain(..) {
             // Whoever asked may be gone.
             let _ = began.send(place.run);
+        }
+        if let Some(plan) = self.plan.take() {
+            plan.refuse(RECONCILING);
         }
         if let Some(read) = self.read.take() {
             read.task.abort();
@@ -672,11 +690,19 @@ impl<'a> Session<'a> {
         while let Some(page) = self.windows.pop_closed(&self.cursor) {
             self.apply(page).await?;
         }
+        if let Some(plan) = self.plan.take_if(|plan| plan.is_whole()) {
+            let work = plan.work(self.driver.id);
+            self.driver.engine.send(Work::Planned(work)).await?;
+        }
         while self.read.is_none() {
             if !self.repairs.is_empty() {
                 let at = self.repairs.len().saturating_sub(1000);
                 let keys = self.repairs.split_off(at);
                 self.read_keys(keys, Purpose::Repair);
+                break;
+            }
+            if let Some((page, keys)) = self.plan.as_mut().and_then(Planning::to_read) {
+                self.read_keys(keys, Purpose::Plan { page });
                 break;
             }
             let source = self.driver.id;
@@ -772,7 +798,7 @@ impl<'a> Session<'a> {
                 self.scan.keys_came();
                 Purpose::Absence
             }
-            Purpose::Repair => Purpose::Repair,
+            other @ (Purpose::Repair | Purpose::Plan { .. }) => other,
         };
         self.windows
             .hold(read.window, HeldPage::new(page, purpose, &read.asked));
@@ -781,13 +807,24 @@ impl<'a> Session<'a> {
     }
 
     async fn apply(&mut self, page: HeldPage) -> Result<(), Ended> {
-        if page.purpose != Purpose::Repair {
+        if !matches!(page.purpose, Purpose::Repair | Purpose::Plan { .. }) {
             self.scan.applied();
         }
         if page.purpose == Purpose::Changed && page.rows.is_empty() {
             return Ok(());
         }
         let (mapped, mappers) = self.map(&page.rows).await?;
+        if let Purpose::Plan { page: number } = page.purpose {
+            if let Some(plan) = &mut self.plan {
+                plan.read(PlannedPage {
+                    number,
+                    page,
+                    mapped,
+                    mappers,
+                });
+            }
+            return Ok(());
+        }
         let source = self.driver.id;
         self.driver
             .engine
@@ -991,6 +1028,9 @@ const DUPLICATES_ROWS: usize = 50_000;
 
 /// The search for duplicates remembers at most so many match keys (8 bytes each).
 const DUPLICATES_KEYS: usize = 32 << 20;
+
+/// Why a plan gives way to a reconciliation.
+const RECONCILING: &str = "The source is being reconciled. Nothing was applied. Fix: apply the plan again when `rollcall status` says that it has ended";
 
 /// Waits for the read that is under way, for ever when there is none. Cancel safe: the read
 /// stays in its place until it is finished.

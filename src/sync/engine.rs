@@ -276,6 +276,7 @@ impl Engine {
                     let _ = reply.send(());
                 });
             }
+            Work::Planned(work) => self.apply_planned(work, pending)?,
             Work::State {
                 source,
                 state,

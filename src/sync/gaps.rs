@@ -9,6 +9,7 @@ use rollcall_contract::{Gap, GapReason};
 use rollcall_core::event::EventKind;
 use rollcall_core::id::{RunId, SourceId};
 use rollcall_core::mapping::Mapper;
+use rollcall_core::staged::Remapping;
 use rollcall_store::{GapOpened, Progress, StateChange, StoreError};
 
 use super::clock::now_us;
@@ -65,6 +66,9 @@ impl Engine {
         };
         if gap.reason.is_other_history() {
             track.history = track.history.wrapping_add(1);
+        }
+        if gap.reason == GapReason::MappingChanged {
+            track.remapping = Remapping::Everybody;
         }
         let name = track.name.clone();
         metrics::counter!(names::GAPS, "source" => name.clone(), "reason" => gap.reason.as_str())

@@ -30,6 +30,8 @@ pub mod gaps;
 pub mod ids;
 pub mod mapper;
 pub mod pending;
+pub mod planned;
+pub mod planning;
 pub mod polling;
 pub mod polls;
 pub mod runs;

@@ -255,6 +255,7 @@ impl Engine {
         if let Some(track) = self.sources.get_mut(&source) {
             track.open_gaps.retain(|g| !scan.closes.contains(g));
         }
+        self.end_remapping(source);
         pending.commit.scans_ended.push(source);
         let (outcome, detail) = match staged {
             0 => ("completed", None),

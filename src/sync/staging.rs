@@ -10,6 +10,8 @@
 //! - **In a scan** everything that counts is held back, page by page, and counted when the
 //!   scan has ended. What may pass is applied then; else it is the plan. After a crash the
 //!   scan goes on and comes to the same count: what was applied already is in the window.
+//! - **When the mapping changed**, whatever others would see of anybody counts until a scan has
+//!   ended, and of those who wait then until they no longer do.
 //! - **While a plan is open** whatever counts joins it. Everything else of the source, and
 //!   all other sources, go on.
 //!
@@ -25,8 +27,10 @@ use rollcall_contract::GapReason;
 use rollcall_core::event::EventKind;
 use rollcall_core::id::{RunId, SourceId};
 use rollcall_core::reason::SkipReason;
-use rollcall_core::staged::{Counting, Limit, PlanHash};
-use rollcall_store::{CountedChanges, GapId, PlanRow, PlanStep, StagedRow, StoreError};
+use rollcall_core::staged::{Counted, Counting, Limit, PlanHash, Remapping};
+use rollcall_store::{
+    CountedChanges, GapId, PlanRow, PlanStep, StagedRow, StateChange, StoreError,
+};
 
 use super::clock::now_us;
 use super::engine::Engine;
@@ -35,6 +39,9 @@ use super::track::TrackedRun;
 use super::work::Work;
 
 const MINUTE_US: i64 = 60_000_000;
+
+/// In place of the fingerprint of a mapping that was applied: no mapping has it.
+const MAPPING_GIVEN_UP: &str = "given up";
 
 /// Records that are approved or discarded in one commit.
 const AT_ONCE: usize = 2_000;
@@ -58,8 +65,18 @@ impl LimitTrack {
         }
     }
 
+    /// Stops nothing from here on. What counts is still held back until a scan has ended.
+    pub(crate) fn let_everything_pass(&mut self) {
+        self.limit.floor = u64::MAX;
+    }
+
+    /// The limit.
+    pub(crate) fn limit(&self) -> Limit {
+        self.limit
+    }
+
     /// What was applied within the window.
-    fn recent(&mut self, now: i64) -> u64 {
+    pub(crate) fn recent(&mut self, now: i64) -> u64 {
         let since = self.since(now);
         while self.counted.front().is_some_and(|(m, _)| *m < since) {
             self.counted.pop_front();
@@ -159,6 +176,27 @@ impl Engine {
             _ => Counting::Apply,
         };
         self.directory.rules.set_counting(source, counting);
+        let remapping = match self
+            .sources
+            .get(&source)
+            .map(|t| (t.remapping, t.plan_open))
+        {
+            None | Some((Remapping::Waiting, false)) => Remapping::Nobody,
+            Some((remapping, _)) => remapping,
+        };
+        self.directory.rules.set_remapping(source, remapping);
+    }
+
+    /// A scan has ended: everybody has been mapped by the present mapping, or waits.
+    pub(super) fn end_remapping(&mut self, source: SourceId) {
+        if let Some(track) = self.sources.get_mut(&source)
+            && track.remapping == Remapping::Everybody
+        {
+            track.remapping = match track.plan_open {
+                true => Remapping::Waiting,
+                false => Remapping::Nobody,
+            };
+        }
     }
 
     /// Whether work of a source has to be kept until its lot is decided on.
@@ -368,7 +406,7 @@ impl Engine {
         }
     }
 
-    fn approve_rows(
+    pub(super) fn approve_rows(
         &mut self,
         source: SourceId,
         rows: &[StagedRow],
@@ -437,6 +475,32 @@ impl Engine {
         })
     }
 
+    /// If a plan waits because of the mapping and is given up, nobody has agreed to that
+    /// mapping: the next scan counts what it changes once more, also behind a restart.
+    fn give_up_mapping(
+        &mut self,
+        source: SourceId,
+        pending: &mut Pending,
+    ) -> Result<(), StoreError> {
+        let kinds = self.readers.plan_kinds(source)?;
+        if kinds.iter().all(|(kind, _)| *kind != Counted::Mapping) {
+            return Ok(());
+        }
+        if let Some(track) = self.sources.get_mut(&source) {
+            track.remapping = Remapping::Everybody;
+        }
+        let stored = self.readers.sources()?.into_iter().find(|s| s.id == source);
+        if let Some(stored) = stored {
+            pending.commit.states.push(StateChange {
+                source,
+                state: stored.state,
+                reason: stored.reason,
+                mapping: Some(MAPPING_GIVEN_UP.to_owned()),
+            });
+        }
+        Ok(())
+    }
+
     /// Goes on with a plan that was approved before a crash.
     pub(super) fn resume_plan(
         &mut self,
@@ -479,6 +543,7 @@ impl Engine {
 
     fn discard_plan(&mut self, source: SourceId, pending: &mut Pending) -> Result<(), StoreError> {
         let now = now_us();
+        self.give_up_mapping(source, pending)?;
         let run = self.stream_run(source, now)?;
         loop {
             let rows = self.writer.staged_after(source, false, &[], AT_ONCE)?;

@@ -7,6 +7,7 @@ use rollcall_contract::{Acknowledge, Gap, Key, TxId};
 use rollcall_core::id::MatchHash;
 use rollcall_core::plan::Noted;
 use rollcall_core::reason::SkipReason;
+use rollcall_core::staged::Remapping;
 use rollcall_store::{GapId, RunRow, ScanRow};
 use tokio::sync::mpsc;
 use xxhash_rust::xxh3::Xxh3;
@@ -71,6 +72,8 @@ pub struct SourceTrack {
     pub plan_open: bool,
     /// How it is polled, while it is.
     pub poll: Option<PollTrack>,
+    /// Which of its changes count because the mapping changed.
+    pub remapping: Remapping,
     /// Where the source stands.
     pub state: &'static str,
     /// Position of the last change applied.
@@ -80,6 +83,16 @@ pub struct SourceTrack {
     /// Number of the source's history: one more with each gap behind which another one
     /// began. Wraps; what is compared lies one gap apart.
     pub history: u8,
+}
+
+impl SourceTrack {
+    /// The source of a simulation: its limit stops nothing, and no raw change is published.
+    pub(crate) fn let_everything_pass(&mut self) {
+        if let Some(limit) = &mut self.limit {
+            limit.let_everything_pass();
+        }
+        self.raw_changes = None;
+    }
 }
 
 /// A transaction as it is stored with a record: its id, and the number of the history that

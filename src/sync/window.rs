@@ -31,6 +31,11 @@ pub enum Purpose {
     /// Rows that a change column names, while the table is polled. What is not among them is
     /// not absent.
     Changed,
+    /// Records of a plan that is to be applied, which stood on the page of that number.
+    Plan {
+        /// See [`super::planned::PlannedRecord::page`].
+        page: u32,
+    },
 }
 
 /// The window while no log is followed: it is closed at once, and a page is newer than

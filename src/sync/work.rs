@@ -10,6 +10,7 @@ use rollcall_core::mapping::Mapper;
 use rollcall_core::staged::PlanHash;
 use tokio::sync::oneshot;
 
+use super::planned::{Answered, Planned, PlannedWork};
 use super::polling::PollTrack;
 use super::staging::{PlanAnswer, Word};
 use super::window::HeldPage;
@@ -24,6 +25,13 @@ pub enum Order {
         cause: Cause,
         /// Is told which run does it, once it has begun.
         began: Option<oneshot::Sender<RunId>>,
+    },
+    /// Apply a plan exactly as it is, or refuse it.
+    Apply {
+        /// The plan.
+        plan: Planned,
+        /// Told what became of it; dropped when the source's connection ends before.
+        reply: oneshot::Sender<Answered>,
     },
 }
 
@@ -155,6 +163,8 @@ pub enum Work {
         /// Told when it is stored.
         reply: oneshot::Sender<()>,
     },
+    /// A plan whose records were read again.
+    Planned(PlannedWork),
     /// The source's state, for people.
     State {
         /// Which source.

@@ -14,6 +14,7 @@
 
 mod apply;
 mod commit;
+mod copy;
 mod counts;
 mod error;
 mod filter;

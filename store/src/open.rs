@@ -154,7 +154,7 @@ pub(crate) fn private_file(options: &mut FileOptions) -> &mut FileOptions {
     options.mode(0o600)
 }
 
-fn private_directory(directory: &Path) -> Result<(), StoreError> {
+pub(crate) fn private_directory(directory: &Path) -> Result<(), StoreError> {
     let io = |action, source| StoreError::Io {
         action,
         path: directory.to_owned(),

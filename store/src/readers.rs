@@ -27,6 +27,8 @@ pub struct Readers {
 struct Shared {
     path: PathBuf,
     idle: Mutex<Vec<Connection>>,
+    /// The one connection of a pool that stands still; see [`Readers::standing_still`].
+    still: Option<Mutex<Connection>>,
 }
 
 impl std::fmt::Debug for Readers {
@@ -43,8 +45,29 @@ impl Readers {
             shared: Arc::new(Shared {
                 path,
                 idle: Mutex::new(Vec::new()),
+                still: None,
             }),
         }
+    }
+
+    /// Readers that go on seeing the store as it is now, whatever is committed later. As long
+    /// as they live, the log of the store cannot be taken in: only for a store that nobody
+    /// else works on.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn standing_still(&self) -> Result<Readers, StoreError> {
+        let connection = connect_reader(&self.shared.path)?;
+        connection.execute_batch("BEGIN")?;
+        // A reading transaction begins with its first question.
+        connection.query_row("SELECT COUNT(*) FROM meta", [], |_| Ok(()))?;
+        Ok(Readers {
+            shared: Arc::new(Shared {
+                path: self.shared.path.clone(),
+                idle: Mutex::new(Vec::new()),
+                still: Some(Mutex::new(connection)),
+            }),
+        })
     }
 
     /// The database file.
@@ -62,6 +85,9 @@ impl Readers {
         &self,
         read: impl FnOnce(&Connection) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
+        if let Some(still) = &self.shared.still {
+            return read(&still.lock().unwrap_or_else(PoisonError::into_inner));
+        }
         let taken = self.idle().pop();
         let connection = match taken {
             Some(connection) => connection,

@@ -183,6 +183,11 @@ impl Events {
         people
     }
 
+    /// All events, in the order of their sequences.
+    pub(crate) fn in_order(&self) -> impl Iterator<Item = &Value> {
+        self.by_sequence.values()
+    }
+
     /// Events of a type, named without `io.rollcall.` and `.v1`.
     pub(crate) fn of_type(&self, name: &str) -> Vec<&Value> {
         let name = format!("io.rollcall.{name}.v1");

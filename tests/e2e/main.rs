@@ -32,6 +32,7 @@ mod refusal;
 mod rules;
 mod runs;
 mod secrets;
+mod simulation;
 mod sources;
 mod topic;
 mod verify;

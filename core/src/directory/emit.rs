@@ -125,7 +125,9 @@ impl Resolver<'_> {
                 (true, false) => EventKind::ConflictResolved,
                 (true, true) => continue,
                 (false, false) => {
-                    self.plan.conflicts.remove(&touch.fingerprint);
+                    if !touch.was_planned {
+                        self.plan.conflicts.remove(&touch.fingerprint);
+                    }
                     continue;
                 }
             };

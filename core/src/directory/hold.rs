@@ -585,17 +585,24 @@ impl Resolver<'_> {
             touch.time_us = touch.time_us.max(cause.commit_us);
             return Ok(());
         }
-        let stored = match self.plan.conflicts.get(&fp) {
-            Some(_) => None,
-            None => self.state.conflict(fp)?,
+        let is_open = |c: &ConflictRow| c.closed_us.is_none();
+        // Another batch of the same plan may have told of it already.
+        let planned = self.plan.conflicts.get(&fp).map(is_open);
+        let was_open = match planned {
+            Some(was_open) => was_open,
+            None => {
+                let stored = self.state.conflict(fp)?;
+                let was_open = stored.as_ref().is_some_and(is_open);
+                if let Some(row) = stored {
+                    self.plan.conflicts.insert(fp, row);
+                }
+                was_open
+            }
         };
-        let was_open = stored.as_ref().is_some_and(|c| c.closed_us.is_none());
-        if let Some(row) = stored {
-            self.plan.conflicts.insert(fp, row);
-        }
         self.ws.conflicts.push(Touch {
             fingerprint: fp,
             was_open,
+            was_planned: planned.is_some(),
             source: cause.source,
             position: cause.position.to_owned(),
             time_us: cause.commit_us,

@@ -7,7 +7,7 @@ use crate::attribute::{ACTIVE, AttrId, AttrType, Attributes, EMAIL, USER_NAME};
 use crate::id::{MatchHash, SourceId, ValueHash};
 use crate::mapped::{Assigned, MappedRow, MappedRows, Strength};
 use crate::mapping::fold;
-use crate::staged::Counting;
+use crate::staged::{Counting, Remapping};
 
 /// What the end of a record does to its user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -34,6 +34,8 @@ pub struct SourceRules {
     pub fingerprint: Vec<AttrId>,
     /// What becomes of its changes that are counted against its limit.
     pub counting: Counting,
+    /// Which of its changes are counted because the mapping changed.
+    pub remapping: Remapping,
 }
 
 impl SourceRules {
@@ -48,6 +50,7 @@ impl SourceRules {
             leaver: LeaverAction::default(),
             fingerprint: vec![GIVEN_NAME, FAMILY_NAME, DISPLAY_NAME, EMAIL],
             counting: Counting::default(),
+            remapping: Remapping::default(),
         }
     }
 }
@@ -145,6 +148,13 @@ impl Rules {
     pub fn set_counting(&mut self, id: SourceId, counting: Counting) {
         if let Some(source) = self.sources.iter_mut().find(|s| s.id == id) {
             source.counting = counting;
+        }
+    }
+
+    /// From here on these changes of a source are counted because its mapping changed.
+    pub fn set_remapping(&mut self, id: SourceId, remapping: Remapping) {
+        if let Some(source) = self.sources.iter_mut().find(|s| s.id == id) {
+            source.remapping = remapping;
         }
     }
 

@@ -8,11 +8,11 @@
 //! says so through [`Resolver::was_staged`].
 
 use super::hold::Holding;
-use super::{Cause, ChangeRef, Origin, Resolver};
+use super::{Cause, ChangeRef, Origin, Resolver, fold};
 use crate::document::{Document, Link, LinkState};
 use crate::id::{SourceId, UserRow};
 use crate::reason::SkipReason;
-use crate::staged::{Counted, Counting, Staged, counted};
+use crate::staged::{Counted, Counting, Remapping, Staged, counted};
 use crate::state::{KeyBytes, LinkTarget, StateError};
 
 impl Resolver<'_> {
@@ -23,12 +23,32 @@ impl Resolver<'_> {
         before: &Document<'_>,
         after: &Document<'_>,
     ) -> Option<Counted> {
-        let kind = counted(before, after)?;
+        let kind = counted(before, after).or_else(|| self.remapped(cause, before, after))?;
         if cause.rules.counting == Counting::Apply {
             self.plan.count(cause.source);
             return None;
         }
         Some(kind)
+    }
+
+    /// Whether others see a change that another mapping may have made.
+    fn remapped(
+        &self,
+        cause: &Cause<'_>,
+        before: &Document<'_>,
+        after: &Document<'_>,
+    ) -> Option<Counted> {
+        let waits = || {
+            let link = before.find_link(cause.source, cause.key);
+            link.is_some_and(|at| before.links[at].state.is_staged())
+        };
+        let may_be = match cause.rules.remapping {
+            Remapping::Nobody => false,
+            Remapping::Waiting => waits(),
+            Remapping::Everybody => true,
+        };
+        let is_seen = || before.is_active() && !fold::diff(self.rules, before, after).is_empty();
+        (may_be && is_seen()).then_some(Counted::Mapping)
     }
 
     fn set_staged(&mut self, cause: &Cause<'_>, kind: Counted, hash: u64) {

@@ -13,6 +13,8 @@ use crate::state::KeyBytes;
 pub(super) struct Touch {
     pub(super) fingerprint: Fingerprint,
     pub(super) was_open: bool,
+    /// Whether the plan had it before this batch.
+    pub(super) was_planned: bool,
     pub(super) source: SourceId,
     pub(super) position: String,
     pub(super) time_us: i64,

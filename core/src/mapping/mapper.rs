@@ -160,6 +160,12 @@ impl Mapper {
         &self.warnings
     }
 
+    /// The first rule that sets an attribute.
+    pub fn rule_of(&self, attribute: AttrId) -> Option<u16> {
+        let rule = self.rules.iter().find(|r| r.attribute == attribute);
+        rule.map(|r| r.number)
+    }
+
     /// A rule as people read it: `email = column emp_email`.
     pub fn rule_text(&self, rule: u16) -> Option<&str> {
         self.texts.get(usize::from(rule)).map(String::as_str)

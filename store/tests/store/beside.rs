@@ -229,3 +229,43 @@ fn users_are_found_by_id_record_match_key_and_text() {
     };
     assert_eq!(search(&inactive, None), [8]);
 }
+
+#[test]
+fn a_copy_is_one_committed_state_while_the_writer_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut writer, readers) = open(dir.path());
+    let mut plan = creation(&mut writer, 0, 4_000);
+    commit(&mut writer, &mut plan, 1).unwrap();
+    let mut n = 1;
+    let copy = tempfile::tempdir().unwrap();
+    let goes_on = || {
+        n += 1;
+        let mut plan = creation(&mut writer, n * 4_000, 40);
+        commit(&mut writer, &mut plan, n).is_ok()
+    };
+    assert!(readers.copy_to(copy.path(), goes_on).unwrap());
+    let (copied, in_copy) = open(copy.path());
+    assert_eq!(in_copy.check().unwrap(), Vec::<String>::new());
+    assert_eq!((in_copy.counts().unwrap().users - 4_000) % 40, 0);
+    assert_eq!(
+        in_copy.identity().unwrap().store,
+        readers.identity().unwrap().store
+    );
+    assert!(in_copy.size_bytes().unwrap() > 100_000);
+    drop(copied);
+    let stopped = tempfile::tempdir().unwrap();
+    assert!(!readers.copy_to(stopped.path(), || false).unwrap());
+}
+
+#[test]
+fn readers_that_stand_still_see_nothing_of_what_comes() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut writer, readers) = open(dir.path());
+    let mut plan = creation(&mut writer, 0, 10);
+    commit(&mut writer, &mut plan, 1).unwrap();
+    let still = readers.standing_still().unwrap();
+    let mut plan = creation(&mut writer, 10, 10);
+    commit(&mut writer, &mut plan, 2).unwrap();
+    assert_eq!(still.counts().unwrap().users, 10);
+    assert_eq!(readers.counts().unwrap().users, 20);
+}

@@ -26,7 +26,7 @@ use crate::event::{EventBlock, EventKind};
 use crate::id::{UserId, ValueHash};
 use crate::mapped::{ListValue, MappedRows, Strength};
 use crate::plan::Counters;
-use crate::staged::{Counted, Counting, Staged};
+use crate::staged::{Counted, Counting, Remapping, Staged};
 
 pub(super) const A: SourceId = SourceId(1);
 pub(super) const B: SourceId = SourceId(2);

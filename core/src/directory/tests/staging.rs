@@ -51,6 +51,33 @@ fn what_takes_something_away_is_counted_and_nothing_else() {
 }
 
 #[test]
+fn while_the_mapping_is_another_one_whatever_others_see_is_counted() {
+    let row = "1=ada;3=Ada;10=Engineer;16=a@x;26=dev,ops";
+    let other = row.replace("Engineer", "Manager");
+    let mut w = ada();
+    w.counting(Counting::Stage);
+    w.rules.set_remapping(A, Remapping::Everybody);
+    assert!(w.one(put(A, "1", &other)).is_empty());
+    assert_eq!(w.staged()[0].2.kind, Counted::Mapping);
+    // Joiners go on, and a row that says what the user shows leaves the plan by itself.
+    assert!(!w.one(put(A, "2", "3=Eve;16=e@x")).is_empty());
+    assert!(w.one(put(A, "1", row)).is_empty());
+    assert!(w.staged().is_empty());
+    // Behind the scan only what waits still waits.
+    w.one(put(A, "1", &other));
+    w.rules.set_remapping(A, Remapping::Waiting);
+    assert!(
+        w.one(put(A, "1", &row.replace("Engineer", "Chief")))
+            .is_empty()
+    );
+    assert_eq!(w.staged().len(), 1);
+    assert!(!w.one(put(A, "2", "3=Eva;16=e@x")).is_empty());
+    w.check();
+    assert!(!w.approve().is_empty());
+    w.check();
+}
+
+#[test]
 fn nothing_is_taken_from_somebody_who_is_not_active() {
     let mut w = ada();
     w.one(Step::Delete(A, "1"));

@@ -1,0 +1,80 @@
+//! `rollcall apply`: has the daemon apply a plan, exactly as it is, or refuse it.
+
+use std::path::PathBuf;
+
+use super::exit::{Exit, Failure};
+use super::{Cli, output, socket};
+use crate::simulation::plan::Plan;
+use crate::sync::planned::{Answered, MAX_RECORDS};
+
+/// What to apply.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The file that `rollcall plan SOURCE --out FILE` wrote.
+    plan: PathBuf,
+}
+
+pub(super) fn run(cli: &Cli, args: &Args) -> Result<Exit, Failure> {
+    let outline = cli.outline()?;
+    let text = std::fs::read(&args.plan).map_err(|e| {
+        let sentence = format!("{} cannot be read: {e}", args.plan.display());
+        Failure::new(Exit::Usage, sentence)
+    })?;
+    let plan = Plan::parse(&text)?;
+    if plan.organization != outline.organization {
+        let sentence = format!(
+            "the plan is the organization {:?}'s, the configuration says {:?}",
+            plan.organization, outline.organization
+        );
+        return Err(Failure::new(Exit::Usage, sentence));
+    }
+    if !outline.sources.contains(&plan.source) {
+        let sentence = format!("there is no source named {:?}", plan.source);
+        return Err(Failure::new(Exit::NotFound, sentence));
+    }
+    if plan.unlisted > 0 {
+        let sentence = format!(
+            "the plan changes more than {MAX_RECORDS} records, which is more than can be applied at once. Fix: have the daemon find them with `rollcall reconcile {}`, and approve what it holds back",
+            plan.source
+        );
+        return Err(Failure::new(Exit::Failed, sentence));
+    }
+    let path = format!("/v1/sources/{}/apply", plan.source);
+    let answer: Answered = socket::post_json(&outline.store.socket(), &path, &plan.apply)?;
+    if cli.json {
+        output::json(&answer)?;
+    }
+    match answer {
+        Answered::Applied {
+            run,
+            records,
+            already,
+        } => {
+            if !cli.json {
+                let run = run.map_or_else(String::new, |run| format!(" in run {run}"));
+                let already = match already {
+                    0 => String::new(),
+                    n => format!(", {n} were so already"),
+                };
+                output::line(format_args!("applied {records} records{run}{already}"))?;
+            }
+            Ok(Exit::Ok)
+        }
+        Answered::Refused {
+            reason,
+            changed,
+            more,
+        } => {
+            if cli.json {
+                return Ok(Exit::Differs);
+            }
+            for changed in &changed {
+                output::line(format_args!("  {}: {}", changed.record, changed.what))?;
+            }
+            if more > 0 {
+                output::line(format_args!("  … and {more} more"))?;
+            }
+            Err(Failure::new(Exit::Differs, reason))
+        }
+    }
+}

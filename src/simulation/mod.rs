@@ -1,0 +1,276 @@
+//! Simulation: what a reconciliation would do, without doing it.
+//!
+//! ```text
+//! store ─copy─► private folder ─► engine + driver (the same code) ─► copy ─compare─► plan
+//!                                    ▲ the source's full keyed read, no log, no sinks
+//! ```
+//!
+//! Why the plan is what would happen: the copy is one committed state of the store, and on
+//! it runs nothing else than the daemon's own driver and engine, of which only the log is
+//! silent ([`still`]), the sinks are missing, the limit lets everything pass, and what waits
+//! for approval is approved: the plan says what the limit would make of it. Why nothing is touched: the store is only
+//! read, by a connection that can do nothing else; the source is asked for its columns and
+//! rows alone; what is written lies in a folder of its own ([`folder`]) that is removed at
+//! the end.
+
+mod compare;
+pub mod folder;
+pub mod plan;
+pub mod still;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::{Arc, PoisonError};
+
+use rollcall_contract::{GapReason, Source};
+use rollcall_core::id::SourceId;
+use rollcall_core::mapping::Mapper;
+use rollcall_store::{OpenOptions, Readers, Store, StoreError};
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use crate::cli::exit::{Exit, Failure};
+use crate::config::{Config, PollMode, SourceConfig};
+use crate::connect;
+use crate::daemon;
+use crate::sync;
+use crate::sync::clock::now_us;
+use crate::sync::staging::Word;
+use crate::sync::work::{Cause, Order, Work};
+use compare::Comparing;
+use folder::Folder;
+use plan::{LimitView, Plan};
+use still::Still;
+
+/// Simulates a reconciliation of a source of `config` over a copy of the store in `store`
+/// (an empty one, when there is none yet). Ends early when `stop` says so.
+///
+/// # Errors
+/// When the store cannot be copied, the source cannot be read, the mapping does not fit, or
+/// it was stopped.
+pub async fn simulate(
+    config: &Config,
+    source: &SourceConfig,
+    connector: Arc<dyn Source>,
+    store: &Path,
+    stop: CancellationToken,
+) -> Result<Plan, Failure> {
+    let folder = Folder::make()?;
+    // What writes into the folder has ended when this has: nothing of it stays behind.
+    let outcome = run(config, source, connector, store, &folder, &stop).await;
+    drop(folder);
+    outcome
+}
+
+fn stopped() -> Failure {
+    Failure::new(
+        Exit::Failed,
+        "stopped; nothing was changed, and the copy of the store is removed",
+    )
+}
+
+async fn run(
+    config: &Config,
+    source: &SourceConfig,
+    connector: Arc<dyn Source>,
+    store: &Path,
+    folder: &Folder,
+    stop: &CancellationToken,
+) -> Result<Plan, Failure> {
+    let began_us = now_us();
+    copy(config, store, folder, stop).await?;
+    let options = OpenOptions::new(&config.organization);
+    let (mut writer, readers) = Store::open(folder.path(), options)?;
+    let before = readers.standing_still()?;
+    let prepared = daemon::prepare(config, &mut writer, readers.clone())?;
+    bind_others(config, source, &prepared)?;
+    let (still, seen) = Still::new(connector);
+    let (engine_tx, engine_rx) = mpsc::channel(1);
+    let (driver_tx, driver_rx) = mpsc::channel(1);
+    // The silent log stands in for one that cannot be read, too.
+    let mut quiet = source.clone();
+    quiet.poll.mode = PollMode::Never;
+    let Some(mut parts) = prepared.source(config, &quiet, Arc::new(still), &driver_tx) else {
+        return Err(Failure::new(Exit::NotFound, "there is no such source"));
+    };
+    drop(driver_tx);
+    let linked = before.counts()?.linked_of(parts.id);
+    let limit = LimitView::of(&mut parts.track, linked, now_us());
+    parts.track.let_everything_pass();
+    let (id, attributes) = (parts.id, Arc::clone(&prepared.attributes));
+    let store_id = writer.identity().store;
+    let names = prepared.ids.iter().map(|(name, id)| (*id, name.clone()));
+    let names: HashMap<SourceId, String> = names.collect();
+    let engine = prepared.engine_of(writer, id, parts.track, &engine_tx);
+    let engine = tokio::task::spawn_blocking(move || engine.run(engine_rx));
+    let order = Order::Reconcile {
+        cause: Cause::Manual,
+        began: None,
+    };
+    // There is room for the first order.
+    let _ = parts.orders.try_send(order);
+    let end = CancellationToken::new();
+    parts.driver.cancel = end.clone();
+    let driver = tokio::spawn(parts.driver.run());
+    let watched = tokio::select! {
+        watched = watch(driver_rx, &engine_tx) => watched,
+        () = stop.cancelled() => Err(stopped().sentence),
+    };
+    end.cancel();
+    driver.abort();
+    let mapper = match watched {
+        Ok(mapper) => mapper,
+        Err(reason) => {
+            // The engine that failed says why; otherwise the source did.
+            let _ = engine_tx.send(Work::Stop).await;
+            drop(before);
+            engine.await.map_err(|_| broken())??;
+            return Err(Failure::new(Exit::Failed, reason));
+        }
+    };
+    approve(id, &readers, &engine_tx).await?;
+    let mut plan = Plan::new(&config.organization, &source.name);
+    plan.limit = limit;
+    plan.apply.configuration = connect::configuration(config, source);
+    plan.apply.store = store_id;
+    let plan = tokio::task::spawn_blocking(move || {
+        let seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
+        plan.position.clone_from(&seen.position);
+        plan.rows = seen.rows;
+        let comparing = Comparing {
+            before: &before,
+            after: &readers,
+            source: id,
+            attributes: &attributes,
+            mapper: &mapper,
+            names: &names,
+            seen: &seen,
+            remapped: is_remapped(&readers, id, began_us)?,
+        };
+        comparing.compare(&mut plan)?;
+        Ok::<Plan, StoreError>(plan)
+    });
+    let mut plan = plan.await.map_err(|_| broken())??;
+    plan.limit.judge();
+    let _ = engine_tx.send(Work::Stop).await;
+    engine.await.map_err(|_| broken())??;
+    Ok(plan)
+}
+
+fn broken() -> Failure {
+    Failure::new(Exit::Failed, "the simulation ended unexpectedly")
+}
+
+/// Copies the store, if there is one.
+async fn copy(
+    config: &Config,
+    store: &Path,
+    folder: &Folder,
+    stop: &CancellationToken,
+) -> Result<(), Failure> {
+    let readers = match Readers::open_readonly(store) {
+        Ok(readers) => readers,
+        Err(StoreError::Missing { .. }) => return Ok(()),
+        Err(e) => return Err(e.into()),
+    };
+    let found = readers.identity()?.organization;
+    if found != config.organization {
+        let sentence = format!(
+            "the store is the organization {found:?}'s, the configuration says {:?}",
+            config.organization
+        );
+        return Err(Failure::new(Exit::Store, sentence));
+    }
+    folder.has_room_for(readers.size_bytes()?)?;
+    let (path, stop) = (folder.path().to_owned(), stop.clone());
+    let copied =
+        tokio::task::spawn_blocking(move || readers.copy_to(&path, || !stop.is_cancelled()));
+    match copied.await.map_err(|_| broken())?? {
+        true => Ok(()),
+        false => Err(stopped()),
+    }
+}
+
+/// Gives the rules the mappings of the other sources: a record of theirs may be applied
+/// again because of what changes here. A mapping that does not fit what is stored is left
+/// out; the daemon has none then either.
+fn bind_others(
+    config: &Config,
+    simulated: &SourceConfig,
+    prepared: &daemon::Prepared,
+) -> Result<(), Failure> {
+    for source in config.sources.iter().filter(|s| s.name != simulated.name) {
+        let Some(&id) = prepared.ids.get(&source.name) else {
+            continue;
+        };
+        let mut schemas = Vec::new();
+        for stored in prepared.readers.schemas(id)? {
+            if let Ok(schema) = serde_json::from_str(&stored.columns) {
+                schemas.push((stored.version, schema));
+            }
+        }
+        let spec = daemon::mapping_of(config, source);
+        if let Ok(mapper) = sync::mapper::compile(&spec, &schemas, &prepared.attributes) {
+            prepared.mappers.set(id, Arc::new(mapper));
+        }
+    }
+    Ok(())
+}
+
+/// Hands the driver's work on to the engine until its scan has ended; gives the mapping that
+/// it was done with, or why it cannot be done.
+async fn watch(
+    mut from: mpsc::Receiver<Work>,
+    engine: &mpsc::Sender<Work>,
+) -> Result<Arc<Mapper>, String> {
+    let mut mapper = None;
+    let mut ended = false;
+    while let Some(work) = from.recv().await {
+        match &work {
+            Work::Mapper { mapper: bound, .. } => mapper = Some(Arc::clone(bound)),
+            Work::ScanEnd { .. } => ended = true,
+            Work::State { state, reason, .. } => match (*state, ended) {
+                ("waiting" | "refused", _) => return Err(reason.clone()),
+                (_, true) => return mapper.ok_or_else(String::new),
+                _ => {}
+            },
+            _ => {}
+        }
+        if engine.send(work).await.is_err() {
+            break;
+        }
+    }
+    Err("the engine ended".to_owned())
+}
+
+/// Whether a gap of the mapping was open in the copy.
+fn is_remapped(readers: &Readers, source: SourceId, began_us: i64) -> Result<bool, StoreError> {
+    let gaps = readers.gaps(true, 100_000)?;
+    let was_open = |closed_us: Option<i64>| closed_us.is_none_or(|us| us >= began_us);
+    Ok(gaps.iter().any(|g| {
+        g.source == source && g.gap.reason == GapReason::MappingChanged && was_open(g.closed_us)
+    }))
+}
+
+/// Approves what still waits: what was staged before, and what is staged whatever the limit
+/// says.
+async fn approve(
+    source: SourceId,
+    readers: &Readers,
+    engine: &mpsc::Sender<Work>,
+) -> Result<(), Failure> {
+    let open = readers.plans()?.into_iter().find(|p| p.source == source);
+    let Some(plan) = open else { return Ok(()) };
+    let (reply, told) = oneshot::channel();
+    let work = Work::Plan {
+        hash: plan.hash,
+        word: Word::Approve,
+        reply,
+    };
+    // An engine that is gone says why when it is waited for.
+    let _ = engine.send(work).await;
+    let _ = told.await;
+    Ok(())
+}
