@@ -31,7 +31,7 @@ use crate::delivery::render::Renderer;
 use crate::observe::notify::Notifier;
 use crate::sync::apply::{Directory, Mappers, rules};
 use crate::sync::clock::now_us;
-use crate::sync::driver::Driver;
+use crate::sync::driver::{Driver, Ordered};
 use crate::sync::engine::{Engine, Retention};
 use crate::sync::ids::Ids;
 use crate::sync::polls::Polls;
@@ -421,6 +421,7 @@ impl Prepared {
             asked,
             retry_max: source.retry_max,
             orders: ordered,
+            ordered: Ordered::default(),
             polls: Polls::new(source.poll.clone()),
             cancel: CancellationToken::new(),
         };

@@ -592,9 +592,10 @@ pub struct RunView {
 pub const RUN_KINDS: [&str; 6] = ["load", "reconcile", "stream", "poll", "sync", "plan"];
 
 /// How a run ends, or that it has not.
-pub const RUN_OUTCOMES: [&str; 5] = [
+pub const RUN_OUTCOMES: [&str; 6] = [
     "running",
     "completed",
+    "unproved",
     "staged",
     "superseded",
     "interrupted",

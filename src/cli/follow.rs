@@ -154,6 +154,9 @@ pub(super) fn how_it_ended(run: &RunView) -> String {
         "staged" => {
             "; so many changes at once need a look and are held back: see `rollcall status`"
         }
+        "unproved" => {
+            "; there are rows without a key, so nobody was taken for absent: see `rollcall status`"
+        }
         _ => "",
     };
     format!(

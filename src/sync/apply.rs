@@ -20,7 +20,7 @@ use rollcall_core::id::{MatchHash, RunId, SourceId};
 use rollcall_core::mapped::{MappedRow, MappedRows, Outcome};
 use rollcall_core::mapping::Mapper;
 use rollcall_core::plan::Plan;
-use rollcall_core::reason::LeaverReason;
+use rollcall_core::reason::{LeaverReason, SkipReason};
 use rollcall_core::state::{KeyBytes, LinkTarget, State as _, StateError};
 use rollcall_store::{StoreError, Writer};
 
@@ -455,6 +455,14 @@ impl Engine {
                 run
             }
         };
+        // Whatever read a row without a key first has counted it.
+        let counted = match (&page.purpose, self.sources.get(&source)) {
+            (Purpose::Absence, Some(track)) => track.scan.as_ref().map_or(0, |scan| {
+                scan.run.row.counters.reasons.get(SkipReason::NoKey)
+            }),
+            _ => 0,
+        };
+        let counts_keyless = page.purpose != Purpose::Repair && counted == 0;
         let history = self.sources.get(&source).map_or(0, |t| t.history);
         let alive = steps(&page.rows, |row| page.is_alive(row));
         let shared = self.preload(source, &alive, mapped)?;
@@ -489,7 +497,9 @@ impl Engine {
             resolver.begin_batch(&shared);
             for step in &alive {
                 let (Some(key), Some(index)) = (&step.key, step.mapped) else {
-                    resolver.unreadable_key(source);
+                    if counts_keyless {
+                        resolver.unreadable_key(source);
+                    }
                     continue;
                 };
                 if is_newer(&mut resolver, source, key, page, history)? {

@@ -9,7 +9,8 @@
 //! Where the log cannot be read, for a reason that an operator has to mend, the same session
 //! goes on without it: the table is polled ([`super::polls`]), and the log looked at again
 //! at intervals. While it is being opened nothing is read, so no page can be newer than the
-//! place at which the log begins.
+//! place at which the log begins. An order there is a poll of every row: whoever asks wants what
+//! a change column does not tell as well, and who is gone.
 
 use std::collections::HashSet;
 use std::convert::Infallible;
@@ -82,8 +83,19 @@ pub struct Driver {
     pub polls: Polls,
     /// What people, schedules and programs want of this source.
     pub orders: mpsc::Receiver<Order>,
+    /// What they want and no run has begun with, whichever session it came in.
+    pub ordered: Ordered,
     /// Ends the driver.
     pub cancel: CancellationToken,
+}
+
+/// Orders that were taken and not begun.
+#[derive(Debug, Default)]
+pub struct Ordered {
+    /// Who wants a scan.
+    scan: Option<Cause>,
+    /// Who wants to know its run.
+    began: Vec<oneshot::Sender<RunId>>,
 }
 
 /// Why a session ended.
@@ -359,10 +371,6 @@ struct Session<'a> {
     mappers: Vec<(Arc<TableSchema>, Arc<Mapper>)>,
     /// A scan is to begin.
     scan_due: bool,
-    /// Who ordered it.
-    cause: Option<Cause>,
-    /// Who wants to know its run.
-    began: Vec<oneshot::Sender<RunId>>,
     /// A plan that is to be applied.
     plan: Option<Planning>,
     /// Memory of mapped rows that are no longer needed.
@@ -387,8 +395,6 @@ impl<'a> Session<'a> {
             read: None,
             mappers: Vec::new(),
             scan_due: false,
-            cause: None,
-            began: Vec::new(),
             plan: None,
             mapped: Pool::default(),
         }
@@ -408,7 +414,8 @@ impl<'a> Session<'a> {
     ) -> Result<Infallible, Ended> {
         let schema = self.driver.source.schema().await?;
         self.bind(&schema).await?;
-        self.scan_due |= self.without_log.is_some() && !self.driver.polls.has_read_all();
+        self.scan_due |= self.driver.ordered.scan.is_some()
+            || self.without_log.is_some() && !self.driver.polls.has_read_all();
         if !self.scan_due {
             self.settled().await?;
         }
@@ -442,14 +449,16 @@ impl<'a> Session<'a> {
     fn obey(&mut self, order: Order) {
         match order {
             Order::Reconcile { cause, began } => match self.scan.run() {
-                Some(run) if !self.scan_due => {
+                Some(run) if !self.scan_due && self.without_log.is_none() => {
                     // Whoever asked may be gone.
                     let _ = began.map(|began| began.send(run));
                 }
-                _ => {
-                    self.scan_due = true;
-                    self.cause.get_or_insert(cause);
-                    self.began.extend(began);
+                under_way => {
+                    // A poll may have passed what the order is about, and no log tells of it:
+                    // another one begins behind it.
+                    self.scan_due |= under_way.is_none();
+                    self.driver.ordered.scan.get_or_insert(cause);
+                    self.driver.ordered.began.extend(began);
                 }
             },
             Order::Apply { plan, reply } => {
@@ -545,7 +554,11 @@ impl<'a> Session<'a> {
     /// under way when a gap opens starts again: what it read before proves nothing now.
     async fn begin_scan(&mut self) -> Result<(), Ended> {
         let source = self.driver.id;
-        let cause = self.cause.take().unwrap_or(Cause::Gap);
+        let usual = match self.without_log {
+            Some(_) => Cause::Poll,
+            None => Cause::Gap,
+        };
+        let cause = self.driver.ordered.scan.take().unwrap_or(usual);
         let place = self
             .driver
             .ask(|reply| Work::ScanBegin {
@@ -554,7 +567,7 @@ impl<'a> Session<'a> {
                 reply,
             })
             .await?;
-        for began in self.began.drain(..) {
+        for began in self.driver.ordered.began.drain(..) {
             // Whoever asked may be gone.
             let _ = began.send(place.run);
         }
@@ -589,6 +602,13 @@ impl<'a> Session<'a> {
             None => String::new(),
         };
         let said = format!("{why}The table is polled every {}.", spelled(config.every));
+        let mut warnings = Vec::new();
+        let keyless = self.driver.live.keyless.load(Ordering::Relaxed);
+        if keyless > 0 {
+            let warning = "There are rows that have no value in a column of the key. Each may be anybody's, so nobody is taken for absent while there are any. Correct them, or leave them out of what is polled.";
+            tracing::warn!(source = self.driver.name, keyless, "{warning}");
+            warnings.push(warning.to_owned());
+        }
         let unmarked = self.driver.live.unmarked.load(Ordering::Relaxed);
         if let Some(column) = config.change_column.as_ref().filter(|_| unmarked > 0) {
             let warning = format!(
@@ -596,11 +616,12 @@ impl<'a> Session<'a> {
                 spelled(config.full_every)
             );
             tracing::warn!(source = self.driver.name, unmarked, "{warning}");
-            self.driver.live.set_server(SourceStatus {
-                warnings: vec![warning],
-                ..SourceStatus::default()
-            });
+            warnings.push(warning);
         }
+        self.driver.live.set_server(SourceStatus {
+            warnings,
+            ..SourceStatus::default()
+        });
         self.driver.state("polling", said).await
     }
 
@@ -637,10 +658,7 @@ impl<'a> Session<'a> {
             None => None,
         };
         match self.driver.polls.begin(now, mark, wants_full) {
-            Poll::Full => {
-                self.cause.get_or_insert(Cause::Poll);
-                self.begin_scan().await
-            }
+            Poll::Full => self.begin_scan().await,
             Poll::Changed(since) => {
                 self.scan.begin_changed(since);
                 Ok(())
@@ -732,6 +750,10 @@ impl<'a> Session<'a> {
                     self.driver.live.scan_ended();
                     self.driver.polls.end();
                     self.settled().await?;
+                    if self.driver.ordered.scan.is_some() {
+                        self.scan_due = true;
+                        return Box::pin(self.advance()).await;
+                    }
                 }
                 Next::EndPoll => {
                     self.driver.ask(|reply| Work::PollEnd { reply }).await?;

@@ -29,9 +29,9 @@ impl Engine {
         for gap in opened.gaps {
             self.gap_found(source, gap, pending)?;
         }
-        if self.sources.get(&source).is_some_and(|t| t.poll.is_some()) {
-            self.end_runs(pending, now_us(), |row| row.source == source);
-        }
+        self.end_runs(pending, now_us(), |row| {
+            row.source == source && row.kind == "poll"
+        });
         // A scan that was cut goes on, whether or not a gap is why it began.
         let mut scan_due =
             !pending.commit.gaps_opened.is_empty() || self.readers.scan(source)?.is_some();

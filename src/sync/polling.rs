@@ -50,7 +50,10 @@ impl Engine {
         let cursor = stored.and_then(|s| s.resume).map(|(cursor, _)| cursor);
         let was_followed = cursor.is_some_and(|cursor| !cursor.is_nowhere());
         let now = now_us();
-        self.end_runs(pending, now, |row| row.source == source);
+        // The polls' own run goes on, from one session to the next.
+        self.end_runs(pending, now, |row| {
+            row.source == source && row.kind != "poll"
+        });
         if was_followed {
             // Its pages lie on both sides of a time that nobody saw.
             self.give_up_scan(source, "The log can no longer be read.", pending, now)?;

@@ -3,8 +3,8 @@
 //! A stream reports rolling runs: one ends and the next begins each hour in which there was
 //! something to do. The rows are written with the commits whose effects they count, so
 //! they are exact after a crash. A run that a crash cut is still `running` in the store; it
-//! is taken up at the start and goes on with its source's next session, so it is one run to
-//! whoever reads of it. What nobody can go on with is ended as `interrupted`.
+//! is taken up at the start and goes on with its source's next session (that of a plan, with
+//! the plan), so it is one run to whoever reads of it. What nobody can go on with is ended as `interrupted`.
 //!
 //! A run names the records that it skipped, that failed in it, and that are applied again,
 //! with attribute, rule and reason, never with a value. The list is bounded; the counts are
@@ -87,11 +87,15 @@ impl Engine {
                 ..RunFilter::default()
             };
             let scan = self.readers.scan(source)?.map(|scan| scan.run);
+            let is_approved = self.writer.open_plan(source)?.is_some_and(|p| p.approved);
             for row in self.readers.runs(&filter, RESUMED_MAX)? {
-                if scan == Some(row.id) {
+                // A plan that is approved takes up its run when it goes on.
+                if scan == Some(row.id)
+                    || is_approved && row.kind == "plan" && row.cause == "approved"
+                {
                     continue;
                 }
-                let goes_on = row.kind == "stream"
+                let goes_on = matches!(row.kind.as_str(), "stream" | "poll")
                     && self
                         .sources
                         .get(&source)
@@ -193,7 +197,7 @@ impl Engine {
         row.ended_us = Some(now);
         let c = &row.counters;
         let brought = c.created + c.updated + c.deactivated + c.activated + c.healed;
-        if row.kind == "poll" && outcome == "completed" && brought == 0 {
+        if row.kind == "poll" && matches!(outcome, "completed" | "unproved") && brought == 0 {
             // A table that is polled every minute is no news every minute.
             pending.commit.runs.push(row);
             return;

@@ -1,15 +1,19 @@
 //! Scans, from the engine's side: what they have seen, what is missing, what follows.
 //!
 //! Absence is believed only of a record that (1) no page of a whole scan had, (2) does not
-//! exist when it is asked for by key afterwards, and (3) was not touched by the log since.
+//! exist when it is asked for by key afterwards, and (3) was not touched by the log since;
+//! and of nobody while there are rows whose key cannot be read, since each may be anybody's. They
+//! are looked for with (2) as well, in the same snapshot, since a row may lose its key meanwhile.
+//! Such a run ends *unproved*, and the gaps that it was to close stay open.
 //! And even then it is held back with everything else that takes something away, and applied
 //! only if the source's limit allows it ([`super::staging`]); else the run ends *staged*.
 
 use std::collections::HashSet;
+use std::sync::atomic::Ordering;
 
 use rollcall_contract::{GapReason, Key};
 use rollcall_core::id::{MatchHash, SourceId};
-use rollcall_core::reason::LeaverReason;
+use rollcall_core::reason::{LeaverReason, SkipReason};
 use rollcall_store::{GapClosed, GapId, PageSeen, ScanRow, StoreError};
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -226,7 +230,14 @@ impl Engine {
         };
         let mut run = scan.run;
         run.row.to = Some(track.position.clone()).filter(|p| !p.is_empty());
-        let absent: Vec<Key> = scan.absent.into_iter().collect();
+        // A row without a key may be any record that was not found. The count is the run's, so
+        // it holds over crashes.
+        let keyless = run.row.counters.reasons.get(SkipReason::NoKey);
+        track.live.keyless.store(keyless, Ordering::Relaxed);
+        let absent: Vec<Key> = match keyless {
+            0 => scan.absent.into_iter().collect(),
+            _ => Vec::new(),
+        };
         self.set_counting(source, true);
         for some in absent.chunks(AT_ONCE) {
             for key in some {
@@ -246,23 +257,33 @@ impl Engine {
         }
         let run_id = run.row.id;
         run.take_over(&self.directory, pending);
-        for gap in &scan.closes {
+        // What may still be missing somebody closes no gap.
+        let closes = match keyless {
+            0 => scan.closes,
+            _ => Vec::new(),
+        };
+        for gap in &closes {
             pending.commit.gaps_closed.push(GapClosed {
                 gap: *gap,
                 by: run_id,
             });
         }
         if let Some(track) = self.sources.get_mut(&source) {
-            track.open_gaps.retain(|g| !scan.closes.contains(g));
+            track.open_gaps.retain(|g| !closes.contains(g));
         }
         self.end_remapping(source);
         pending.commit.scans_ended.push(source);
-        let (outcome, detail) = match staged {
-            0 => ("completed", None),
-            n => {
-                let detail = serde_json::json!({ "reason": "limit", "changes": n });
-                ("staged", Some(detail.to_string()))
-            }
+        let told = |reason: &str, n: u64| {
+            let detail = match reason {
+                "limit" => serde_json::json!({ "reason": reason, "changes": n }),
+                _ => serde_json::json!({ "reason": reason, "rows": n }),
+            };
+            Some(detail.to_string())
+        };
+        let (outcome, detail) = match (staged, keyless) {
+            (0, 0) => ("completed", None),
+            (0, n) => ("unproved", told(SkipReason::NoKey.as_str(), n)),
+            (n, _) => ("staged", told("limit", n)),
         };
         self.end_run(run.row, outcome, detail, pending, now);
         Ok(())

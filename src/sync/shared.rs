@@ -24,6 +24,8 @@ pub struct SourceLive {
     /// Rows that a whole poll found changed without a change of their change column, since
     /// the daemon started.
     pub unmarked: AtomicU64,
+    /// Rows without a key that the last scan came upon.
+    pub keyless: AtomicU64,
 }
 
 #[derive(Clone, Debug, Default)]

@@ -29,7 +29,7 @@ use rollcall_core::id::{RunId, SourceId};
 use rollcall_core::reason::SkipReason;
 use rollcall_core::staged::{Counted, Counting, Limit, PlanHash, Remapping};
 use rollcall_store::{
-    CountedChanges, GapId, PlanRow, PlanStep, StagedRow, StateChange, StoreError,
+    CountedChanges, GapId, PlanRow, PlanStep, RunFilter, StagedRow, StateChange, StoreError,
 };
 
 use super::clock::now_us;
@@ -519,7 +519,17 @@ impl Engine {
     /// Applies a plan that is approved, as a run of its own.
     fn apply_plan(&mut self, source: SourceId, pending: &mut Pending) -> Result<(), StoreError> {
         let now = now_us();
-        let mut run = TrackedRun::new(self.new_run(source, "plan", "approved", now)?);
+        let cut = RunFilter {
+            source: Some(source),
+            kind: Some("plan".to_owned()),
+            outcome: Some("running".to_owned()),
+            ..RunFilter::default()
+        };
+        let mut cut = self.readers.runs(&cut, 10)?.into_iter();
+        let mut run = match cut.find(|row| row.cause == "approved") {
+            Some(row) => self.resumed_run(row)?,
+            None => TrackedRun::new(self.new_run(source, "plan", "approved", now)?),
+        };
         self.directory.rules.set_counting(source, Counting::Apply);
         let mut after = rollcall_core::state::KeyBytes::new();
         loop {

@@ -21,6 +21,9 @@ every_source!(
     a_server_that_writes_no_log_is_polled_until_it_does,
     a_poll_that_was_cut_deactivates_nobody,
     a_failed_row_is_never_a_leaver,
+    while_a_row_has_no_key_nobody_is_absent,
+    an_order_reads_every_row_at_once_whatever_the_interval,
+    polls_that_a_crash_cuts_are_one_run,
     neither_a_wrong_password_nor_another_server_is_polled,
     polling_streaming_and_reconciliation_end_in_the_same_directory,
 );
@@ -141,7 +144,7 @@ fn a_view_is_polled_and_ends_equal_to_its_source(kind: &SourceKind) {
     let daemon = world.start();
     until_polling(&daemon);
     let runs = || {
-        let runs = world.json(&["runs"]);
+        let runs = world.json(&["runs", "--limit", "10000"]);
         let polls = |r: &&Value| r["kind"] == "poll" && r["outcome"] == "completed";
         runs.as_array().unwrap().iter().filter(polls).count()
     };
@@ -375,6 +378,143 @@ fn a_failed_row_is_never_a_leaver(kind: &SourceKind) {
     assert_eq!(events.of_type("user.deactivated").len(), 1);
     world.db.sql("UPDATE people SET level = '7' WHERE id = 3");
     until_equal(&world, &daemon);
+}
+
+fn while_a_row_has_no_key_nobody_is_absent(kind: &SourceKind) {
+    let mut options = polled("always", "");
+    options.source += "\nkey = [\"id\"]";
+    let world = World::new(kind, &options);
+    world.db.sql(&hire_all(PEOPLE));
+    let mut columns: Vec<String> =
+        vec!["CASE WHEN level = '13' THEN NULL ELSE id END AS id".into()];
+    columns.extend(
+        [
+            "email",
+            "first_name",
+            "last_name",
+            "job_title",
+            "department",
+            "kind",
+            "roles",
+            "note",
+            "level",
+            "salary",
+        ]
+        .map(str::to_owned),
+    );
+    follow_view(
+        &world,
+        &format!(
+            "CREATE VIEW staff AS SELECT {} FROM people",
+            columns.join(", ")
+        ),
+    );
+    let daemon = world.start();
+    until_equal(&world, &daemon);
+    // One row in the midst of the pages loses its key, and somebody leaves.
+    world
+        .db
+        .sql("UPDATE people SET level = '13' WHERE id = 60; DELETE FROM people WHERE id = 6;");
+    let status = daemon.until("the warning", |s| {
+        s.to_string()
+            .contains("rows that have no value in a column of the key")
+    });
+    assert_eq!(state(&status).0, "polling");
+    reconcile(&world);
+    let run = world.json(&["runs", "--outcome", "unproved"])[0]["run"].to_string();
+    let run = world.json(&["runs", "show", &run]);
+    assert_eq!(run["counters"]["reasons"]["no_key"], 1, "{run}");
+    assert!(run["detail"].to_string().contains("no_key"), "{run}");
+    // What the rows themselves say goes on.
+    world.db.sql(&hire(500));
+    wait_for(PATIENCE, "the joiner", || {
+        match world.events(9).fold().contains_key("500") {
+            true => Ok(()),
+            false => Err(daemon.process.log()),
+        }
+    })
+    .unwrap();
+    assert!(world.events(9).of_type("user.deactivated").is_empty());
+    // With its key the row is that person again, and the one who left is absent.
+    world.db.sql("UPDATE people SET level = '7' WHERE id = 60");
+    until_equal(&world, &daemon);
+    assert_eq!(world.events(9).of_type("user.deactivated").len(), 1);
+    daemon.until("the warning to go", |s| {
+        !s.to_string().contains("rows that have no value")
+    });
+}
+
+fn an_order_reads_every_row_at_once_whatever_the_interval(kind: &SourceKind) {
+    let mut options = polled("always", ", change_column = \"changed\"");
+    options.source = options.source.replace("100ms", "1h");
+    let world = World::new(kind, &options);
+    world
+        .db
+        .sql("ALTER TABLE people ADD COLUMN changed int NOT NULL DEFAULT 0");
+    world.db.sql(&hire_all(PEOPLE));
+    let daemon = world.start();
+    until_polling(&daemon);
+    until_equal(&world, &daemon);
+    // Nothing of it raises the change column.
+    world.db.sql(CHANGES);
+    let said = world.rollcall(&["sync", "hr"]);
+    let said = String::from_utf8_lossy(&said.stdout).into_owned();
+    assert!(
+        said.starts_with("poll run ") && said.contains(" completed: "),
+        "{said}"
+    );
+    daemon.until_delivered();
+    assert_same(&world.events(9).fold(), &expected(&world.db.people()));
+    let runs = world.json(&["runs", "--kind", "poll"]);
+    assert_eq!(runs.as_array().unwrap().len(), 1, "{runs}");
+    assert_eq!(runs[0]["cause"], "manual");
+    let bodies = (0..3).map(|_| world.json(&["sync", "hr", "--detach"]));
+    assert_eq!(bodies.count(), 3);
+    daemon.until("each order to be obeyed", |_| {
+        let runs = world.json(&["runs", "--kind", "poll"]);
+        let runs = runs.as_array().unwrap();
+        runs.len() > 1 && runs.iter().all(|r| r["outcome"] == "completed")
+    });
+}
+
+fn polls_that_a_crash_cuts_are_one_run(kind: &SourceKind) {
+    let more = ", change_column = \"changed\", full_every = \"1h\"";
+    let world = World::new(kind, &polled("always", more));
+    world
+        .db
+        .sql("ALTER TABLE people ADD COLUMN changed int NOT NULL DEFAULT 0");
+    world.db.sql(&hire_all(20));
+    let mut next = 1;
+    // Hires until the polls' own run has counted so many more.
+    let mut hire_until = |daemon: &Daemon<'_>, wanted: u64| loop {
+        let (id, changed) = (1_000 + next, next.to_string());
+        next += 1;
+        assert!(next < 60, "{}", world.json(&["runs"]));
+        world.db.sql(&hire_with(id, &[("changed", &changed)]));
+        daemon.until("the hire", |_| {
+            world
+                .rollcall(&["users", "show", &format!("hr:{id}")])
+                .status
+                .success()
+        });
+        let runs = world.json(&["runs", "--outcome", "running", "--kind", "poll"]);
+        let runs = runs.as_array().unwrap();
+        let created = |r: &Value| r["counters"]["created"].as_u64().unwrap();
+        if let Some(run) = runs.iter().find(|r| created(r) >= wanted) {
+            break run["run"].as_u64().unwrap();
+        }
+    };
+    let daemon = world.start();
+    let first = hire_until(&daemon, 2);
+    daemon.kill9();
+    let daemon = world.start();
+    assert_eq!(hire_until(&daemon, 4), first);
+    daemon.stop();
+    let run = world.json(&["runs", "show", &first.to_string()]);
+    assert_eq!(run["outcome"], "completed", "a stop ends it: {run}");
+    assert_same(&world.events(9).fold(), &expected(&world.db.people()));
+    let runs = world.json(&["runs", "--outcome", "interrupted"]);
+    assert_eq!(runs, Value::Array(Vec::new()));
 }
 
 fn neither_a_wrong_password_nor_another_server_is_polled(kind: &SourceKind) {

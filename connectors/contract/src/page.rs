@@ -6,6 +6,9 @@ use crate::{Batch, ConnectorError, Key, PageRequest};
 
 /// Rows of the first page, when nothing is known of their width.
 const FIRST_ROWS: usize = 1_000;
+/// The first page has at most so many rows without a key beside its own: that there are such
+/// rows is what counts.
+pub const KEYLESS_ROWS: usize = 1_000;
 /// At most so many records are read again by key in one call.
 const MAX_KEYS: usize = 1_000;
 

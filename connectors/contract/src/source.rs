@@ -33,11 +33,15 @@ pub trait Source: Send + Sync + 'static {
     /// operator can mend, and the table can be read.
     async fn open(&self, resume: Option<(Cursor, Lineage)>) -> Result<Opened, ConnectorError>;
 
-    /// Reads one page in key order in a short snapshot transaction of its own.
+    /// Reads one page in key order in a short snapshot transaction of its own. Rows that have
+    /// no value in a column of the key belong to no page. The first one of a whole reading
+    /// has some of them all the same, since nobody is absent for certain while there are any.
     async fn page(&self, request: PageRequest) -> Result<Page, ConnectorError>;
 
     /// Reads the named records as they are now, as one page (rows that do not exist are
-    /// simply not in it; `last` is none). At most 1,000 keys a call.
+    /// simply not in it; `last` is none). At most 1,000 keys a call. If there are rows without a
+    /// key, the page has one of them: in its snapshot, what it does not have is not absent for
+    /// certain.
     async fn reread(&self, keys: &[Key]) -> Result<Page, ConnectorError>;
 
     /// The server that answers, told without its log.

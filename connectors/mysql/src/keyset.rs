@@ -8,7 +8,8 @@
 //! twice, so that it bounds the range of the index for every version's optimizer.
 //!
 //! Without a unique index behind the key, a page begins with the last row of the page before:
-//! rows that share a key then stand beside each other in some page and are seen to do so.
+//! rows that share a key then stand beside each other in some page and are seen to do so. Rows
+//! that have no key belong to no page; they are asked for beside the first one.
 
 use rollcall_contract::{Class, Column, ConnectorError, Key, Since, TableName, TableSchema};
 
@@ -22,6 +23,8 @@ pub(crate) enum Which<'a> {
     After(Option<&'a Key>),
     /// Those with these keys.
     Keys(&'a [Key]),
+    /// Those that have no value in a column of the key.
+    Keyless,
 }
 
 /// The query for a page.
@@ -51,6 +54,16 @@ pub(crate) fn select(
             one_of(schema, std::slice::from_ref(*key))?
         )),
         Which::Keys(keys) => conditions.push(one_of(schema, keys)?),
+        Which::Keyless => {}
+    }
+    if !is_unique && !matches!(which, Which::Keys(_)) {
+        let nulls = names(schema).into_iter();
+        let nulls: Vec<String> = nulls.map(|name| format!("{name} IS NULL")).collect();
+        let not = match which {
+            Which::Keyless => "",
+            _ => "NOT ",
+        };
+        conditions.push(format!("{not}({})", nulls.join(" OR ")));
     }
     if let Some(since) = since {
         conditions.push(ChangeColumn::of(schema, &since.column)?.not_below(&since.value)?);

@@ -25,8 +25,8 @@ use std::time::{Duration, Instant};
 use rollcall_binlog::table_map::TypeCode;
 use rollcall_binlog::types::{Reading, ResultColumn, ResultField, ResultRows};
 use rollcall_contract::{
-    Batch, BatchBuilder, ConnectorError, Cursor, Key, Op, Page, PageRequest, RowWidth, Since, Tx,
-    TxId, check_key_count, check_keys_differ,
+    Batch, BatchBuilder, ConnectorError, Cursor, KEYLESS_ROWS, Key, Op, Page, PageRequest,
+    RowWidth, Since, Tx, TxId, check_key_count, check_keys_differ,
 };
 use smallvec::SmallVec;
 
@@ -107,8 +107,21 @@ struct Asked<'a> {
     since: Option<&'a Since>,
 }
 
+impl Asked<'_> {
+    /// So many rows without a key are to be in it, if there are any: some in the first page of
+    /// a reading of everything, and one wherever the absence of a record may be concluded.
+    fn keyless_rows(&self) -> Option<usize> {
+        match self.which {
+            Which::After(None) if self.only.is_none() && self.since.is_none() => Some(KEYLESS_ROWS),
+            Which::Keys(_) => Some(1),
+            Which::After(_) | Which::Keyless => None,
+        }
+    }
+}
+
 struct Read {
     asked_rows: usize,
+    rows: usize,
     batch: Batch,
     window: PageWindow,
     bytes: usize,
@@ -133,8 +146,8 @@ impl Pages {
             since: request.since.as_ref(),
         };
         let read = self.read(session, config, &asked).await?;
-        self.width.learn(request, read.batch.len(), read.bytes);
-        let is_last = read.batch.len() < read.asked_rows && !read.cut;
+        self.width.learn(request, read.rows, read.bytes);
+        let is_last = read.rows < read.asked_rows && !read.cut;
         Ok(Page {
             last: if is_last { None } else { read.last },
             rows: read.batch,
@@ -203,6 +216,15 @@ impl Pages {
             Err(e) => Err(e),
         };
         let mut rows = Rows::new(definition, config, asked)?;
+        if let Some(at_most) = asked.keyless_rows().filter(|_| !definition.key_is_unique()) {
+            let which = Which::Keyless;
+            let sql = select(definition, &which, None, at_most, &rows.wanted)?;
+            client
+                .select(&sql, &mut |columns, payload| rows.take(columns, payload))
+                .await?;
+            // What has no key takes no room from what has.
+            (rows.bytes, rows.cut, rows.before) = (0, false, rows.builder.len());
+        }
         let sql = select(
             definition,
             &asked.which,
@@ -304,6 +326,8 @@ struct Rows<'a> {
     limit_bytes: usize,
     /// So many rows are taken at the least.
     least: usize,
+    /// So many rows have no key and stand before the others.
+    before: usize,
     bytes: usize,
     cut: bool,
 }
@@ -336,6 +360,7 @@ impl<'a> Rows<'a> {
             reader: None,
             reading: values::reading(config.zero_dates),
             limit_bytes: asked.limit_bytes,
+            before: 0,
             bytes: 0,
             cut: false,
         })
@@ -403,7 +428,7 @@ impl<'a> Rows<'a> {
             })?;
         self.builder.finish(true, payload.len());
         self.bytes += payload.len();
-        self.cut = self.bytes >= self.limit_bytes && self.builder.len() >= self.least;
+        self.cut = self.bytes >= self.limit_bytes && self.builder.len() >= self.before + self.least;
         self.reader = Some(reader);
         Ok(())
     }
@@ -430,6 +455,7 @@ impl<'a> Rows<'a> {
         };
         Ok(Read {
             asked_rows: self.limit_rows,
+            rows: batch.len() - self.before,
             batch,
             window,
             bytes: self.bytes,

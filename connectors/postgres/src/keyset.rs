@@ -5,7 +5,8 @@
 //! type and collation, whatever the search path is.
 //!
 //! Without a unique index behind the key, a page begins with the last row of the page before:
-//! rows that share a key then stand beside each other in some page and are seen to do so.
+//! rows that share a key then stand beside each other in some page and are seen to do so. Rows
+//! that have no key belong to no page; they are asked for beside the first one.
 
 use rollcall_contract::{Class, ConnectorError, Key, RelationKind, Since};
 
@@ -18,6 +19,8 @@ pub(crate) enum Which<'a> {
     After(Option<&'a Key>),
     /// Those with these keys.
     Keys(&'a [Key]),
+    /// Those that have no value in a column of the key.
+    Keyless,
 }
 
 /// The `SELECT` behind the `COPY`.
@@ -61,6 +64,16 @@ pub(crate) fn select(
             one_of(&definition.key_order, std::slice::from_ref(*key))?
         )),
         Which::Keys(keys) => conditions.push(one_of(&definition.key_order, keys)?),
+        Which::Keyless => {}
+    }
+    if !definition.key_is_unique && !matches!(which, Which::Keys(_)) {
+        let nulls = definition.key_order.iter().map(|c| ident(&c.name));
+        let nulls: Vec<String> = nulls.map(|name| format!("{name} IS NULL")).collect();
+        let not = match which {
+            Which::Keyless => "",
+            _ => "NOT ",
+        };
+        conditions.push(format!("{not}({})", nulls.join(" OR ")));
     }
     if let Some(since) = since {
         let change = ChangeColumn::of(definition, &since.column)?;

@@ -22,8 +22,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::TryStreamExt;
 use rollcall_contract::{
-    BatchBuilder, ConnectorError, Key, Op, Page, PageRequest, RelationKind, RowWidth, Since, Tx,
-    TxId, check_key_count, check_keys_differ,
+    BatchBuilder, ConnectorError, KEYLESS_ROWS, Key, Op, Page, PageRequest, RelationKind, RowWidth,
+    Since, Tx, TxId, check_key_count, check_keys_differ,
 };
 use smallvec::SmallVec;
 use tokio_postgres::{Client, IsolationLevel, Statement, Transaction};
@@ -342,6 +342,18 @@ struct Asked<'a> {
     since: Option<&'a Since>,
 }
 
+impl Asked<'_> {
+    /// So many rows without a key are to be in it, if there are any: some in the first page of
+    /// a reading of everything, and one wherever the absence of a record may be concluded.
+    fn keyless_rows(&self) -> Option<usize> {
+        match self.which {
+            Which::After(None) if self.only.is_none() && self.since.is_none() => Some(KEYLESS_ROWS),
+            Which::Keys(_) => Some(1),
+            Which::After(_) | Which::Keyless => None,
+        }
+    }
+}
+
 struct Read {
     batch: rollcall_contract::Batch,
     window: PageWindow,
@@ -374,6 +386,10 @@ async fn copy_rows(
     let least = if definition.key_is_unique { 1 } else { 2 };
     let limit_rows = asked.limit_rows.max(least);
     let sql = select(definition, &asked.which, asked.since, limit_rows, &wanted)?;
+    let keyless = asked.keyless_rows().filter(|_| !definition.key_is_unique);
+    let keyless = keyless
+        .map(|rows| select(definition, &Which::Keyless, None, rows, &wanted))
+        .transpose()?;
     let mut builder = BatchBuilder::default();
     builder.tx(Tx {
         id: TxId::default(),
@@ -381,44 +397,48 @@ async fn copy_rows(
         commit_us: taken_us,
     });
     let at = builder.table(&schema);
-    let (mut bytes, mut cut) = (0, false);
+    let (mut bytes, mut cut, mut before) = (0, false, 0);
     let (mut fields, mut scratch): (Vec<Field>, Vec<u8>) = (Vec::new(), Vec::new());
-    let stream = transaction
-        .copy_out(&sql)
-        .await
-        .map_err(|e| failed(&e, DOING))?;
-    let mut stream = std::pin::pin!(stream);
-    while let Some(row) = stream.try_next().await.map_err(|e| failed(&e, DOING))? {
-        if cut {
-            continue;
-        }
-        let from = builder.data().len();
-        builder.data().extend_from_slice(&row);
-        if !copy_text::split_row(builder.data(), from, &mut fields) {
-            return Err(malformed("is not in the text format"));
-        }
-        if fields.len() != schema.columns.len() {
-            return Err(malformed("has another number of columns"));
-        }
-        let ordinal = u32::try_from(builder.len()).unwrap_or(u32::MAX);
-        builder.begin(at, Op::Read, ordinal);
-        for (i, field) in fields.iter().enumerate() {
-            match *field {
-                _ if !wanted.has(i) => builder.cell_missing(),
-                None => builder.cell_null(),
-                Some((start, len)) => definition.forms[i]
-                    .add_cell(&mut builder, start..start + len, &mut scratch)
-                    .map_err(|e| {
-                        malformed(&format!(
-                            "has a value of column \"{}\" that {e}",
-                            schema.columns[i].name
-                        ))
-                    })?,
+    for sql in keyless.iter().chain([&sql]) {
+        // What has no key takes no room from what has.
+        (bytes, cut, before) = (0, false, builder.len());
+        let stream = transaction
+            .copy_out(sql)
+            .await
+            .map_err(|e| failed(&e, DOING))?;
+        let mut stream = std::pin::pin!(stream);
+        while let Some(row) = stream.try_next().await.map_err(|e| failed(&e, DOING))? {
+            if cut {
+                continue;
             }
+            let from = builder.data().len();
+            builder.data().extend_from_slice(&row);
+            if !copy_text::split_row(builder.data(), from, &mut fields) {
+                return Err(malformed("is not in the text format"));
+            }
+            if fields.len() != schema.columns.len() {
+                return Err(malformed("has another number of columns"));
+            }
+            let ordinal = u32::try_from(builder.len()).unwrap_or(u32::MAX);
+            builder.begin(at, Op::Read, ordinal);
+            for (i, field) in fields.iter().enumerate() {
+                match *field {
+                    _ if !wanted.has(i) => builder.cell_missing(),
+                    None => builder.cell_null(),
+                    Some((start, len)) => definition.forms[i]
+                        .add_cell(&mut builder, start..start + len, &mut scratch)
+                        .map_err(|e| {
+                            malformed(&format!(
+                                "has a value of column \"{}\" that {e}",
+                                schema.columns[i].name
+                            ))
+                        })?,
+                }
+            }
+            builder.finish(true, row.len());
+            bytes += row.len();
+            cut = bytes >= asked.limit_bytes && builder.len() >= before + least;
         }
-        builder.finish(true, row.len());
-        bytes += row.len();
-        cut = bytes >= asked.limit_bytes && builder.len() >= least;
     }
     let cursor = PgCursor {
         system_id: server.system_id,
@@ -439,7 +459,7 @@ async fn copy_rows(
     };
     Ok(Read {
         asked_rows: limit_rows,
-        rows: batch.len(),
+        rows: batch.len() - before,
         batch,
         window,
         bytes,
