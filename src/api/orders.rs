@@ -9,13 +9,14 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
+use super::views;
 use crate::daemon::SourceEntry;
 use crate::sync::planned::{Answered, MAX_RECORDS, Planned};
-use crate::sync::work::{Cause, Order};
+use crate::sync::work::{Cause, KeysOrder, Order};
 
 /// A source that is connected begins within moments; one that is not would keep the asker
 /// waiting for as long as its server is away.
-const BEGINS_WITHIN: Duration = Duration::from_secs(2);
+pub(super) const BEGINS_WITHIN: Duration = Duration::from_secs(2);
 
 /// An order was taken.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -86,4 +87,63 @@ pub(super) async fn apply(source: &SourceEntry, store: Uuid, plan: Planned) -> R
                 .to_owned(),
         ),
     }
+}
+
+/// What is to be brought in step: some records, or the whole source when nothing is said.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Wanted {
+    /// Keys, as `rollcall users show` spells them.
+    pub keys: Vec<String>,
+}
+
+/// At most so many records are named in one order.
+pub const KEYS_MAX: usize = 100;
+
+/// How long the owner of the socket is kept waiting for records.
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Brings a source in step, or those records of it that the body names.
+pub(super) async fn sync(
+    source: &SourceEntry,
+    cause: Cause,
+    body: &[u8],
+    patience: Duration,
+) -> Response {
+    if body.is_empty() {
+        return reconcile(source, cause).await;
+    }
+    let refused = |status: StatusCode, why: &str| {
+        (status, axum::Json(serde_json::json!({ "error": why }))).into_response()
+    };
+    let Ok(wanted) = serde_json::from_slice::<Wanted>(body) else {
+        let why = "The body is not of the form {\"keys\": [\"…\"]}.";
+        return refused(StatusCode::BAD_REQUEST, why);
+    };
+    if wanted.keys.is_empty() || wanted.keys.len() > KEYS_MAX {
+        let why = format!("Name at least one key and at most {KEYS_MAX}.");
+        return refused(StatusCode::BAD_REQUEST, &why);
+    }
+    let (ended, run) = oneshot::channel();
+    let order = Order::Keys(KeysOrder {
+        keys: wanted.keys.iter().flat_map(|k| views::keys_of(k)).collect(),
+        cause,
+        ended,
+    });
+    if source.orders.try_send(order).is_err() {
+        return StatusCode::SERVICE_UNAVAILABLE.into_response();
+    }
+    let run = match tokio::time::timeout(patience, run).await {
+        Ok(Ok(Ok(run))) => Some(run.0),
+        Ok(Ok(Err(why))) => {
+            return refused(StatusCode::UNPROCESSABLE_ENTITY, &why.to_string());
+        }
+        Ok(Err(_)) => return StatusCode::SERVICE_UNAVAILABLE.into_response(),
+        Err(_) => None,
+    };
+    let accepted = Accepted {
+        source: source.name.clone(),
+        run,
+    };
+    (StatusCode::ACCEPTED, axum::Json(accepted)).into_response()
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use axum::Router;
+use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, Path, Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -52,7 +53,7 @@ pub fn router(shared: Arc<Shared>) -> Router {
         .route("/v1/plans", get(plans))
         .route("/v1/plans/{hash}/{word}", post(plan_word))
         .route("/v1/sources/{name}/reconcile", post(reconcile))
-        .route("/v1/sources/{name}/sync", post(reconcile))
+        .route("/v1/sources/{name}/sync", post(sync))
         .route(
             "/v1/sources/{name}/apply",
             post(apply).layer(DefaultBodyLimit::max(PLAN_MAX_BYTES)),
@@ -146,6 +147,7 @@ async fn sync_with_token(
     State(shared): State<Arc<Shared>>,
     Path(name): Path<String>,
     headers: HeaderMap,
+    body: Bytes,
 ) -> Response {
     let given = headers.get(header::AUTHORIZATION).map(|h| h.as_bytes());
     let program = match shared.tokens.admit(given, Instant::now()) {
@@ -164,7 +166,7 @@ async fn sync_with_token(
         return StatusCode::NOT_FOUND.into_response();
     };
     tracing::info!(source = name, program, "a sync was asked for");
-    orders::reconcile(source, Cause::Api).await
+    orders::sync(source, Cause::Api, &body, orders::BEGINS_WITHIN).await
 }
 
 /// A plan of [`crate::sync::planned::MAX_RECORDS`] records is smaller.
@@ -187,6 +189,17 @@ async fn apply(
 async fn reconcile(State(shared): State<Arc<Shared>>, Path(name): Path<String>) -> Response {
     match shared.sources.iter().find(|s| s.name == name) {
         Some(source) => orders::reconcile(source, Cause::Manual).await,
+        None => StatusCode::NOT_FOUND.into_response(),
+    }
+}
+
+async fn sync(
+    State(shared): State<Arc<Shared>>,
+    Path(name): Path<String>,
+    body: Bytes,
+) -> Response {
+    match shared.sources.iter().find(|s| s.name == name) {
+        Some(source) => orders::sync(source, Cause::Manual, &body, orders::PATIENCE).await,
         None => StatusCode::NOT_FOUND.into_response(),
     }
 }

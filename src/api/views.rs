@@ -473,7 +473,7 @@ const COMMAS_TRIED: usize = 8;
 
 /// The keys that are shown as this text. A comma stands between two parts, or it belongs to a
 /// value: every way to read the first commas is tried, the usual one first.
-fn keys_of(text: &str) -> impl Iterator<Item = Key> {
+pub(super) fn keys_of(text: &str) -> impl Iterator<Item = Key> {
     let pieces: Vec<&str> = text.split(',').collect();
     let tried = (pieces.len() - 1).min(COMMAS_TRIED);
     (0..1u32 << tried).map(move |joined| {

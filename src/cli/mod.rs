@@ -23,6 +23,7 @@ pub mod secret;
 pub mod simulate;
 pub mod socket;
 pub mod status;
+pub mod sync;
 pub mod users;
 pub mod verify;
 
@@ -112,8 +113,10 @@ pub enum Command {
     #[command(after_help = "Examples:\n  rollcall reconcile hr\n  rollcall reconcile hr --detach")]
     Reconcile(reconcile::Args),
     /// Bring a source in step now: one pass, as its schedule or its webhook would begin it.
-    #[command(after_help = "Examples:\n  rollcall sync hr\n  rollcall sync hr --detach")]
-    Sync(reconcile::Args),
+    #[command(
+        after_help = "Examples:\n  rollcall sync hr\n  rollcall sync hr --key 4711 --key 4712\n  rollcall sync hr --user ana@example.com"
+    )]
+    Sync(sync::Args),
     /// Have the running daemon apply a plan, exactly as it is, or refuse it.
     #[command(after_help = "Example:\n  rollcall apply plan.json")]
     Apply(apply::Args),
@@ -153,7 +156,8 @@ fn dispatch(cli: &Cli) -> Result<Exit, Failure> {
         Command::Events(args) => events::run(cli, args),
         Command::Runs(args) => runs::run(cli, args),
         Command::Plan(args) => plan::run(cli, args),
-        Command::Reconcile(args) | Command::Sync(args) => reconcile::run(cli, args),
+        Command::Reconcile(args) => reconcile::run(cli, args),
+        Command::Sync(args) => sync::run(cli, args),
         Command::Apply(args) => apply::run(cli, args),
         Command::Verify(args) => verify::run(cli, args),
         Command::Mapping(args) => mapping::run(cli, args),

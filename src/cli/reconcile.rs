@@ -12,7 +12,7 @@ use crate::config::Outline;
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The source.
-    source: String,
+    pub(super) source: String,
     /// Do not wait for the end.
     #[arg(long)]
     detach: bool,

@@ -111,6 +111,12 @@ async fn ask(
     let response = sender.send_request(request).await?;
     let status = response.status();
     let body = response.into_body().collect().await?.to_bytes();
+    let why = serde_json::from_slice::<serde_json::Value>(&body).ok();
+    if let Some(why) = why.as_ref().and_then(|why| why["error"].as_str())
+        && !status.is_success()
+    {
+        return Err(why.into());
+    }
     if !status.is_success() {
         return Err(format!("it answered {status}").into());
     }

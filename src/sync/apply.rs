@@ -462,7 +462,11 @@ impl Engine {
             }),
             _ => 0,
         };
-        let counts_keyless = page.purpose != Purpose::Repair && counted == 0;
+        let counts_keyless = match page.purpose {
+            Purpose::Repair => false,
+            Purpose::Sync => !page.absent.is_empty(),
+            _ => counted == 0,
+        };
         let history = self.sources.get(&source).map_or(0, |t| t.history);
         let alive = steps(&page.rows, |row| page.is_alive(row));
         let shared = self.preload(source, &alive, mapped)?;
@@ -537,6 +541,11 @@ impl Engine {
             resolver.finish().map_err(failed)?;
             directory.scratch = scratch;
         }
+        if page.purpose == Purpose::Sync && alive.iter().all(|step| step.key.is_some()) {
+            for key in &absent {
+                self.remove_absent(source, key, LeaverReason::Absent, run, now, pending)?;
+            }
+        }
         pending.bytes += page.rows.size_bytes();
         let position = page.rows.cursor().text().to_owned();
         self.count(source, is_scan, &position, pending);
@@ -551,7 +560,7 @@ impl Engine {
                     scan.absent.extend(absent);
                 }
             }
-            Purpose::Changed => {}
+            Purpose::Changed | Purpose::Sync => {}
             // A record that was to be completed and is gone: the log says so itself. One of
             // which something newer is known is asked for again, since what is newer may be
             // incomplete too.

@@ -12,7 +12,7 @@
 //! place at which the log begins. An order there is a poll of every row: whoever asks wants what
 //! a change column does not tell as well, and who is gone.
 
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -41,7 +41,7 @@ use super::scan::{Next, Scan};
 use super::shared::SourceLive;
 use super::track::Ask;
 use super::window::{HeldPage, NoLog, Opened as OpenWindow, Purpose, Windows};
-use super::work::{Cause, Changes, Opened, Order, PageWork, Work};
+use super::work::{Cause, Changes, KeysOrder, Opened, Order, PageWork, Work};
 use crate::config::PollMode;
 
 /// Above so many rows mapping leaves the runtime's worker to others.
@@ -96,7 +96,12 @@ pub struct Ordered {
     scan: Option<Cause>,
     /// Who wants to know its run.
     began: Vec<oneshot::Sender<RunId>>,
+    /// Records that are to be read.
+    keys: VecDeque<KeysOrder>,
 }
+
+/// So many orders for records wait at most; who gives one more is refused.
+const KEYS_ORDERS: usize = 1_000;
 
 /// Why a session ended.
 enum Ended {
@@ -368,6 +373,8 @@ struct Session<'a> {
     scan: Scan,
     repairs: Vec<Key>,
     read: Option<Read>,
+    /// The order whose records are being read.
+    syncing: Option<KeysOrder>,
     mappers: Vec<(Arc<TableSchema>, Arc<Mapper>)>,
     /// A scan is to begin.
     scan_due: bool,
@@ -393,6 +400,7 @@ impl<'a> Session<'a> {
             scan: Scan::default(),
             repairs,
             read: None,
+            syncing: None,
             mappers: Vec::new(),
             scan_due: false,
             plan: None,
@@ -403,8 +411,17 @@ impl<'a> Session<'a> {
     /// Leaves what is under way.
     fn abandon(&mut self) {
         self.driver.live.scan_ended();
+        self.stop_reading();
+    }
+
+    /// Nothing that was read and not applied counts.
+    fn stop_reading(&mut self) {
         if let Some(read) = self.read.take() {
             read.task.abort();
+        }
+        self.windows.clear();
+        if let Some(order) = self.syncing.take() {
+            self.driver.ordered.keys.push_front(order);
         }
     }
 
@@ -471,6 +488,10 @@ impl<'a> Session<'a> {
                     self.plan = Some(planning);
                 }
             }
+            Order::Keys(order) if self.driver.ordered.keys.len() < KEYS_ORDERS => {
+                self.driver.ordered.keys.push_back(order);
+            }
+            Order::Keys(_) => {}
         }
     }
 
@@ -574,10 +595,7 @@ impl<'a> Session<'a> {
         if let Some(plan) = self.plan.take() {
             plan.refuse(RECONCILING);
         }
-        if let Some(read) = self.read.take() {
-            read.task.abort();
-        }
-        self.windows.clear();
+        self.stop_reading();
         self.driver.live.scan_began(&place);
         // Polls come and go; what people want to hear of is the first.
         if !self.driver.polls.has_read_all() {
@@ -723,6 +741,9 @@ impl<'a> Session<'a> {
                 self.read_keys(keys, Purpose::Plan { page });
                 break;
             }
+            if self.begin_keys() {
+                break;
+            }
             let source = self.driver.id;
             match self.scan.what_next() {
                 Next::Page => {
@@ -766,6 +787,34 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
+    /// Begins to read the records that somebody wants, if there are any. One order is under way
+    /// at a time.
+    fn begin_keys(&mut self) -> bool {
+        while self.syncing.is_none() {
+            let Some(mut order) = self.driver.ordered.keys.pop_front() else {
+                return false;
+            };
+            let columns = self.mappers.last().map_or(0, |(s, _)| s.key.len());
+            order.keys.retain(|key| key.parts().count() == columns);
+            if order.keys.is_empty() {
+                let why = ConnectorError::definite(
+                    "key_of_another_form",
+                    format!(
+                        "The key of the table has {columns} columns, and none of the keys has as many."
+                    ),
+                    "Give a key as `rollcall users show` spells it: its columns in order, with commas between.",
+                );
+                // Who asked may be gone.
+                let _ = order.ended.send(Err(why));
+                continue;
+            }
+            self.read_keys(order.keys.clone(), Purpose::Sync);
+            self.syncing = Some(order);
+            return true;
+        }
+        false
+    }
+
     fn read_keys(&mut self, keys: Vec<Key>, purpose: Purpose) {
         let connector = Arc::clone(&self.driver.source);
         let asked = keys.clone();
@@ -801,6 +850,16 @@ impl<'a> Session<'a> {
             Ok(page) => page,
             Err(e) => {
                 self.windows.cancel(read.window);
+                // A key that the table cannot have ends no session, and is not tried again.
+                if read.purpose == Purpose::Sync
+                    && let Some(order) = self.syncing.take()
+                {
+                    let is_transient = e.is_transient();
+                    let _ = order.ended.send(Err(e.clone()));
+                    if !is_transient {
+                        return Ok(());
+                    }
+                }
                 return Err(e.into());
             }
         };
@@ -820,7 +879,7 @@ impl<'a> Session<'a> {
                 self.scan.keys_came();
                 Purpose::Absence
             }
-            other @ (Purpose::Repair | Purpose::Plan { .. }) => other,
+            by_key @ (Purpose::Repair | Purpose::Sync | Purpose::Plan { .. }) => by_key,
         };
         self.windows
             .hold(read.window, HeldPage::new(page, purpose, &read.asked));
@@ -829,7 +888,8 @@ impl<'a> Session<'a> {
     }
 
     async fn apply(&mut self, page: HeldPage) -> Result<(), Ended> {
-        if !matches!(page.purpose, Purpose::Repair | Purpose::Plan { .. }) {
+        let is_sync = page.purpose == Purpose::Sync;
+        if !is_sync && !matches!(page.purpose, Purpose::Repair | Purpose::Plan { .. }) {
             self.scan.applied();
         }
         if page.purpose == Purpose::Changed && page.rows.is_empty() {
@@ -848,15 +908,17 @@ impl<'a> Session<'a> {
             return Ok(());
         }
         let source = self.driver.id;
-        self.driver
-            .engine
-            .send(Work::Page(PageWork {
-                source,
-                page,
-                mapped,
-                mappers,
-            }))
-            .await?;
+        let page = PageWork {
+            source,
+            page,
+            mapped,
+            mappers,
+        };
+        let work = match self.syncing.take_if(|_| is_sync) {
+            Some(KeysOrder { cause, ended, .. }) => Work::Keys { page, cause, ended },
+            None => Work::Page(page),
+        };
+        self.driver.engine.send(work).await?;
         Ok(())
     }
 

@@ -266,6 +266,13 @@ impl Engine {
                     pending.lot.push(Work::Page(page));
                 }
             }
+            Work::Keys { page, cause, ended } => {
+                let run = self.sync_keys(page, cause, pending)?;
+                pending.then(move || {
+                    // Who asked may be gone.
+                    let _ = ended.send(Ok(run));
+                });
+            }
             Work::ScanMissing { source, reply } => {
                 let keys = self.scan_missing(source)?;
                 let _ = reply.send(keys);

@@ -28,6 +28,7 @@ pub mod engine;
 pub mod envelope;
 pub mod gaps;
 pub mod ids;
+pub mod keys;
 pub mod mapper;
 pub mod pending;
 pub mod planned;

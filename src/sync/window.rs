@@ -28,6 +28,8 @@ pub enum Purpose {
     Repair,
     /// Records that a whole scan did not find: read again by key before anything follows.
     Absence,
+    /// Records that somebody wants to be read by key. What does not exist is absent.
+    Sync,
     /// Rows that a change column names, while the table is polled. What is not among them is
     /// not absent.
     Changed,

@@ -3,7 +3,9 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use rollcall_contract::{Acknowledge, Batch, Cursor, Gap, Key, Lineage, Pooled, TableSchema};
+use rollcall_contract::{
+    Acknowledge, Batch, ConnectorError, Cursor, Gap, Key, Lineage, Pooled, TableSchema,
+};
 use rollcall_core::id::{MatchHash, RunId, SourceId};
 use rollcall_core::mapped::MappedRows;
 use rollcall_core::mapping::Mapper;
@@ -33,6 +35,20 @@ pub enum Order {
         /// Told what became of it; dropped when the source's connection ends before.
         reply: oneshot::Sender<Answered>,
     },
+    /// Read some records by key.
+    Keys(KeysOrder),
+}
+
+/// See [`Order::Keys`].
+#[derive(Debug)]
+pub struct KeysOrder {
+    /// The records. Keys of another number of columns than the table's are left out, so that a
+    /// text may be given as each key that it may be.
+    pub keys: Vec<Key>,
+    /// Who wants it.
+    pub cause: Cause,
+    /// Is told the run when it has ended, or why the records cannot be read.
+    pub ended: oneshot::Sender<Result<RunId, ConnectorError>>,
 }
 
 /// Why a run began.
@@ -149,6 +165,15 @@ pub enum Work {
     },
     /// A page whose window is closed.
     Page(PageWork),
+    /// Records that somebody wanted to be read, as a run of their own.
+    Keys {
+        /// What was read.
+        page: PageWork,
+        /// Who wanted it.
+        cause: Cause,
+        /// Told the run when it is stored.
+        ended: oneshot::Sender<Result<RunId, ConnectorError>>,
+    },
     /// Every page was applied: which records were not found?
     ScanMissing {
         /// Of which source.

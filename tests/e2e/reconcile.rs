@@ -11,6 +11,7 @@ use crate::world::{Options, World};
 
 every_source!(
     what_the_log_never_had_is_found_by_verify_and_mended_by_reconcile,
+    a_sync_of_one_user_brings_just_that_record,
     a_program_with_a_token_starts_a_sync_and_one_without_is_refused,
     a_schedule_runs_without_overlap_and_what_was_missed_is_caught_up_once,
     a_reconciliation_that_was_killed_goes_on_behind_its_last_page_and_deactivates_nobody_before,
@@ -97,6 +98,70 @@ fn a_reconciliation_that_was_killed_goes_on_behind_its_last_page_and_deactivates
     daemon.stop();
 }
 
+fn a_sync_of_one_user_brings_just_that_record(kind: &SourceKind) {
+    let options = Options {
+        limit: Some("{ max_changes = 1, floor = 0, max_percent = 100 }".to_owned()),
+        ..Options::default()
+    };
+    let world = World::new(kind, &options);
+    world.db.sql(&hire_all(20));
+    let daemon = world.streaming();
+    daemon.settle();
+    world.db.behind_the_log(7, 8);
+    let sync = |args: &[&str]| {
+        let all: Vec<&str> = ["sync", "hr"].iter().chain(args).copied().collect();
+        let output = world.rollcall(&all);
+        let said = [output.stdout, output.stderr].concat();
+        (
+            output.status.code(),
+            String::from_utf8_lossy(&said).into_owned(),
+        )
+    };
+    let drifted = || -> Vec<String> {
+        let proof = world.json(&["verify", "hr", "--patience", "0"]);
+        let drifted = proof["drifted"].as_array().unwrap().iter();
+        let mut drifted: Vec<String> = drifted
+            .map(|d| d["record"].as_str().unwrap().to_owned())
+            .collect();
+        drifted.sort_unstable();
+        drifted
+    };
+    let (code, said) = sync(&["--key", "7", "--key", "9"]);
+    let wanted = " completed: 2 processed, 0 created, 1 updated, 0 deactivated";
+    assert!(code == Some(0) && said.contains(wanted), "{said}");
+    daemon.settle();
+    assert_eq!(drifted(), ["8"], "just that record");
+    // What no table of such a key can have is refused, and the source does not notice.
+    for wrong in ["7,7", "seven"] {
+        let (code, said) = sync(&["--key", wrong]);
+        assert_eq!(code, Some(1), "{wrong}: {said}");
+    }
+    assert_eq!(sync(&["--user", "nobody@example.com"]).0, Some(9));
+    assert_eq!(daemon.status()["sources"][0]["state"], "streaming");
+    let (code, said) = sync(&["--user", "person.8@example.com"]);
+    let wanted = " completed: 1 processed, 0 created, 0 updated, 1 deactivated";
+    assert!(code == Some(0) && said.contains(wanted), "{said}");
+    assert_eq!(runs(&world, "sync").len(), 2);
+    assert_eq!(runs(&world, "sync")[0]["cause"], "manual");
+    world.assert_verified();
+
+    // Who is gone is a leaver within the limit, and that is used up.
+    world.db.behind_the_log(9, 10);
+    daemon.settle();
+    let (code, said) = sync(&["--key", "10"]);
+    assert!(code == Some(0) && said.contains(" staged: "), "{said}");
+    daemon.until("the leaver to wait", |s| {
+        s["sources"][0]["plan"]["records"] == 1
+    });
+    assert_eq!(world.events(0).of_type("user.deactivated").len(), 1);
+    let (_, said) = sync(&["--key", "9"]);
+    assert!(
+        said.contains(" completed: 1 processed, 0 created, 1 updated"),
+        "{said}"
+    );
+    daemon.stop();
+}
+
 fn scheduled(text: &str) -> Options {
     Options {
         source: format!("schedule = {{ reconcile = \"{text}\" }}"),
@@ -154,11 +219,17 @@ fn a_schedule_runs_without_overlap_and_what_was_missed_is_caught_up_once(kind: &
 
 /// Asks for a sync; gives the whole answer.
 fn post(port: u16, path: &str, token: Option<&str>) -> String {
+    post_body(port, path, token, "")
+}
+
+/// The same of what a body names.
+fn post_body(port: u16, path: &str, token: Option<&str>, body: &str) -> String {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
     let header = token.map(|t| format!("Authorization: Bearer {t}\r\n"));
     let header = header.unwrap_or_default();
     let request = format!(
-        "POST {path} HTTP/1.1\r\nHost: rollcall\r\nConnection: close\r\nContent-Length: 0\r\n{header}\r\n"
+        "POST {path} HTTP/1.1\r\nHost: rollcall\r\nConnection: close\r\nContent-Length: {}\r\n{header}\r\n{body}",
+        body.len()
     );
     stream.write_all(request.as_bytes()).unwrap();
     let mut answer = String::new();
@@ -185,7 +256,7 @@ fn a_program_with_a_token_starts_a_sync_and_one_without_is_refused(kind: &Source
     std::fs::write(&file, TOKEN).unwrap();
     std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
     let token = format!(
-        "[token.ci]\nsecret = {{ file = \"{}\" }}\nper_minute = 2\n",
+        "[token.ci]\nsecret = {{ file = \"{}\" }}\nper_minute = 4\n",
         file.display()
     );
     world.configure(&*world.db, &listening.and(&token));
@@ -213,6 +284,15 @@ fn a_program_with_a_token_starts_a_sync_and_one_without_is_refused(kind: &Source
     assert_eq!(runs(&world, "reconcile")[0]["cause"], "api");
     world.assert_verified();
     assert!(post(port, "/v1/sources/nobody/sync", Some(TOKEN)).starts_with("HTTP/1.1 404 "));
+    world.db.behind_the_log(9, 10);
+    let answer = post_body(port, path, Some(TOKEN), "{\"keys\": [\"9\"]}");
+    assert!(answer.starts_with("HTTP/1.1 202 "), "{answer}");
+    let synced = runs(&world, "sync");
+    assert_eq!(synced.len(), 1, "{synced:?}");
+    let brought = (&synced[0]["cause"], &synced[0]["counters"]["updated"]);
+    assert_eq!(brought, (&"api".into(), &1.into()), "{synced:?}");
+    let answer = post_body(port, path, Some(TOKEN), "{\"key\": \"9\"}");
+    assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
     let often = post(port, path, Some(TOKEN));
     assert!(often.starts_with("HTTP/1.1 429 "), "{often}");
     assert!(
