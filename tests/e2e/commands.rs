@@ -59,8 +59,12 @@ fn every_command_has_examples_and_answers_in_json() {
     )
     .unwrap();
     let fixture = fixture.display().to_string();
+    let plan = world.store().with_file_name("plan.json");
+    let plan = plan.display().to_string();
     let daemon = world.streaming();
     daemon.settle();
+    let written = world.rollcall(&["plan", "hr", "--out", &plan]);
+    assert!(written.status.success(), "{}", text(&written.stderr));
     let calls: &[&[&str]] = &[
         &["check"],
         &["check", "hr", "--script"],
@@ -76,8 +80,11 @@ fn every_command_has_examples_and_answers_in_json() {
         &["verify", "hr"],
         &["mapping", "test", &fixture],
         &["plan", "list"],
+        &["plan", "hr"],
+        &["apply", &plan],
         &["reconcile", "hr"],
         &["sync", "hr"],
+        &["sync", "hr", "--key", "1"],
         &["config", "--explain", "source.*.scope"],
         &["config", "schema"],
         &["secret", "generate-key"],
