@@ -16,7 +16,7 @@ fn configure(world: &World, server: &Postgres, source: &str, map: &str) {
     let folder = world.store().parent().unwrap().display().to_string();
     world.write_config(&format!(
         "organization = \"acme\"\n[store]\npath = \"{folder}/store\"\n\
-         [source.hr]\n{}\nretry_max = \"1s\"\n{source}\n[source.hr.map]\n{map}\n\
+         [source.hr]\n{}\nretry_max = \"1s\"\nlimit = {{ action = \"off\" }}\n{source}\n[source.hr.map]\n{map}\n\
          [sink.file]\ntype = \"ndjson\"\npath = \"{folder}/events.ndjson\"\n",
         server.connection(),
     ));
