@@ -1,6 +1,10 @@
 //! Makes a first corpus of what real servers write: a transaction an input. README.md says
 //! how it is brought to its final size.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a tool for developers: it ends at the first surprise"
+)]
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -34,8 +38,6 @@ fn write(target: &str, name: &str, input: &[u8]) {
     fs::write(folder.join(name), input).unwrap();
 }
 
-#[test]
-#[ignore = "writes into the corpus"]
 fn from_mysql_and_mariadb() {
     for version in MySqlVersion::ALL {
         let server = MySql::builder().version(version).start().unwrap();
@@ -70,8 +72,6 @@ fn from_mysql_and_mariadb() {
     }
 }
 
-#[test]
-#[ignore = "writes into the corpus"]
 fn from_the_statements() {
     for (i, sql) in [BOTH, MYSQL, MARIADB].iter().enumerate() {
         for (n, statement) in sql.split(";\n").enumerate() {
@@ -110,8 +110,6 @@ const POSTGRES: &str = "
     SELECT pg_logical_emit_message(true, 'p', 'm');
 ";
 
-#[test]
-#[ignore = "writes into the corpus"]
 fn from_postgres() {
     let server = Postgres::builder()
         .setting("wal_level", "logical")
@@ -154,4 +152,10 @@ fn from_postgres() {
     }
     let keepalive = [&b"d\0\0\0\x16k"[..], &[0; 16], &[1]].concat();
     write("pgoutput", "keepalive", &keepalive);
+}
+
+fn main() {
+    from_mysql_and_mariadb();
+    from_the_statements();
+    from_postgres();
 }
