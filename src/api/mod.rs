@@ -8,6 +8,7 @@ mod listen;
 pub mod orders;
 pub mod plans;
 mod routes;
+pub mod runs;
 pub mod tokens;
 pub mod views;
 

@@ -101,12 +101,15 @@ async fn conflicts(State(shared): State<Arc<Shared>>) -> Response {
     answer(move || Ok(Some(views::conflicts(&shared.readers, false)?))).await
 }
 
-async fn runs(State(shared): State<Arc<Shared>>, Query(query): Query<views::RunQuery>) -> Response {
-    answer(move || Ok(Some(views::runs(&shared.readers, &query)?))).await
+async fn runs(
+    State(shared): State<Arc<Shared>>,
+    Query(query): Query<super::runs::RunQuery>,
+) -> Response {
+    answer(move || Ok(Some(super::runs::runs(&shared.readers, &query)?))).await
 }
 
 async fn run(State(shared): State<Arc<Shared>>, Path(run): Path<u64>) -> Response {
-    answer(move || views::run(&shared.readers, run)).await
+    answer(move || super::runs::run(&shared.readers, run)).await
 }
 
 async fn events(

@@ -11,7 +11,8 @@ use rollcall_store::Readers;
 
 use super::exit::{Exit, Failure};
 use super::socket;
-use crate::api::views::{self, RunDetail, RunView, SourceStatusView, Status};
+use crate::api::runs::{self, RunDetail, RunView};
+use crate::api::views::{SourceStatusView, Status};
 use crate::config::Outline;
 use crate::sync::shared::ScanProgress;
 
@@ -82,7 +83,7 @@ impl<'a> Follower<'a> {
                             if let Shown::Bar(bar) = &self.shown {
                                 bar.finish_and_clear();
                             }
-                            if let Some(ended) = views::run(&self.readers, known)? {
+                            if let Some(ended) = runs::run(&self.readers, known)? {
                                 return Ok(ended);
                             }
                         }

@@ -7,7 +7,8 @@ use rollcall_core::reason::SkipReason;
 
 use super::exit::{Exit, Failure};
 use super::{Cli, output};
-use crate::api::views::{self, RUN_KINDS, RUN_OUTCOMES, RunDetail, RunQuery};
+use crate::api::runs::{self, RunDetail, RunQuery};
+use crate::sync::runs::{RUN_KINDS, RUN_OUTCOMES};
 
 /// Which runs.
 #[derive(Debug, clap::Args)]
@@ -43,7 +44,7 @@ enum What {
 pub(super) fn run(cli: &Cli, args: &Args) -> Result<Exit, Failure> {
     let readers = cli.readers()?;
     if let Some(What::Show { run }) = args.what {
-        let Some(detail) = views::run(&readers, run)? else {
+        let Some(detail) = runs::run(&readers, run)? else {
             return Err(Failure::new(
                 Exit::NotFound,
                 format!(
@@ -65,7 +66,7 @@ pub(super) fn run(cli: &Cli, args: &Args) -> Result<Exit, Failure> {
         before: args.before,
         limit: Some(args.limit),
     };
-    let runs = views::runs(&readers, &query)?;
+    let runs = runs::runs(&readers, &query)?;
     if cli.json {
         output::json(&runs)?;
         return Ok(Exit::Ok);

@@ -29,6 +29,27 @@ const RESUMED_MAX: usize = 1_000;
 /// A stream's run ends after so long.
 const STREAM_RUN_US: i64 = 3_600_000_000;
 
+/// What a run is.
+pub const RUN_KINDS: [&str; 7] = [
+    "load",
+    "reconcile",
+    "stream",
+    "poll",
+    "sync",
+    "plan",
+    "apply",
+];
+
+/// How a run ends, or that it has not.
+pub const RUN_OUTCOMES: [&str; 6] = [
+    "running",
+    "completed",
+    "unproved",
+    "staged",
+    "superseded",
+    "interrupted",
+];
+
 impl Engine {
     /// A new run of a source.
     pub(super) fn new_run(
@@ -38,6 +59,7 @@ impl Engine {
         cause: &str,
         now: i64,
     ) -> Result<RunRow, StoreError> {
+        debug_assert!(RUN_KINDS.contains(&kind), "{kind}");
         let from = self
             .sources
             .get(&source)
@@ -192,6 +214,7 @@ impl Engine {
         pending: &mut Pending,
         now: i64,
     ) {
+        debug_assert!(RUN_OUTCOMES.contains(&outcome), "{outcome}");
         outcome.clone_into(&mut row.outcome);
         row.detail = detail;
         row.ended_us = Some(now);
