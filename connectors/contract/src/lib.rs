@@ -29,7 +29,7 @@ pub use cursor::{Cursor, Lineage, TxId};
 pub use error::{ConnectorError, Definite, Transient};
 pub use gap::{Gap, GapReason};
 pub use key::Key;
-pub use page::{KEYLESS_ROWS, RowWidth, check_key_count, check_keys_differ};
+pub use page::{KEYLESS_ROWS, RowWidth, check_change_column, check_key_count, check_keys_differ};
 pub use pool::{Pool, Pooled};
 pub use schema::{Column, TableName, TableSchema};
 pub use sink::{Outgoing, Refused, Sink, SinkStart};

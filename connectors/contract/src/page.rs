@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::{Batch, ConnectorError, Key, PageRequest};
+use crate::{Batch, Class, ConnectorError, Key, PageRequest, TableSchema};
 
 /// Rows of the first page, when nothing is known of their width.
 const FIRST_ROWS: usize = 1_000;
@@ -41,6 +41,32 @@ impl RowWidth {
         {
             self.bytes.store(width.max(1), Ordering::Relaxed);
         }
+    }
+}
+
+/// The place in a schema of the column that every change of a row raises.
+///
+/// # Errors
+///
+/// `change_column`, definite, when there is no such column or its values do not rise.
+pub fn check_change_column(schema: &TableSchema, column: &str) -> Result<usize, ConnectorError> {
+    let refused = |what| {
+        ConnectorError::definite(
+            "change_column",
+            what,
+            "Name in `poll.change_column` a number, date or time that every change raises.",
+        )
+    };
+    let Some(at) = schema.position(column) else {
+        let table = &schema.table;
+        return Err(refused(format!("{table} has no column \"{column}\".")));
+    };
+    match schema.columns[at].class {
+        Class::Int | Class::Decimal | Class::Date | Class::Timestamp | Class::TimestampTz => Ok(at),
+        _ => Err(refused(format!(
+            "The column \"{column}\" of {} is of type {}.",
+            schema.table, schema.columns[at].type_name
+        ))),
     }
 }
 

@@ -11,7 +11,9 @@
 //! rows that share a key then stand beside each other in some page and are seen to do so. Rows
 //! that have no key belong to no page; they are asked for beside the first one.
 
-use rollcall_contract::{Class, Column, ConnectorError, Key, Since, TableName, TableSchema};
+use rollcall_contract::{
+    Class, Column, ConnectorError, Key, Since, TableName, TableSchema, check_change_column,
+};
 
 use crate::query::{hex, ident, table};
 use crate::schema::Table;
@@ -97,28 +99,7 @@ impl<'a> ChangeColumn<'a> {
     /// # Errors
     /// Definite, when there is no such column or its values do not rise.
     pub(crate) fn of(schema: &'a TableSchema, column: &str) -> Result<Self, ConnectorError> {
-        let fix = "Name in `poll.change_column` a number, date or time that every change raises.";
-        let Some(at) = schema.position(column) else {
-            return Err(ConnectorError::definite(
-                "change_column",
-                format!("{} has no column \"{column}\".", schema.table),
-                fix,
-            ));
-        };
-        let class = schema.columns[at].class;
-        if !matches!(
-            class,
-            Class::Int | Class::Decimal | Class::Date | Class::Timestamp | Class::TimestampTz
-        ) {
-            return Err(ConnectorError::definite(
-                "change_column",
-                format!(
-                    "The column \"{column}\" of {} is of type {}.",
-                    schema.table, schema.columns[at].type_name
-                ),
-                fix,
-            ));
-        }
+        let at = check_change_column(schema, column)?;
         Ok(ChangeColumn(&schema.columns[at]))
     }
 

@@ -8,7 +8,7 @@
 //! rows that share a key then stand beside each other in some page and are seen to do so. Rows
 //! that have no key belong to no page; they are asked for beside the first one.
 
-use rollcall_contract::{Class, ConnectorError, Key, RelationKind, Since};
+use rollcall_contract::{Class, ConnectorError, Key, RelationKind, Since, check_change_column};
 
 use crate::query::{ident, literal, literal_of, table};
 use crate::schema::{KeyColumn, Table};
@@ -109,28 +109,8 @@ impl<'a> ChangeColumn<'a> {
     /// Definite, when there is no such column or its values do not rise.
     pub(crate) fn of(definition: &'a Table, column: &str) -> Result<Self, ConnectorError> {
         let schema = &definition.schema;
-        let fix = "Name in `poll.change_column` a number, date or time that every change raises.";
-        let Some(at) = schema.position(column) else {
-            return Err(ConnectorError::definite(
-                "change_column",
-                format!("{} has no column \"{column}\".", schema.table),
-                fix,
-            ));
-        };
+        let at = check_change_column(schema, column)?;
         let class = schema.columns[at].class;
-        if !matches!(
-            class,
-            Class::Int | Class::Decimal | Class::Date | Class::Timestamp | Class::TimestampTz
-        ) {
-            return Err(ConnectorError::definite(
-                "change_column",
-                format!(
-                    "The column \"{column}\" of {} is of type {}.",
-                    schema.table, schema.columns[at].type_name
-                ),
-                fix,
-            ));
-        }
         Ok(ChangeColumn {
             name: ident(column),
             cast: &definition.casts[at],
