@@ -333,25 +333,15 @@ impl Engine {
                     let old_key = old_key.as_ref().filter(|old| *old != key);
                     let Some(index) = step.mapped else { continue };
                     let change_ref = change_ref(key, old_key, tx, Some(&mark), change.ordinal());
-                    let row = mapped.row(index);
-                    if row.outcome() == Outcome::Deferred {
-                        let stored_under = old_key.unwrap_or(key);
-                        let mapper = &mappers[change.table_index()];
-                        complete(
-                            &mut resolver,
-                            source,
-                            stored_under,
-                            change,
-                            mapper,
-                            &mut scratch,
-                        )?;
-                        let completed = scratch.row(0);
-                        resolver
-                            .apply(source, &change_ref, completed)
-                            .map_err(failed)?;
-                    } else {
-                        resolver.apply(source, &change_ref, row).map_err(failed)?;
-                    }
+                    let row = (mapped.row(index), mappers[change.table_index()].as_ref());
+                    apply_row(
+                        &mut resolver,
+                        source,
+                        &change_ref,
+                        change,
+                        row,
+                        &mut scratch,
+                    )?;
                 }
                 // Everybody is absent at once: the driver opens a gap, and a scan finds out.
                 (Op::Truncate, _, _) => {}
@@ -513,23 +503,16 @@ impl Engine {
                 pending.changes += 1;
                 let tx = step.change.tx();
                 let change_ref = change_ref(key, None, tx, None, step.change.ordinal());
-                let row = mapped.row(index);
-                if row.outcome() == Outcome::Deferred {
-                    let mapper = &mappers[step.change.table_index()];
-                    complete(
-                        &mut resolver,
-                        source,
-                        key,
-                        &step.change,
-                        mapper,
-                        &mut scratch,
-                    )?;
-                    resolver
-                        .apply(source, &change_ref, scratch.row(0))
-                        .map_err(failed)?;
-                } else {
-                    resolver.apply(source, &change_ref, row).map_err(failed)?;
-                }
+                let mapper = mappers[step.change.table_index()].as_ref();
+                let row = (mapped.row(index), mapper);
+                apply_row(
+                    &mut resolver,
+                    source,
+                    &change_ref,
+                    &step.change,
+                    row,
+                    &mut scratch,
+                )?;
             }
             for key in &page.absent {
                 if is_newer(&mut resolver, source, key, page, history)? {
@@ -679,24 +662,31 @@ pub(super) fn change_ref<'a>(
     }
 }
 
-/// Maps a row again with what is stored of its record.
-pub(super) fn complete(
+/// Applies a row. One that is not complete is mapped again, with what is stored of its record.
+pub(super) fn apply_row(
     resolver: &mut Resolver<'_>,
     source: SourceId,
-    key: &Key,
+    change_ref: &ChangeRef<'_>,
     change: &Change<'_>,
-    mapper: &Mapper,
-    out: &mut MappedRows,
+    (row, mapper): (MappedRow<'_>, &Mapper),
+    scratch: &mut MappedRows,
 ) -> Result<(), StoreError> {
-    let mut shadow = Vec::new();
-    resolver
-        .stored_shadow(source, key.as_bytes(), &mut shadow)
-        .map_err(failed)?;
-    out.clear();
-    if let Some(row) = change.after() {
-        mapper.map(&row, Some(&shadow), out);
+    if row.outcome() != Outcome::Deferred {
+        return resolver.apply(source, change_ref, row).map_err(failed);
     }
-    Ok(())
+    let Some(image) = change.after() else {
+        return Ok(());
+    };
+    let mut shadow = Vec::new();
+    let stored_under = change_ref.old_key.unwrap_or(change_ref.key);
+    resolver
+        .stored_shadow(source, stored_under, &mut shadow)
+        .map_err(failed)?;
+    scratch.clear();
+    mapper.map(&image, Some(&shadow), scratch);
+    resolver
+        .apply(source, change_ref, scratch.row(0))
+        .map_err(failed)
 }
 
 /// Whether the directory holds something newer of a record than a page has read.

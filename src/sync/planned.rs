@@ -32,7 +32,7 @@ use tokio::sync::oneshot;
 use uuid::Uuid;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::apply::{change_ref, complete, failed, is_newer, steps};
+use super::apply::{apply_row, change_ref, failed, is_newer, steps};
 use super::clock::now_us;
 use super::engine::Engine;
 use super::pending::Pending;
@@ -494,23 +494,16 @@ impl Engine {
                     pending.changes += 1;
                     let tx = step.change.tx();
                     let change = change_ref(key, None, tx, None, step.change.ordinal());
-                    let row = planned.mapped.row(index);
-                    if row.outcome() == Outcome::Deferred {
-                        let mapper = &planned.mappers[step.change.table_index()];
-                        complete(
-                            &mut resolver,
-                            source,
-                            key,
-                            &step.change,
-                            mapper,
-                            &mut scratch,
-                        )?;
-                        resolver
-                            .apply(source, &change, scratch.row(0))
-                            .map_err(failed)?;
-                    } else {
-                        resolver.apply(source, &change, row).map_err(failed)?;
-                    }
+                    let mapper = planned.mappers[step.change.table_index()].as_ref();
+                    let row = (planned.mapped.row(index), mapper);
+                    apply_row(
+                        &mut resolver,
+                        source,
+                        &change,
+                        &step.change,
+                        row,
+                        &mut scratch,
+                    )?;
                 }
             }
             resolver.finish().map_err(failed)?;

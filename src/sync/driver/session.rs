@@ -1,0 +1,726 @@
+//! One session of a driver: what the log brings, which pages are read, and when each is
+//! handed over. See [`super`].
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use rollcall_contract::{
+    Acknowledge, Batch, ChangeStream, ConnectorError, Cursor, Definite, Gap, GapReason, Key,
+    Lineage, Op, Page, Pool, Pooled, SourceStatus, StreamItem, TableSchema,
+};
+use rollcall_core::mapped::MappedRows;
+use rollcall_core::mapping::Mapper;
+use tokio::task::JoinHandle;
+
+use super::{Driver, Ended, HURRY, INLINE_ROWS, KEYS_ORDERS};
+use crate::sync::planned::PlannedPage;
+use crate::sync::planning::Planning;
+use crate::sync::polls::Poll;
+use crate::sync::scan::{Next, Scan};
+use crate::sync::track::Ask;
+use crate::sync::window::{HeldPage, NoLog, Opened as OpenWindow, Purpose, Windows};
+use crate::sync::work::{Cause, Changes, KeysOrder, Order, PageWork, Work};
+
+/// A read that is under way.
+struct Read {
+    task: JoinHandle<Result<Page, ConnectorError>>,
+    window: OpenWindow,
+    asked: Vec<Key>,
+    purpose: Purpose,
+}
+
+/// A session that polls.
+pub(super) struct WithoutLog {
+    /// The server that is polled.
+    pub(super) lineage: Lineage,
+    /// Why the log cannot be read; none when it is not wanted.
+    pub(super) why: Option<Definite>,
+    /// When the log is looked at again.
+    pub(super) next_look: Instant,
+}
+
+pub(super) struct Session<'a> {
+    pub(super) driver: &'a mut Driver,
+    /// Up to here the log was handed on.
+    cursor: Cursor,
+    acknowledge: Option<Arc<dyn Acknowledge>>,
+    /// There while no log is followed.
+    pub(super) without_log: Option<WithoutLog>,
+    windows: Windows,
+    scan: Scan,
+    repairs: Vec<Key>,
+    read: Option<Read>,
+    /// The order whose records are being read.
+    syncing: Option<KeysOrder>,
+    pub(super) mappers: Vec<(Arc<TableSchema>, Arc<Mapper>)>,
+    /// A scan is to begin.
+    pub(super) scan_due: bool,
+    /// A plan that is to be applied.
+    plan: Option<Planning>,
+    /// Memory of mapped rows that are no longer needed.
+    mapped: Pool<MappedRows>,
+}
+
+impl<'a> Session<'a> {
+    pub(super) fn new(
+        driver: &'a mut Driver,
+        cursor: Cursor,
+        acknowledge: Option<Arc<dyn Acknowledge>>,
+        repairs: Vec<Key>,
+    ) -> Session<'a> {
+        Session {
+            driver,
+            cursor,
+            acknowledge,
+            without_log: None,
+            windows: Windows::default(),
+            scan: Scan::default(),
+            repairs,
+            read: None,
+            syncing: None,
+            mappers: Vec::new(),
+            scan_due: false,
+            plan: None,
+            mapped: Pool::default(),
+        }
+    }
+
+    /// Leaves what is under way.
+    pub(super) fn abandon(&mut self) {
+        self.driver.live.scan_ended();
+        self.stop_reading();
+    }
+
+    /// Nothing that was read and not applied counts.
+    fn stop_reading(&mut self) {
+        if let Some(read) = self.read.take() {
+            read.task.abort();
+        }
+        self.windows.clear();
+        if let Some(order) = self.syncing.take() {
+            self.driver.ordered.keys.push_front(order);
+        }
+    }
+
+    pub(super) async fn run(
+        &mut self,
+        mut stream: Option<&mut dyn ChangeStream>,
+    ) -> Result<Infallible, Ended> {
+        let schema = self.driver.source.schema().await?;
+        self.bind(&schema).await?;
+        self.scan_due |= self.driver.ordered.scan.is_some()
+            || self.without_log.is_some() && !self.driver.polls.has_read_all();
+        if !self.scan_due {
+            self.settled().await?;
+        }
+        let mut hurry = tokio::time::interval(HURRY);
+        hurry.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            self.advance().await?;
+            let waiting = !self.windows.is_empty();
+            let (polls, looks) = self.pauses();
+            tokio::select! {
+                biased;
+                () = self.driver.cancel.cancelled() => return Err(Ended::Cancelled),
+                page = finished(&mut self.read) => self.page_came(page).await?,
+                asked = self.driver.asked.recv() => match asked {
+                    Some(Ask::Reread(keys)) => self.repairs.extend(keys),
+                    Some(Ask::Scan) => self.scan_due = true,
+                    None => return Err(Ended::EngineGone),
+                },
+                order = self.driver.orders.recv() => match order {
+                    Some(order) => self.obey(order),
+                    None => return Err(Ended::EngineGone),
+                },
+                item = next_of(&mut stream) => self.item(item?).await?,
+                _ = hurry.tick(), if waiting => self.hurry(),
+                () = pause(looks) => self.look_at_log().await?,
+                () = pause(polls) => self.begin_poll(false).await?,
+            }
+        }
+    }
+
+    fn obey(&mut self, order: Order) {
+        match order {
+            Order::Reconcile { cause, began } => match self.scan.run() {
+                Some(run) if !self.scan_due && self.without_log.is_none() => {
+                    // Whoever asked may be gone.
+                    let _ = began.map(|began| began.send(run));
+                }
+                under_way => {
+                    // A poll may have passed what the order is about, and no log tells of it:
+                    // another one begins behind it.
+                    self.scan_due |= under_way.is_none();
+                    self.driver.ordered.scan.get_or_insert(cause);
+                    self.driver.ordered.began.extend(began);
+                }
+            },
+            Order::Apply { plan, reply } => {
+                let planning = Planning::new(plan, reply);
+                if self.scan_due || self.scan.run().is_some() {
+                    planning.refuse(RECONCILING);
+                } else if self.plan.is_some() {
+                    planning.refuse("Another plan is being applied. Fix: apply this one again");
+                } else {
+                    self.plan = Some(planning);
+                }
+            }
+            Order::Keys(order) if self.driver.ordered.keys.len() < KEYS_ORDERS => {
+                self.driver.ordered.keys.push_back(order);
+            }
+            Order::Keys(_) => {}
+        }
+    }
+
+    async fn item(&mut self, item: StreamItem) -> Result<(), Ended> {
+        let source = self.driver.id;
+        match item {
+            StreamItem::Batch(batch) => {
+                self.windows.observe(&batch);
+                self.cursor = batch.cursor().clone();
+                let (mapped, mappers) = self.map(&batch).await?;
+                self.driver
+                    .live
+                    .queued_bytes
+                    .fetch_add(batch.size_bytes() as u64, Ordering::Relaxed);
+                let emptied = batch
+                    .changes()
+                    .find(|c| c.op() == Op::Truncate)
+                    .map(|c| c.tx().position().to_owned());
+                self.driver
+                    .engine
+                    .send(Work::Changes(Changes {
+                        source,
+                        batch,
+                        mapped,
+                        mappers,
+                    }))
+                    .await?;
+                if let Some(position) = emptied {
+                    self.table_emptied(position).await?;
+                }
+            }
+            StreamItem::Progress(cursor) => {
+                self.cursor = cursor.clone();
+                self.driver
+                    .engine
+                    .send(Work::Progress { source, cursor })
+                    .await?;
+            }
+            StreamItem::SchemaChanged(schema) => {
+                tracing::info!(source = self.driver.name, table = %schema.table, columns = schema.columns.len(), "the table's columns changed");
+                self.mapper(&schema).await?;
+            }
+            StreamItem::Gap(gap) => self.gap(gap).await?,
+        }
+        Ok(())
+    }
+
+    pub(super) async fn gap(&mut self, gap: Gap) -> Result<(), Ended> {
+        tracing::warn!(
+            source = self.driver.name,
+            reason = gap.reason.as_str(),
+            "gap: {}",
+            gap.detail
+        );
+        self.driver
+            .engine
+            .send(Work::Gap {
+                source: self.driver.id,
+                gap,
+            })
+            .await?;
+        self.scan_due = true;
+        Ok(())
+    }
+
+    /// TRUNCATE is the absence of everybody at once. It is never believed from the log
+    /// alone: a scan finds out who is there, and a person has the last word.
+    async fn table_emptied(&mut self, position: String) -> Result<(), Ended> {
+        let detail = "The table was truncated. It is read again; people who are gone from it stay until somebody has approved the plan.";
+        self.gap(Gap {
+            tables: Vec::new(),
+            reason: GapReason::Truncated,
+            from: Some(position.clone()),
+            to: Some(position),
+            detail: detail.to_owned(),
+        })
+        .await
+    }
+
+    /// A scan begins from the beginning of the table, or goes on after a crash. One that is
+    /// under way when a gap opens starts again: what it read before proves nothing now.
+    async fn begin_scan(&mut self) -> Result<(), Ended> {
+        let source = self.driver.id;
+        let usual = match self.without_log {
+            Some(_) => Cause::Poll,
+            None => Cause::Gap,
+        };
+        let cause = self.driver.ordered.scan.take().unwrap_or(usual);
+        let place = self
+            .driver
+            .ask(|reply| Work::ScanBegin {
+                source,
+                cause,
+                reply,
+            })
+            .await?;
+        for began in self.driver.ordered.began.drain(..) {
+            // Whoever asked may be gone.
+            let _ = began.send(place.run);
+        }
+        if let Some(plan) = self.plan.take() {
+            plan.refuse(RECONCILING);
+        }
+        self.stop_reading();
+        self.driver.live.scan_began(&place);
+        // Polls come and go; what people want to hear of is the first.
+        if !self.driver.polls.has_read_all() {
+            self.driver.state("scanning", String::new()).await?;
+        }
+        self.driver.estimate_rows();
+        if place.is_load && !self.driver.match_attributes.is_empty() {
+            self.find_duplicates().await?;
+        }
+        self.scan.begin(place);
+        Ok(())
+    }
+
+    /// Nothing is under way: the log is followed, or the next poll waited for.
+    async fn settled(&mut self) -> Result<(), Ended> {
+        let Some(without) = &self.without_log else {
+            return self.driver.state("streaming", String::new()).await;
+        };
+        let config = self.driver.polls.config();
+        let why = match &without.why {
+            Some(why) => format!("The log is not read: {why} "),
+            None => String::new(),
+        };
+        let said = format!("{why}The table is polled every {}.", spelled(config.every));
+        let mut warnings = Vec::new();
+        let keyless = self.driver.live.keyless.load(Ordering::Relaxed);
+        if keyless > 0 {
+            let warning = "There are rows that have no value in a column of the key. Each may be anybody's, so nobody is taken for absent while there are any. Correct them, or leave them out of what is polled.";
+            tracing::warn!(source = self.driver.name, keyless, "{warning}");
+            warnings.push(warning.to_owned());
+        }
+        let unmarked = self.driver.live.unmarked.load(Ordering::Relaxed);
+        if let Some(column) = config.change_column.as_ref().filter(|_| unmarked > 0) {
+            let warning = format!(
+                "{unmarked} rows have changed since the daemon started, and their column \"{column}\" has not: such changes are found only when every row is read, every {}. Have every change raise the column, or poll without it.",
+                spelled(config.full_every)
+            );
+            tracing::warn!(source = self.driver.name, unmarked, "{warning}");
+            warnings.push(warning);
+        }
+        self.driver.live.set_server(SourceStatus {
+            warnings,
+            ..SourceStatus::default()
+        });
+        self.driver.state("polling", said).await
+    }
+
+    fn hurry(&self) {
+        if let Some(acknowledge) = &self.acknowledge {
+            acknowledge.hurry();
+        }
+    }
+
+    /// How long until the next poll, and until the log is looked at again; none while
+    /// something is under way, or a log is followed.
+    fn pauses(&self) -> (Option<Duration>, Option<Duration>) {
+        let is_idle = self.scan.is_idle() && self.read.is_none() && self.windows.is_empty();
+        match self.without_log.as_ref().filter(|_| is_idle) {
+            None => (None, None),
+            Some(without) => {
+                let now = Instant::now();
+                let look = without.next_look.saturating_duration_since(now);
+                let polls = self.driver.polls.pause(now);
+                (Some(polls), without.why.as_ref().map(|_| look))
+            }
+        }
+    }
+
+    /// Begins a poll: of every row when that is wanted or due.
+    async fn begin_poll(&mut self, wants_full: bool) -> Result<(), Ended> {
+        let source = Arc::clone(&self.driver.source);
+        if let Some(without) = &self.without_log {
+            source.identify(Some(&without.lineage)).await?;
+        }
+        let now = Instant::now();
+        let mark = match &self.driver.polls.config().change_column {
+            Some(column) => source.change_mark(column).await?,
+            None => None,
+        };
+        match self.driver.polls.begin(now, mark, wants_full) {
+            Poll::Full => self.begin_scan().await,
+            Poll::Changed(since) => {
+                self.scan.begin_changed(since);
+                Ok(())
+            }
+        }
+    }
+
+    /// Whether the log can be read by now.
+    async fn look_at_log(&mut self) -> Result<(), Ended> {
+        let Some(without) = &mut self.without_log else {
+            return Ok(());
+        };
+        let began = Instant::now();
+        let resume = Some((Cursor::nowhere(""), without.lineage.clone()));
+        let opened = tokio::select! {
+            () = self.driver.cancel.cancelled() => return Err(Ended::Cancelled),
+            opened = self.driver.source.open(resume) => opened,
+        };
+        // A look that takes long keeps the polls waiting only now and then.
+        let pause = self.driver.retry_max.max(began.elapsed() * 4);
+        without.next_look = Instant::now() + pause;
+        match opened {
+            Ok(opened) => Err(Ended::Followable(Box::new(opened))),
+            Err(ConnectorError::Unfollowable(why)) => {
+                if without.why.as_ref() != Some(&why) {
+                    without.why = Some(why);
+                    self.settled().await?;
+                }
+                Ok(())
+            }
+            Err(e) if e.is_transient() => {
+                tracing::info!(source = self.driver.name, "the log was looked at: {e}");
+                Ok(())
+            }
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    /// Applies pages whose windows are closed and starts the next read.
+    async fn advance(&mut self) -> Result<(), Ended> {
+        if std::mem::take(&mut self.scan_due) {
+            match self.without_log.is_some() {
+                true => self.begin_poll(true).await?,
+                false => self.begin_scan().await?,
+            }
+        }
+        while let Some(page) = self.windows.pop_closed(&self.cursor) {
+            self.apply(page).await?;
+        }
+        if let Some(plan) = self.plan.take_if(|plan| plan.is_whole()) {
+            let work = plan.work(self.driver.id);
+            self.driver.engine.send(Work::Planned(work)).await?;
+        }
+        while self.read.is_none() {
+            if !self.repairs.is_empty() {
+                let at = self.repairs.len().saturating_sub(1000);
+                let keys = self.repairs.split_off(at);
+                self.read_keys(keys, Purpose::Repair);
+                break;
+            }
+            if let Some((page, keys)) = self.plan.as_mut().and_then(Planning::to_read) {
+                self.read_keys(keys, Purpose::Plan { page });
+                break;
+            }
+            if self.begin_keys() {
+                break;
+            }
+            let source = self.driver.id;
+            match self.scan.what_next() {
+                Next::Page => {
+                    let request = self
+                        .scan
+                        .request(self.driver.page_rows, self.driver.page_bytes);
+                    let connector = Arc::clone(&self.driver.source);
+                    self.start_read(Vec::new(), Purpose::Scan { number: 0 }, async move {
+                        connector.page(request).await
+                    });
+                }
+                Next::Keys(keys) => self.read_keys(keys, Purpose::Absence),
+                Next::AskMissing => {
+                    let keys = self
+                        .driver
+                        .ask(|reply| Work::ScanMissing { source, reply })
+                        .await?;
+                    self.scan.missing(keys);
+                }
+                Next::End => {
+                    self.driver
+                        .ask(|reply| Work::ScanEnd { source, reply })
+                        .await?;
+                    self.scan.end();
+                    self.driver.live.scan_ended();
+                    self.driver.polls.end();
+                    self.settled().await?;
+                    if self.driver.ordered.scan.is_some() {
+                        self.scan_due = true;
+                        return Box::pin(self.advance()).await;
+                    }
+                }
+                Next::EndPoll => {
+                    self.driver.ask(|reply| Work::PollEnd { reply }).await?;
+                    self.scan.end();
+                    self.driver.polls.end();
+                }
+                Next::Wait | Next::Nothing => break,
+            }
+        }
+        Ok(())
+    }
+
+    /// Begins to read the records that somebody wants, if there are any. One order is under way
+    /// at a time.
+    fn begin_keys(&mut self) -> bool {
+        while self.syncing.is_none() {
+            let Some(mut order) = self.driver.ordered.keys.pop_front() else {
+                return false;
+            };
+            let columns = self.mappers.last().map_or(0, |(s, _)| s.key.len());
+            order.keys.retain(|key| key.parts().count() == columns);
+            if order.keys.is_empty() {
+                let why = ConnectorError::definite(
+                    "key_of_another_form",
+                    format!(
+                        "The key of the table has {columns} columns, and none of the keys has as many."
+                    ),
+                    "Give a key as `rollcall users show` spells it: its columns in order, with commas between.",
+                );
+                // Who asked may be gone.
+                let _ = order.ended.send(Err(why));
+                continue;
+            }
+            self.read_keys(order.keys.clone(), Purpose::Sync);
+            self.syncing = Some(order);
+            return true;
+        }
+        false
+    }
+
+    fn read_keys(&mut self, keys: Vec<Key>, purpose: Purpose) {
+        let connector = Arc::clone(&self.driver.source);
+        let asked = keys.clone();
+        self.start_read(asked, purpose, async move { connector.reread(&keys).await });
+    }
+
+    fn start_read(
+        &mut self,
+        asked: Vec<Key>,
+        purpose: Purpose,
+        read: impl Future<Output = Result<Page, ConnectorError>> + Send + 'static,
+    ) {
+        let window = self.windows.open();
+        self.read = Some(Read {
+            task: tokio::spawn(read),
+            window,
+            asked,
+            purpose,
+        });
+    }
+
+    async fn page_came(&mut self, came: (Read, Result<Page, ConnectorError>)) -> Result<(), Ended> {
+        let (read, page) = came;
+        let placed = page.and_then(|page| match (&self.without_log, page.window.obstacle()) {
+            (Some(_), _) => Ok(Page {
+                window: Box::new(NoLog),
+                ..page
+            }),
+            (None, Some(obstacle)) => Err(obstacle),
+            (None, None) => Ok(page),
+        });
+        let page = match placed {
+            Ok(page) => page,
+            Err(e) => {
+                self.windows.cancel(read.window);
+                // A key that the table cannot have ends no session, and is not tried again.
+                if read.purpose == Purpose::Sync
+                    && let Some(order) = self.syncing.take()
+                {
+                    let is_transient = e.is_transient();
+                    let _ = order.ended.send(Err(e.clone()));
+                    if !is_transient {
+                        return Ok(());
+                    }
+                }
+                return Err(e.into());
+            }
+        };
+        let purpose = match read.purpose {
+            Purpose::Scan { .. } | Purpose::Changed => {
+                let purpose = self.scan.page_came(page.last.as_ref());
+                if purpose != Purpose::Changed {
+                    let rows = page.rows.len() as u64;
+                    self.driver
+                        .live
+                        .scan_rows
+                        .fetch_add(rows, Ordering::Relaxed);
+                }
+                purpose
+            }
+            Purpose::Absence => {
+                self.scan.keys_came();
+                Purpose::Absence
+            }
+            by_key @ (Purpose::Repair | Purpose::Sync | Purpose::Plan { .. }) => by_key,
+        };
+        self.windows
+            .hold(read.window, HeldPage::new(page, purpose, &read.asked));
+        self.hurry();
+        Ok(())
+    }
+
+    async fn apply(&mut self, page: HeldPage) -> Result<(), Ended> {
+        let is_sync = page.purpose == Purpose::Sync;
+        if !is_sync && !matches!(page.purpose, Purpose::Repair | Purpose::Plan { .. }) {
+            self.scan.applied();
+        }
+        if page.purpose == Purpose::Changed && page.rows.is_empty() {
+            return Ok(());
+        }
+        let (mapped, mappers) = self.map(&page.rows).await?;
+        if let Purpose::Plan { page: number } = page.purpose {
+            if let Some(plan) = &mut self.plan {
+                plan.read(PlannedPage {
+                    number,
+                    page,
+                    mapped,
+                    mappers,
+                });
+            }
+            return Ok(());
+        }
+        let source = self.driver.id;
+        let page = PageWork {
+            source,
+            page,
+            mapped,
+            mappers,
+        };
+        let work = match self.syncing.take_if(|_| is_sync) {
+            Some(KeysOrder { cause, ended, .. }) => Work::Keys { page, cause, ended },
+            None => Work::Page(page),
+        };
+        self.driver.engine.send(work).await?;
+        Ok(())
+    }
+
+    /// Maps every new row of a batch.
+    async fn map(
+        &mut self,
+        batch: &Batch,
+    ) -> Result<(Pooled<MappedRows>, Vec<Arc<Mapper>>), Ended> {
+        let mut mappers = Vec::with_capacity(batch.tables().len());
+        for schema in batch.tables() {
+            mappers.push(self.mapper(schema).await?);
+        }
+        let run = || {
+            let mut mapped = self.mapped.take();
+            mapped.clear();
+            for change in batch.changes() {
+                if let Some(row) = change.after() {
+                    mappers[change.table_index()].map(&row, None, &mut mapped);
+                }
+            }
+            mapped
+        };
+        let mapped = if batch.len() > INLINE_ROWS {
+            tokio::task::block_in_place(run)
+        } else {
+            run()
+        };
+        Ok((mapped, mappers))
+    }
+
+    pub(super) async fn mapper(&mut self, schema: &Arc<TableSchema>) -> Result<Arc<Mapper>, Ended> {
+        let known = |(s, _): &&(Arc<TableSchema>, _)| Arc::ptr_eq(s, schema) || s == schema;
+        match self.mappers.iter().find(known) {
+            Some((_, mapper)) => Ok(Arc::clone(mapper)),
+            None => self.bind(schema).await,
+        }
+    }
+
+    /// Binds the mapping to a schema. A scan is due when the mapping changed, or when the
+    /// columns did in a way that the log does not bring to old rows.
+    async fn bind(&mut self, schema: &Arc<TableSchema>) -> Result<Arc<Mapper>, Ended> {
+        let source = self.driver.id;
+        let schemas = self
+            .driver
+            .ask(|reply| Work::Schema {
+                source,
+                schema: Arc::clone(schema),
+                reply,
+            })
+            .await?;
+        let mapper = crate::sync::mapper::compile(
+            &self.driver.mapping,
+            &schemas.versions,
+            &self.driver.attributes,
+        )?;
+        let mapper = Arc::new(mapper);
+        let changed = self
+            .driver
+            .ask(|reply| Work::Mapper {
+                source,
+                mapper: Arc::clone(&mapper),
+                reply,
+            })
+            .await?;
+        self.mappers.push((Arc::clone(schema), Arc::clone(&mapper)));
+        self.scan_due |= changed || schemas.scan_due;
+        Ok(mapper)
+    }
+}
+
+/// The next thing that the log brings; nothing for ever without one. Cancel safe.
+async fn next_of(stream: &mut Option<&mut dyn ChangeStream>) -> Result<StreamItem, ConnectorError> {
+    match stream {
+        Some(stream) => stream.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Waits, for ever when there is nothing to wait for.
+async fn pause(duration: Option<Duration>) {
+    match duration {
+        Some(duration) => tokio::time::sleep(duration).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// A duration as the configuration spells it.
+fn spelled(duration: Duration) -> String {
+    const UNITS: [(u128, &str); 4] = [
+        (86_400_000, "d"),
+        (3_600_000, "h"),
+        (60_000, "m"),
+        (1_000, "s"),
+    ];
+    let ms = duration.as_millis();
+    UNITS
+        .iter()
+        .find(|(unit, _)| ms.is_multiple_of(*unit))
+        .map_or_else(
+            || format!("{ms}ms"),
+            |(unit, name)| format!("{}{name}", ms / unit),
+        )
+}
+
+pub(super) fn read_aborted() -> ConnectorError {
+    ConnectorError::transient("read_aborted", "A page could not be read to its end.")
+}
+
+/// Why a plan gives way to a reconciliation.
+const RECONCILING: &str = "The source is being reconciled. Nothing was applied. Fix: apply the plan again when `rollcall status` says that it has ended";
+
+/// Waits for the read that is under way, for ever when there is none. Cancel safe: the read
+/// stays in its place until it is finished.
+async fn finished(read: &mut Option<Read>) -> (Read, Result<Page, ConnectorError>) {
+    let page = match read {
+        Some(read) => match (&mut read.task).await {
+            Ok(page) => page,
+            Err(_) => Err(read_aborted()),
+        },
+        None => std::future::pending().await,
+    };
+    match read.take() {
+        Some(read) => (read, page),
+        None => std::future::pending().await,
+    }
+}
