@@ -2,9 +2,11 @@
 //!
 //! Documents that are the same bytes are passed over. Of the others, what matters is what a
 //! person would see, or what becomes of a record; that a link merely took in another row or
-//! another mapping is no change, and no part of a plan.
+//! another mapping is no change, and no part of a plan. A record that stays as it is for
+//! everybody to see, and by which others are decided differently now, is applied with the rest
+//! and not listed.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use rollcall_contract::Key;
 use rollcall_core::attribute::{ACTIVE, AttrId, AttrType, Attributes, EMAIL, USER_NAME};
@@ -20,7 +22,7 @@ use uuid::Uuid;
 use super::plan::{Change, Field, Plan};
 use super::still::Seen;
 use crate::sync::planned::{
-    Digest, KeyText, MAX_RECORDS, PlannedRecord, SeenUser, conflict_of, digest,
+    Digest, KeyText, MAX_RECORDS, PlannedRecord, SeenUser, conflict_of, digest, held_for,
 };
 
 /// Rows that are read at once.
@@ -40,6 +42,8 @@ pub(super) struct Comparing<'a> {
     pub(super) mapper: &'a Mapper,
     pub(super) names: &'a HashMap<SourceId, String>,
     pub(super) seen: &'a Seen,
+    /// Match keys that several rows of a page have.
+    pub(super) shared: BTreeMap<u32, Vec<Digest>>,
     /// Whether the mapping is another one than the one that was applied.
     pub(super) remapped: bool,
 }
@@ -67,7 +71,10 @@ impl Comparing<'_> {
         self.users(plan, &mut found)?;
         self.records(plan, &mut found)?;
         found.changes.sort_by_key(|(place, _)| *place);
-        found.records.sort_by_key(|(place, _)| *place);
+        // Those that are absent come behind all others, in the order of their keys.
+        found
+            .records
+            .sort_by(|(a, x), (b, y)| (a, &x.key.0).cmp(&(b, &y.key.0)));
         let mut at = HashMap::new();
         let mut records = Vec::with_capacity(found.records.len());
         for (_, record) in found.records {
@@ -92,6 +99,9 @@ impl Comparing<'_> {
             .into_iter()
             .map(|(_, change)| change)
             .collect();
+        plan.apply.shared = self.shared.clone();
+        let has_some = |page: &u32| records.binary_search_by_key(page, |r| r.page).is_ok();
+        plan.apply.shared.retain(|page, _| has_some(page));
         plan.apply.records = records;
         plan.apply.others = found.others;
         Ok(())
@@ -153,21 +163,20 @@ impl Comparing<'_> {
             found.new_users.insert(after.id);
         }
         let was = |at: usize| before.and_then(|b| b.links.get(at));
-        let touched: Vec<usize> = (0..after.links.len())
-            .filter(|&at| {
-                let link = &after.links[at];
-                let old = was(at);
-                old.is_none_or(|old| old.state != link.state || old.hash != link.hash)
-            })
-            .collect();
-        let own: Vec<usize> = touched
-            .iter()
-            .copied()
-            .filter(|&at| after.links[at].source == self.source)
-            .collect();
+        let is_touched = |at: usize| {
+            let link = &after.links[at];
+            was(at).is_none_or(|old| (old.state, old.hash) != (link.state, link.hash))
+        };
+        let decides_else = |at: usize| before.is_none_or(|b| decides_else(b, after, at));
+        let all = 0..after.links.len();
+        let own = all.clone().filter(|&at| {
+            after.links[at].source == self.source && (is_touched(at) || decides_else(at))
+        });
+        let own: Vec<usize> = own.collect();
         let is_visible = before.is_none_or(|b| b.version != after.version);
         if is_visible {
-            let mut change = self.visible(before, after, touched.first().copied());
+            let mut change =
+                self.visible(before, after, all.into_iter().find(|&at| is_touched(at)));
             let kind = before.and_then(|before| self.counted(before, after));
             change.counted = kind.map(|kind| kind.as_str().to_owned());
             plan.count(&change.action, &change.reason);
@@ -194,6 +203,9 @@ impl Comparing<'_> {
         for at in own {
             let link = &after.links[at];
             let Some((action, reason)) = became(was(at).map(|l| l.state), link.state) else {
+                if decides_else(at) && !self.is_full(plan, found) {
+                    self.add(link, Some(after), found)?;
+                }
                 continue;
             };
             plan.count(action, reason);
@@ -311,23 +323,20 @@ impl Comparing<'_> {
             {
                 continue;
             }
-            let record = |bytes: &[u8]| {
-                Record::decode(bytes)
-                    .map(|r| (r.reason, r.hash))
-                    .map_err(|e| StoreError::Damaged {
-                        detail: e.to_string(),
-                    })
-            };
-            let (reason, hash) = record(&after.document)?;
-            let old_reason = before.map(|b| record(&b.document)).transpose()?;
-            if old_reason.is_some_and(|(old, _)| old == reason) {
+            let new = record(&after.document)?;
+            let old = before.as_ref().map(|b| record(&b.document)).transpose()?;
+            let reason = new.reason;
+            if let Some(old) = old.filter(|old| old.reason == reason) {
+                if old.hold != new.hold && !self.is_full(plan, found) {
+                    self.add_record(&after.key, Some(&new), found)?;
+                }
                 continue;
             }
             let what = match SkipReason::OutOfScope == reason {
                 true => ("left_out", reason.as_str()),
                 false => ("held", reason.as_str()),
             };
-            self.record(&after.key, what, Some(hash), plan, found)?;
+            self.record(&after.key, what, Some(&new), plan, found)?;
         }
     }
 
@@ -336,7 +345,7 @@ impl Comparing<'_> {
         &self,
         key: &[u8],
         (action, reason): (&str, &str),
-        hash: Option<u64>,
+        record: Option<&Record<'_>>,
         plan: &mut Plan,
         found: &mut Found,
     ) -> Result<(), StoreError> {
@@ -354,16 +363,26 @@ impl Comparing<'_> {
             fields: Vec::new(),
         };
         found.changes.push((self.place(key), change));
+        self.add_record(key, record, found)
+    }
+
+    /// A record that leads to no user, as a part of what is applied.
+    fn add_record(
+        &self,
+        key: &[u8],
+        record: Option<&Record<'_>>,
+        found: &mut Found,
+    ) -> Result<(), StoreError> {
         let Some(own) = Key::from_bytes(key) else {
             return Ok(());
         };
         let record = PlannedRecord {
             key: KeyText(own),
             page: self.place(key).0,
-            row: hash.map(Digest),
+            row: record.map(|r| Digest(r.hash)),
             user: self.seen_user(key)?,
             after: None,
-            held: hash.is_some(),
+            held: record.map(|r| held_for(r.reason, r.hold)),
             events: Vec::new(),
         };
         found.records.push((self.place(key), record));
@@ -391,7 +410,10 @@ impl Comparing<'_> {
                 row: (place != ABSENT).then_some(Digest(link.hash)),
                 user: self.seen_user(link.key)?,
                 after: after.map(|user| user.version),
-                held: matches!(link.state, LinkState::Held(_)),
+                held: match link.state {
+                    LinkState::Held(reason) => Some(held_for(reason, link.hold)),
+                    _ => None,
+                },
                 events: Vec::new(),
             },
         ));
@@ -452,6 +474,26 @@ impl Comparing<'_> {
             None => "rollcall".to_owned(),
         }
     }
+}
+
+/// Whether others can be decided differently by what a link has become: what it waits for, or
+/// what it gave its user, whoever wins.
+fn decides_else(before: &Document<'_>, after: &Document<'_>, at: usize) -> bool {
+    let given = |document: &Document<'_>| -> Vec<(AttrId, Vec<u8>)> {
+        let own = document.contributions.iter();
+        let own = own.filter(|c| c.link.map(usize::from) == Some(at));
+        own.map(|c| (c.attribute, c.value.to_vec())).collect()
+    };
+    let (old, new) = (before.links.get(at), &after.links[at]);
+    let waits_else = || old.is_none_or(|old| old.hold != new.hold);
+    // Its key may lead to somebody else behind one that is gone.
+    new.state.is_present() && (waits_else() || given(before) != given(after))
+}
+
+fn record(bytes: &[u8]) -> Result<Record<'_>, StoreError> {
+    Record::decode(bytes).map_err(|e| StoreError::Damaged {
+        detail: e.to_string(),
+    })
 }
 
 fn ids<'d>(document: &'d Document<'_>) -> impl Iterator<Item = AttrId> + 'd {

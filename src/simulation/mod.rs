@@ -20,12 +20,13 @@ pub mod still;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::{Arc, PoisonError};
 
 use rollcall_contract::{GapReason, Source};
-use rollcall_core::id::SourceId;
+use rollcall_core::directory::Rules;
+use rollcall_core::id::{MatchHash, SourceId};
 use rollcall_core::mapping::Mapper;
 use rollcall_store::{OpenOptions, Readers, Store, StoreError};
 use tokio::sync::{mpsc, oneshot};
@@ -37,7 +38,9 @@ use crate::connect;
 use crate::daemon;
 use crate::sync;
 use crate::sync::clock::now_us;
+use crate::sync::planned::Digest;
 use crate::sync::staging::Word;
+use crate::sync::window::Purpose;
 use crate::sync::work::{Cause, Order, Work};
 use compare::Comparing;
 use folder::Folder;
@@ -103,6 +106,8 @@ async fn run(
     let store_id = writer.identity().store;
     let names = prepared.ids.iter().map(|(name, id)| (*id, name.clone()));
     let names: HashMap<SourceId, String> = names.collect();
+    let rules = sync::apply::rules(config, &prepared.ids, &attributes, prepared.mappers.clone());
+    let mut known = Known::default();
     let engine = prepared.engine_of(writer, id, parts.track, &engine_tx);
     let engine = tokio::task::spawn_blocking(move || engine.run(engine_rx));
     let order = Order::Reconcile {
@@ -115,7 +120,7 @@ async fn run(
     parts.driver.cancel = end.clone();
     let driver = tokio::spawn(parts.driver.run());
     let watched = tokio::select! {
-        watched = watch(driver_rx, &engine_tx) => watched,
+        watched = watch(driver_rx, &engine_tx, &rules, &mut known) => watched,
         () = stop.cancelled() => Err(stopped().sentence),
     };
     end.cancel();
@@ -135,6 +140,7 @@ async fn run(
     plan.limit = limit;
     plan.apply.configuration = connect::configuration(config, source);
     plan.apply.store = store_id;
+    plan.apply.duplicates = known.duplicates;
     let plan = tokio::task::spawn_blocking(move || {
         let seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
         plan.position.clone_from(&seen.position);
@@ -147,6 +153,7 @@ async fn run(
             mapper: &mapper,
             names: &names,
             seen: &seen,
+            shared: known.shared,
             remapped: is_remapped(&readers, id, began_us)?,
         };
         comparing.compare(&mut plan)?;
@@ -219,15 +226,49 @@ fn bind_others(
     Ok(())
 }
 
+/// What the rules were told before they were given rows: match keys that several rows have.
+#[derive(Default)]
+struct Known {
+    /// By page.
+    shared: BTreeMap<u32, Vec<Digest>>,
+    /// Of the whole table.
+    duplicates: Vec<Digest>,
+}
+
+impl Known {
+    fn take_in(&mut self, work: &Work, rules: &Rules, pages: &mut u32) {
+        let digests = |keys: Vec<MatchHash>| keys.into_iter().map(|key| Digest(key.0)).collect();
+        match work {
+            Work::Duplicates { keys, .. } => {
+                let mut keys: Vec<MatchHash> = keys.iter().copied().collect();
+                keys.sort_unstable();
+                self.duplicates = digests(keys);
+            }
+            Work::Page(page) if matches!(page.page.purpose, Purpose::Scan { .. }) => {
+                let shared = sync::apply::shared_keys(rules, page);
+                if !shared.is_empty() {
+                    self.shared.insert(*pages, digests(shared));
+                }
+                *pages += 1;
+            }
+            _ => {}
+        }
+    }
+}
+
 /// Hands the driver's work on to the engine until its scan has ended; gives the mapping that
 /// it was done with, or why it cannot be done.
 async fn watch(
     mut from: mpsc::Receiver<Work>,
     engine: &mpsc::Sender<Work>,
+    rules: &Rules,
+    known: &mut Known,
 ) -> Result<Arc<Mapper>, String> {
+    let mut pages = 0;
     let mut mapper = None;
     let mut ended = false;
     while let Some(work) = from.recv().await {
+        known.take_in(&work, rules, &mut pages);
         match &work {
             Work::Mapper { mapper: bound, .. } => mapper = Some(Arc::clone(bound)),
             Work::ScanEnd { .. } => ended = true,

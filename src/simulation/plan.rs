@@ -10,7 +10,7 @@ use crate::sync::planned::Planned;
 use crate::sync::track::SourceTrack;
 
 /// The form of plan files that this program writes and reads.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// A plan: what a reconciliation of a source would do.
 #[derive(Clone, Debug, Serialize, Deserialize)]

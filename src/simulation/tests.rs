@@ -1,5 +1,5 @@
-//! Applying a simulation gives exactly what it said, or is refused whole: random histories of a table, with
-//! people who share an address, leave, come back, and change their key.
+//! Applying a simulation gives exactly what it said: random histories of a table, with people
+//! who share an address, leave, come back, and change their key.
 //!
 //! A failing seed is printed; `ROLLCALL_SEED` runs it alone, `ROLLCALL_SEEDS` says how many.
 
@@ -29,6 +29,7 @@ use super::plan::Plan;
 use super::still::Still;
 use crate::config::{Config, ProcessEnvironment};
 use crate::daemon;
+use crate::sync::apply;
 use crate::sync::planned::{Answered, Digest, Planned, digest};
 use crate::sync::work::{Cause, Order, Work};
 
@@ -258,6 +259,9 @@ async fn drive(store: &Path, config: &Config, table: &Arc<Table>, plan: Option<P
         .unwrap();
     drop(driver_tx);
     let id = parts.id;
+    let attributes = &prepared.attributes;
+    let rules = apply::rules(config, &prepared.ids, attributes, prepared.mappers.clone());
+    let mut shared = super::Known::default();
     let engine = prepared.engine_of(writer, id, parts.track, &engine_tx);
     let engine = tokio::task::spawn_blocking(move || engine.run(engine_rx));
     let (reply, told) = oneshot::channel();
@@ -275,7 +279,7 @@ async fn drive(store: &Path, config: &Config, table: &Arc<Table>, plan: Option<P
     let driver = tokio::spawn(parts.driver.run());
     let mut answer = None;
     tokio::select! {
-        watched = super::watch(driver_rx, &engine_tx) => {
+        watched = super::watch(driver_rx, &engine_tx, &rules, &mut shared) => {
             watched.unwrap();
             super::approve(id, &readers, &engine_tx).await.unwrap();
         }
@@ -349,9 +353,7 @@ fn copy(from: &Path, to: &Path) {
     assert!(readers.copy_to(to, || true).unwrap());
 }
 
-/// Gives how many plans were applied, and how many refused.
-async fn history(seed: u64) -> (usize, usize) {
-    let (mut applies, mut refusals) = (0, 0);
+async fn history(seed: u64) {
     let mut dice = Dice(seed);
     let limit = ["limit = { action = \"off\" }", "", "limit = { floor = 0 }"];
     let text = CONFIG.replace("LIMIT", limit[seed as usize % 3]);
@@ -359,13 +361,18 @@ async fn history(seed: u64) -> (usize, usize) {
     let folder = super::folder::Folder::make().unwrap();
     let store = |name: &str| -> PathBuf { folder.path().join(name) };
     let table = Arc::new(Table::default());
-    for id in 1..=10 {
+    // An empty table makes the next round a first load.
+    let rows = if seed % 4 == 3 { 0 } else { 10 };
+    for id in 1..=rows {
         let row = dice.row();
         table.0.lock().unwrap().insert(id, row);
     }
     drive(&store("real"), &config, &table, None).await;
     for round in 0..3 {
-        dice.change(&mut table.0.lock().unwrap());
+        let changes = if rows + round == 0 { 5 } else { 1 };
+        for _ in 0..changes {
+            dice.change(&mut table.0.lock().unwrap());
+        }
         let source = &config.sources[0];
         let connector = Arc::clone(&table) as Arc<dyn Source>;
         let stop = CancellationToken::new();
@@ -378,19 +385,13 @@ async fn history(seed: u64) -> (usize, usize) {
         assert_eq!(said(&real), foretold(&plan), "{at}: {:?}", plan.changes);
         let applied = drive(&other, &config, &table, Some(plan.apply.clone())).await;
         let answer = applied.answer.as_ref();
-        if !matches!(answer, Some(Answered::Applied { .. })) {
-            // Who of several keeps a value may hang on records that the plan does not have.
-            assert_eq!(said(&applied), BTreeMap::new(), "{at}");
-            refusals += 1;
-            continue;
-        }
-        applies += 1;
+        let is_applied = matches!(answer, Some(Answered::Applied { .. }));
+        assert!(is_applied, "{at}: {answer:?}, {:?}", plan.changes);
         assert_eq!(said(&applied), foretold(&plan), "{at}: {:?}", plan.changes);
         assert_eq!(people(&applied.after), people(&real.after), "{at}");
         let again = drive(&other, &config, &table, Some(plan.apply)).await;
         assert_eq!(said(&again), BTreeMap::new(), "{at}");
     }
-    (applies, refusals)
 }
 
 #[test]
@@ -398,17 +399,10 @@ fn applying_a_simulation_gives_exactly_what_it_said() {
     let number = |name: &str| std::env::var(name).ok().and_then(|n| n.parse().ok());
     let seeds = match number("ROLLCALL_SEED") {
         Some(seed) => seed..seed + 1,
-        None => 0..number("ROLLCALL_SEEDS").unwrap_or(12),
+        None => 0..number("ROLLCALL_SEEDS").unwrap_or(40),
     };
     let runtime = crate::cli::runtime().map_err(|e| e.sentence).unwrap();
-    let (mut applies, mut refusals) = (0, 0);
     for seed in seeds {
-        let (some, others) = runtime.block_on(history(seed));
-        (applies, refusals) = (applies + some, refusals + others);
+        runtime.block_on(history(seed));
     }
-    println!("{applies} plans applied, {refusals} refused");
-    assert!(
-        refusals * 4 <= applies + 4,
-        "{applies} applied, {refusals} refused"
-    );
 }

@@ -152,17 +152,6 @@ impl Directory {
         self.rules.attributes.get(id).map(|a| a.name.clone())
     }
 
-    /// Appends the match keys that a row has.
-    pub(super) fn match_keys_of(
-        &mut self,
-        source: SourceId,
-        row: &MappedRow<'_>,
-        out: &mut Vec<MatchHash>,
-    ) {
-        self.rules.keys_of(source, row, &mut self.keys);
-        out.extend_from_slice(&self.keys.matches);
-    }
-
     /// Resolves into a plan, over what the store holds.
     pub(super) fn resolver<'r>(
         &'r mut self,
@@ -271,6 +260,21 @@ fn duplicates(steps: &[Step<'_>], mut matches: Vec<(MatchHash, usize)>) -> Vec<M
         }
     }
     found
+}
+
+/// Match keys that several of the rows of a page have, in order: of such rows nobody is
+/// written.
+pub(crate) fn shared_keys(rules: &Rules, work: &PageWork) -> Vec<MatchHash> {
+    let steps = steps(&work.page.rows, |row| work.page.is_alive(row));
+    let (mut keys, mut matches) = (RowKeys::default(), Vec::new());
+    for (at, step) in steps.iter().enumerate() {
+        let row = step.mapped.map(|index| work.mapped.row(index));
+        if let Some(row) = row.filter(|row| row.outcome() == Outcome::Mapped) {
+            rules.keys_of(work.source, &row, &mut keys);
+            matches.extend(keys.matches.iter().map(|hash| (*hash, at)));
+        }
+    }
+    duplicates(&steps, matches)
 }
 
 impl Engine {

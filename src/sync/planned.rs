@@ -7,7 +7,10 @@
 //!    and that user's version. A record that already is what the plan makes of it (the plan
 //!    was applied before, or a reconciliation came first) is left out.
 //! 2. The rules run over the rest as they did in the simulation, page by page in its order,
-//!    into one plan that is not stored yet.
+//!    into one plan that is not stored yet. Who of several may have a value that they share
+//!    hangs on all of them, so a plan holds every record of which the simulation wrote
+//!    anything that others can be decided by, and what it knew beforehand: the match keys
+//!    that several rows of a page, or of the whole table, have.
 //! 3. The events of that plan are compared with those that the simulation made.
 //!
 //! Anything that differs is a refusal that names the records, and nothing was stored. Only
@@ -18,12 +21,12 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use rollcall_contract::{Key, Pooled};
-use rollcall_core::document::{Document, LinkState, Record};
+use rollcall_core::document::{Document, Hold, LinkState, Record};
 use rollcall_core::event::{Event, EventBlock, EventKind};
 use rollcall_core::id::{MatchHash, RunId, SourceId, UserId};
-use rollcall_core::mapped::{MappedRows, Outcome};
+use rollcall_core::mapped::MappedRows;
 use rollcall_core::mapping::Mapper;
-use rollcall_core::reason::LeaverReason;
+use rollcall_core::reason::{LeaverReason, SkipReason};
 use rollcall_core::staged::{Counting, Staged};
 use rollcall_core::state::{KeyBytes, LinkTarget, State as _};
 use rollcall_store::{StagedRow, StoreError};
@@ -62,6 +65,10 @@ pub struct Planned {
     pub others: Vec<SeenUser>,
     /// Digests of the events that belong to none of the records.
     pub other_events: Vec<Digest>,
+    /// Match keys that several rows of a page have, for the pages that have some.
+    pub shared: BTreeMap<u32, Vec<Digest>>,
+    /// Match keys of which a first load knew beforehand that several rows have them.
+    pub duplicates: Vec<Digest>,
 }
 
 /// A record of a plan.
@@ -78,8 +85,8 @@ pub struct PlannedRecord {
     pub user: Option<SeenUser>,
     /// The version of its user when the plan is applied; none when it leads to no user.
     pub after: Option<u64>,
-    /// Whether it is held when the plan is applied, so that its user stays as it is.
-    pub held: bool,
+    /// How it is held when the plan is applied ([`held_for`]); none when it is not.
+    pub held: Option<Digest>,
     /// Digests of its events.
     pub events: Vec<Digest>,
 }
@@ -271,6 +278,17 @@ pub fn conflict_of(event: &Event<'_>) -> (String, Vec<Key>) {
     (body.fingerprint, body.records.iter().map(key).collect())
 }
 
+/// Names why a record is held: the reason, and the conflicts that name it.
+pub fn held_for(reason: SkipReason, hold: &[u8]) -> Digest {
+    let mut said = reason.as_str().as_bytes().to_vec();
+    let mut conflicts = Hold::decode(hold).conflicts;
+    conflicts.sort_unstable();
+    for conflict in &conflicts {
+        said.extend_from_slice(&conflict.0.to_le_bytes());
+    }
+    Digest(xxh3_64(&said))
+}
+
 /// How a record stands to what a plan wants.
 enum Standing {
     /// As the plan saw it.
@@ -342,7 +360,7 @@ impl Engine {
         }
         let now = now_us();
         let mut run = TrackedRun::new(self.new_run(source, "apply", "manual", now)?);
-        self.resolve_planned(source, &wanted, pages, run.row.id, now, pending)?;
+        self.resolve_planned(source, plan, &wanted, pages, run.row.id, now, pending)?;
         let mut expected: Vec<Digest> = wanted.iter().flat_map(|r| r.events.clone()).collect();
         expected.extend(&plan.other_events);
         let changed = differences(expected, &wanted, &pending.plan);
@@ -406,12 +424,13 @@ impl Engine {
                         .record(source, key.as_bytes(), &mut bytes)
                         .map_err(failed)?;
                     let stored = Record::decode(&bytes).ok();
-                    let stored = stored.filter(|r| !r.reason.is_staged()).map(|r| r.hash);
+                    let is_so = stored.is_some_and(|stored| {
+                        Some(stored.hash) == hash
+                            && Some(held_for(stored.reason, stored.hold)) == record.held
+                    });
                     match record.user {
                         Some(_) => Standing::Changed("the record leads to nobody"),
-                        None if record.after.is_none() && stored == hash && row.is_some() => {
-                            Standing::AsWanted
-                        }
+                        None if record.after.is_none() && is_so => Standing::AsWanted,
                         None => Standing::AsSeen,
                     }
                 }
@@ -424,10 +443,10 @@ impl Engine {
                         .map(|at| document.links[at]);
                     let is_so = link.is_some_and(|link| match (link.state, hash) {
                         (LinkState::Gone(reason), None) => reason != LeaverReason::OutOfScope,
-                        (state, Some(hash)) => {
-                            let is_held = matches!(state, LinkState::Held(_));
-                            link.hash == hash && !state.is_staged() && is_held == record.held
+                        (LinkState::Held(reason), Some(hash)) => {
+                            link.hash == hash && Some(held_for(reason, link.hold)) == record.held
                         }
+                        (_, Some(hash)) => link.hash == hash && record.held.is_none(),
                         (_, None) => false,
                     });
                     let seen = SeenUser {
@@ -449,9 +468,11 @@ impl Engine {
     }
 
     /// Runs the rules over these records, as the simulation did.
+    #[expect(clippy::too_many_arguments, reason = "a plan, and what is left of it")]
     fn resolve_planned(
         &mut self,
         source: SourceId,
+        plan: &Planned,
         wanted: &[&PlannedRecord],
         pages: &[PlannedPage],
         run: RunId,
@@ -468,6 +489,7 @@ impl Engine {
         self.directory.rules.set_counting(source, counting);
         let history = self.sources.get(&source).map_or(0, |t| t.history);
         let wants: HashSet<&Key> = wanted.iter().map(|r| &r.key.0).collect();
+        let known = hashes(&plan.duplicates);
         let mut groups: Vec<(u32, Vec<&PlannedPage>)> = Vec::new();
         for page in pages {
             match groups.last_mut() {
@@ -475,12 +497,13 @@ impl Engine {
                 _ => groups.push((page.number, vec![page])),
             }
         }
-        for (_, group) in &groups {
-            let shared = self.shared_keys(source, group, &wants);
+        self.directory.rules.known_duplicates.extend(&known);
+        for (number, group) in &groups {
+            let shared = plan.shared.get(number).map(|keys| hashes(keys));
             let directory = &mut self.directory;
             let mut scratch = std::mem::take(&mut directory.scratch);
             let mut resolver = directory.resolver(&mut self.writer, &mut pending.plan, now, run);
-            resolver.begin_batch(&shared);
+            resolver.begin_batch(&shared.unwrap_or_default());
             for planned in group {
                 let page = &planned.page;
                 for step in steps(&page.rows, |row| page.is_alive(row)) {
@@ -515,7 +538,12 @@ impl Engine {
         }
         let rows = self.waiting(source, &wants, pending)?;
         self.directory.rules.set_counting(source, Counting::Apply);
-        self.approve_rows(source, &rows, run, now, pending)
+        self.approve_rows(source, &rows, run, now, pending)?;
+        self.know_duplicates();
+        match known.is_empty() {
+            true => Ok(()),
+            false => self.retry(&known.into_iter().collect(), run, now, pending),
+        }
     }
 
     /// Of these records, those that wait for approval, with what is pending.
@@ -550,36 +578,10 @@ impl Engine {
         let row = |(key, staged)| StagedRow { key, staged };
         Ok(rows.into_iter().map(row).collect())
     }
+}
 
-    /// Match keys that several of these rows have.
-    fn shared_keys(
-        &mut self,
-        source: SourceId,
-        group: &[&PlannedPage],
-        wants: &HashSet<&Key>,
-    ) -> Vec<MatchHash> {
-        let directory = &mut self.directory;
-        let mut all = Vec::new();
-        for planned in group {
-            for step in steps(&planned.page.rows, |row| planned.page.is_alive(row)) {
-                let (Some(key), Some(index)) = (&step.key, step.mapped) else {
-                    continue;
-                };
-                let row = planned.mapped.row(index);
-                if wants.contains(key) && row.outcome() == Outcome::Mapped {
-                    directory.match_keys_of(source, &row, &mut all);
-                }
-            }
-        }
-        all.sort_unstable();
-        let mut shared: Vec<MatchHash> = all
-            .windows(2)
-            .filter(|w| w[0] == w[1])
-            .map(|w| w[0])
-            .collect();
-        shared.dedup();
-        shared
-    }
+fn hashes(digests: &[Digest]) -> Vec<MatchHash> {
+    digests.iter().map(|digest| MatchHash(digest.0)).collect()
 }
 
 /// Where a record's row was read.
@@ -691,7 +693,7 @@ mod tests {
             row: Some(Digest(u64::MAX)),
             user: None,
             after: Some(1),
-            held: false,
+            held: None,
             events: vec![Digest(7)],
         };
         let text = serde_json::to_string(&record).unwrap_or_default();

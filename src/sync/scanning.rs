@@ -8,7 +8,7 @@
 //! And even then it is held back with everything else that takes something away, and applied
 //! only if the source's limit allows it ([`super::staging`]); else the run ends *staged*.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::atomic::Ordering;
 
 use rollcall_contract::{GapReason, Key};
@@ -113,7 +113,7 @@ impl Engine {
                 row,
                 run,
                 closes: gaps,
-                absent: HashSet::new(),
+                absent: BTreeSet::new(),
                 duplicates: HashSet::new(),
             });
         }
@@ -166,7 +166,7 @@ impl Engine {
     }
 
     /// Tells the rules of the duplicates of all scans that are under way.
-    fn know_duplicates(&mut self) {
+    pub(super) fn know_duplicates(&mut self) {
         let scans = self.sources.values().filter_map(|t| t.scan.as_ref());
         let all = scans.flat_map(|s| s.duplicates.iter().copied()).collect();
         self.directory.set_known_duplicates(&all);

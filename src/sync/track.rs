@@ -1,6 +1,6 @@
 //! What the engine knows of each source between two pieces of work.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use rollcall_contract::{Acknowledge, Gap, Key, TxId};
@@ -161,8 +161,8 @@ pub struct ScanTrack {
     /// The gaps that it closes: those that were open when it began.
     pub closes: Vec<GapId>,
     /// Records that were read again by key and do not exist. A log event of a record takes
-    /// it out again.
-    pub absent: HashSet<Key>,
+    /// it out again. In order: who comes first may get a value that several want.
+    pub absent: BTreeSet<Key>,
     /// Match keys that several rows share.
     pub duplicates: HashSet<MatchHash>,
 }
