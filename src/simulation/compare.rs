@@ -307,12 +307,19 @@ impl Comparing<'_> {
         let by = |record: &HeldRecord| record.key.clone();
         loop {
             let after = new.next(by)?;
-            // Those that are only in the old state lead to a user now, or are gone.
+            // Those that are only in the old state lead to a user now, or are gone: then their key
+            // leads to nobody, or to the user that it led to before.
             let limit = after.as_ref().map(|r| r.key.clone());
             while let Some(gone) = old.next_before(limit.as_ref(), by)? {
-                if self.after.user_by_record(self.source, &gone.key)?.is_none() {
-                    let what = ("forgotten", "absent");
-                    self.record(&gone.key, what, None, plan, found)?;
+                let user = self.after.user_by_record(self.source, &gone.key)?.flatten();
+                let user = user.as_ref().map(|u| decode(&u.document)).transpose()?;
+                let is_linked = user.as_ref().is_some_and(|user| {
+                    let link = user.find_link(self.source, &gone.key);
+                    link.is_some_and(|at| user.links[at].state.is_present())
+                });
+                if !is_linked {
+                    let (what, after) = (("forgotten", "absent"), user.map(|u| u.version));
+                    self.record(&gone.key, what, None, after, plan, found)?;
                 }
             }
             let Some(after) = after else { return Ok(()) };
@@ -328,7 +335,7 @@ impl Comparing<'_> {
             let reason = new.reason;
             if let Some(old) = old.filter(|old| old.reason == reason) {
                 if old.hold != new.hold && !self.is_full(plan, found) {
-                    self.add_record(&after.key, Some(&new), found)?;
+                    self.add_record(&after.key, Some(&new), None, found)?;
                 }
                 continue;
             }
@@ -336,7 +343,7 @@ impl Comparing<'_> {
                 true => ("left_out", reason.as_str()),
                 false => ("held", reason.as_str()),
             };
-            self.record(&after.key, what, Some(&new), plan, found)?;
+            self.record(&after.key, what, Some(&new), None, plan, found)?;
         }
     }
 
@@ -346,6 +353,7 @@ impl Comparing<'_> {
         key: &[u8],
         (action, reason): (&str, &str),
         record: Option<&Record<'_>>,
+        after: Option<u64>,
         plan: &mut Plan,
         found: &mut Found,
     ) -> Result<(), StoreError> {
@@ -363,7 +371,7 @@ impl Comparing<'_> {
             fields: Vec::new(),
         };
         found.changes.push((self.place(key), change));
-        self.add_record(key, record, found)
+        self.add_record(key, record, after, found)
     }
 
     /// A record that leads to no user, as a part of what is applied.
@@ -371,6 +379,7 @@ impl Comparing<'_> {
         &self,
         key: &[u8],
         record: Option<&Record<'_>>,
+        after: Option<u64>,
         found: &mut Found,
     ) -> Result<(), StoreError> {
         let Some(own) = Key::from_bytes(key) else {
@@ -381,7 +390,7 @@ impl Comparing<'_> {
             page: self.place(key).0,
             row: record.map(|r| Digest(r.hash)),
             user: self.seen_user(key)?,
-            after: None,
+            after,
             held: record.map(|r| held_for(r.reason, r.hold)),
             events: Vec::new(),
         };
