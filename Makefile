@@ -21,7 +21,7 @@ test: cargo ## every test, against real servers
 
 soak: cargo ## random histories with crashes and mode switches; SEEDS=<how many>, or ROLLCALL_SEED=<which>
 	@$(INSTALL) build postgres mysql mariadb
-	ROLLCALL_SEEDS=$(or $(SEEDS),1000) cargo test -p rollcall --test e2e -- --nocapture end_in_the_same_directory
+	ROLLCALL_SEEDS=$(or $(SEEDS),3000) cargo test --workspace --test e2e -- --nocapture end_in_the_same_directory
 
 bench: cargo ## the figures; ONLY=<prefix> for one group, HUGE=1 for the 10 GB transaction
 	@$(INSTALL) build postgres mysql mariadb kafka

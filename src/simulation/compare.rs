@@ -313,11 +313,17 @@ impl Comparing<'_> {
             while let Some(gone) = old.next_before(limit.as_ref(), by)? {
                 let user = self.after.user_by_record(self.source, &gone.key)?.flatten();
                 let user = user.as_ref().map(|u| decode(&u.document)).transpose()?;
-                let is_linked = user.as_ref().is_some_and(|user| {
-                    let link = user.find_link(self.source, &gone.key);
-                    link.is_some_and(|at| user.links[at].state.is_present())
-                });
-                if !is_linked {
+                let link_of = |user: &Document<'_>| {
+                    let at = user.find_link(self.source, &gone.key)?;
+                    Some((user.links[at].state, user.links[at].hash))
+                };
+                let is = user.as_ref().and_then(link_of);
+                let was = match &user {
+                    Some(user) => self.before.user_by_id(user.id)?,
+                    None => None,
+                };
+                let was = was.map(|was| decode(&was.document).map(|user| link_of(&user)));
+                if is == was.transpose()?.flatten() {
                     let (what, after) = (("forgotten", "absent"), user.map(|u| u.version));
                     self.record(&gone.key, what, None, after, plan, found)?;
                 }

@@ -22,6 +22,7 @@ mod first;
 mod fold;
 mod gaps;
 mod health;
+mod histories;
 mod hostile;
 mod images;
 mod limits;

@@ -2,13 +2,12 @@
 //! same.
 
 use std::sync::Arc;
-use std::thread::sleep;
 use std::time::Duration;
 
 use rollcall_testbed::{Postgres, wait_for};
 use serde_json::Value;
 
-use crate::company::{Company, Dice, hire, hire_all, hire_with, seed};
+use crate::company::{hire, hire_all, hire_with};
 use crate::fold::{assert_same, expected};
 use crate::sources::{Server, Setup, SourceKind, every_source, prepared};
 use crate::world::{Daemon, Options, PATIENCE, World};
@@ -25,7 +24,6 @@ every_source!(
     an_order_reads_every_row_at_once_whatever_the_interval,
     polls_that_a_crash_cuts_are_one_run,
     neither_a_wrong_password_nor_another_server_is_polled,
-    polling_streaming_and_reconciliation_end_in_the_same_directory,
 );
 
 const PEOPLE: u64 = 120;
@@ -588,97 +586,4 @@ fn a_server_without_a_free_slot_and_a_materialized_view_are_polled() {
     db.sql(CHANGES);
     db.sql("REFRESH MATERIALIZED VIEW staff");
     until_equal(&world, &daemon);
-}
-
-/// How many histories are tried: `ROLLCALL_SEEDS`, else a few.
-fn histories(first: u64) -> Vec<u64> {
-    let asked = std::env::var("ROLLCALL_SEEDS")
-        .ok()
-        .and_then(|n| n.parse().ok());
-    if std::env::var_os("ROLLCALL_SEED").is_some() {
-        return vec![seed(first)];
-    }
-    (first..first + asked.unwrap_or(3)).collect()
-}
-
-fn polling_streaming_and_reconciliation_end_in_the_same_directory(kind: &SourceKind) {
-    let db = (kind.start)(&Setup::default());
-    for seed in histories(4100) {
-        println!("seed: ROLLCALL_SEED={seed}");
-        db.may_read_log(true);
-        db.sql("DELETE FROM people");
-        history(&db, seed);
-    }
-}
-
-/// A random history, in which the log can be read or not, and the daemon is killed.
-fn history(db: &Arc<dyn Server>, seed: u64) {
-    let world = World::on(Arc::clone(db), &polled("when_needed", ""));
-    world.db.sql(&hire_all(60));
-    let mut dice = Dice(seed);
-    let mut company = Company::new(seed, 60);
-    let mut daemon = world.start();
-    let (mut crashes, mut may) = (0, true);
-    for _ in 0..12 {
-        for _ in 0..1 + dice.below(12) {
-            world.db.sql(&company.transaction());
-        }
-        match dice.below(6) {
-            0 | 1 => {
-                daemon.kill9();
-                crashes += 1;
-                if dice.below(2) == 0 {
-                    world.db.sql(&company.transaction());
-                }
-                daemon = world.start();
-            }
-            2 | 3 => {
-                may = !may;
-                world.db.may_read_log(may);
-                if !may {
-                    // A right is asked for when a connection is made.
-                    daemon.kill9();
-                    crashes += 1;
-                    daemon = world.start();
-                }
-            }
-            4 => {
-                // A daemon that was just started may not answer yet.
-                world.rollcall(&["reconcile", "hr", "--detach"]);
-            }
-            _ => sleep(Duration::from_millis(dice.below(400))),
-        }
-    }
-    // Polled to the end, …
-    world.db.may_read_log(false);
-    daemon.kill9();
-    crashes += 1;
-    let daemon = world.start();
-    until_polling(&daemon);
-    let same = |what: &str| {
-        let equal = wait_for(PATIENCE, what, || {
-            match world.events(crashes).fold() == expected(&world.db.people()) {
-                true => Ok(()),
-                false => Err(daemon.process.log()),
-            }
-        });
-        if let Err(e) = equal {
-            assert_same(&world.events(crashes).fold(), &expected(&world.db.people()));
-            panic!("ROLLCALL_SEED={seed}: {e}");
-        }
-        world.assert_verified();
-    };
-    same("the polled directory to be the table");
-    // … followed to the end, …
-    world.db.may_read_log(true);
-    daemon.until_streaming();
-    for _ in 0..10 {
-        world.db.sql(&company.transaction());
-    }
-    daemon.settle();
-    same("the followed directory to be the table");
-    // … and read anew.
-    reconcile(&world);
-    same("the reconciled directory to be the table");
-    daemon.stop();
 }

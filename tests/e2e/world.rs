@@ -41,6 +41,8 @@ pub(crate) struct Options {
     pub(crate) limit: Option<String>,
     /// Other lines for the connection.
     pub(crate) connection: Option<String>,
+    /// Another table than that of people.
+    pub(crate) table: Option<String>,
     /// Other sinks than one NDJSON file.
     pub(crate) file_sink: Option<String>,
     /// Further tables.
@@ -127,7 +129,7 @@ impl World {
                 .connection
                 .clone()
                 .unwrap_or_else(|| db.connection()),
-            table = db.table("people"),
+            table = options.table.clone().unwrap_or_else(|| db.table("people")),
             limit = options.limit.as_deref().unwrap_or("{ action = \"off\" }"),
             source = options.source,
             rest = options.rest,

@@ -82,6 +82,25 @@ pub(crate) trait Server: Send + Sync {
     fn restore(&self, backup: &Backup);
     /// A replica of it.
     fn replica(self: Arc<Self>) -> Box<dyn Replica>;
+    /// A place of its own on this server, for one of several daemons.
+    fn room(self: Arc<Self>, number: u64) -> Box<dyn Room>;
+}
+
+/// A database of its own on a server that several tests share, with an empty table of people
+/// and an account that no other room has.
+pub(crate) trait Room: Send + Sync {
+    /// As [`Server::connection`].
+    fn connection(&self) -> String;
+    /// As [`Server::table`].
+    fn table(&self, name: &str) -> String;
+    /// As [`Server::sql`].
+    fn sql(&self, sql: &str) -> String;
+    /// As [`Server::people`].
+    fn people(&self) -> Vec<Value>;
+    /// As [`Server::may_read_log`], for this room's account alone.
+    fn may_read_log(&self, may: bool);
+    /// Removes it from the server, when no daemon uses it any more.
+    fn remove(&self);
 }
 
 /// A cold copy of a server.

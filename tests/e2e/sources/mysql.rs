@@ -5,7 +5,7 @@ use std::sync::Arc;
 use rollcall_testbed::{MySql, MySqlVersion};
 use serde_json::Value;
 
-use super::{Backup, Replica, Server, Setup, SourceKind};
+use super::{Backup, Replica, Room, Server, Setup, SourceKind};
 use crate::world::{PATIENCE, World};
 
 /// MySQL 9.
@@ -25,8 +25,6 @@ pub(crate) const MARIADB: SourceKind = SourceKind {
 /// The tables, and digits to count with. Whatever two people may share compares as bytes,
 /// as the other kinds of servers compare it.
 const TABLES: &str = "
-CREATE DATABASE hr CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
-USE hr;
 CREATE TABLE people (
   id         bigint PRIMARY KEY,
   first_name varchar(200),
@@ -45,13 +43,21 @@ CREATE TABLE digits (d int PRIMARY KEY);
 INSERT INTO digits VALUES (0), (1), (2), (3), (4), (5), (6), (7), (8), (9);
 ";
 
+/// Makes a database with the tables.
+fn make(server: &MySql, database: &str) {
+    let create = format!(
+        "CREATE DATABASE {database} CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;\nUSE {database};\n{TABLES}"
+    );
+    MySql::sql(server, &create).unwrap();
+}
+
 fn start(version: MySqlVersion, setup: &Setup<'_>) -> Arc<dyn Server> {
     let mut builder = MySql::builder().version(version);
     if let Some(tls) = setup.tls {
         builder = builder.tls_with(tls).unwrap();
     }
     let server = builder.start().unwrap();
-    MySql::sql(&server, TABLES).unwrap();
+    make(&server, "hr");
     server
         .create_user("rollcall", setup.password.unwrap_or(""))
         .unwrap();
@@ -78,6 +84,79 @@ fn log_rights(version: MySqlVersion) -> &'static str {
         true => "REPLICATION SLAVE, BINLOG MONITOR",
         false => "REPLICATION SLAVE, REPLICATION CLIENT",
     }
+}
+
+/// Everybody in a database.
+fn people(server: &MySql, database: &str) -> Vec<Value> {
+    const COLUMNS: [&str; 11] = [
+        "id",
+        "first_name",
+        "last_name",
+        "email",
+        "job_title",
+        "department",
+        "kind",
+        "roles",
+        "level",
+        "salary",
+        "note",
+    ];
+    let pairs = COLUMNS.map(|column| format!("'{column}', {column}"));
+    let pairs = pairs.join(", ");
+    let sql = format!("SELECT JSON_OBJECT({pairs}) FROM {database}.people");
+    let rows = server.admin(&sql);
+    let rows = rows.lines().map(|line| serde_json::from_str(line).unwrap());
+    rows.collect()
+}
+
+/// A database with an account of its own.
+struct Database {
+    server: Arc<MySql>,
+    name: String,
+    account: String,
+    number: u64,
+}
+
+impl Room for Database {
+    fn connection(&self) -> String {
+        format!(
+            "type = \"{}\"\nhost = \"127.0.0.1\"\nport = {}\nuser = \"{}\"\nserver_id = {}",
+            name(&self.server),
+            self.server.port(),
+            self.account,
+            1_000 + self.number
+        )
+    }
+
+    fn table(&self, name: &str) -> String {
+        format!("{}.{name}", self.name)
+    }
+
+    fn sql(&self, sql: &str) -> String {
+        self.server.admin(&format!("USE {};\n{sql}", self.name))
+    }
+
+    fn people(&self) -> Vec<Value> {
+        people(&self.server, &self.name)
+    }
+
+    fn may_read_log(&self, may: bool) {
+        may_read_log(&self.server, &self.account, may);
+    }
+
+    fn remove(&self) {
+        let (name, account) = (&self.name, &self.account);
+        let drop = format!("DROP DATABASE {name};\nDROP USER {account}");
+        self.server.admin(&drop);
+    }
+}
+
+fn may_read_log(server: &MySql, account: &str, may: bool) {
+    let rights = log_rights(server.version());
+    server.admin(&match may {
+        true => format!("GRANT {rights} ON *.* TO {account}"),
+        false => format!("REVOKE {rights} ON *.* FROM {account}"),
+    });
 }
 
 impl Server for MySql {
@@ -111,25 +190,7 @@ impl Server for MySql {
     }
 
     fn people(&self) -> Vec<Value> {
-        const COLUMNS: [&str; 11] = [
-            "id",
-            "first_name",
-            "last_name",
-            "email",
-            "job_title",
-            "department",
-            "kind",
-            "roles",
-            "level",
-            "salary",
-            "note",
-        ];
-        let pairs = COLUMNS.map(|column| format!("'{column}', {column}"));
-        let sql = format!("SELECT JSON_OBJECT({}) FROM people", pairs.join(", "));
-        Server::sql(self, &sql)
-            .lines()
-            .map(|line| serde_json::from_str(line).unwrap())
-            .collect()
+        people(self, "hr")
     }
 
     fn numbers(&self, from: u64, to: u64) -> String {
@@ -170,11 +231,7 @@ impl Server for MySql {
     }
 
     fn may_read_log(&self, may: bool) {
-        let rights = log_rights(self.version());
-        self.admin(&match may {
-            true => format!("GRANT {rights} ON *.* TO rollcall"),
-            false => format!("REVOKE {rights} ON *.* FROM rollcall"),
-        });
+        may_read_log(self, "rollcall", may);
     }
 
     fn write_log(&self, does: bool) {
@@ -219,6 +276,20 @@ impl Server for MySql {
         Box::new(Follower {
             primary: self,
             replica,
+        })
+    }
+
+    fn room(self: Arc<Self>, number: u64) -> Box<dyn Room> {
+        let (name, account) = (format!("hr_{number}"), format!("rollcall_{number}"));
+        make(&self, &name);
+        self.create_user(&account, "").unwrap();
+        self.admin(&format!("GRANT SELECT ON {name}.people TO {account}"));
+        may_read_log(&self, &account, true);
+        Box::new(Database {
+            server: self,
+            name,
+            account,
+            number,
         })
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use rollcall_testbed::{PgVersion, Postgres, PostgresBuilder, StandbyOptions, StopMode, wait_for};
 use serde_json::Value;
 
-use super::{Backup, Replica, Server, Setup, SourceKind};
+use super::{Backup, Replica, Room, Server, Setup, SourceKind};
 use crate::world::{PATIENCE, World};
 
 /// The slot of the source `hr`.
@@ -41,7 +41,6 @@ CREATE TABLE badges (badge text PRIMARY KEY, mail text, title text, room text);
 /// What an operator grants.
 const GRANTS: &str = "
 CREATE ROLE rollcall LOGIN REPLICATION;
-GRANT CONNECT ON DATABASE hr TO rollcall;
 GRANT SELECT ON people, badges TO rollcall;
 CREATE PUBLICATION rollcall FOR TABLE people, badges
   WITH (publish = 'insert, update, delete, truncate', publish_via_partition_root = true);
@@ -110,10 +109,7 @@ impl Server for Postgres {
     }
 
     fn people(&self) -> Vec<Value> {
-        self.sql("SELECT to_jsonb(p) FROM people p")
-            .lines()
-            .map(|line| serde_json::from_str(line).unwrap())
-            .collect()
+        people(self, "hr")
     }
 
     fn numbers(&self, from: u64, to: u64) -> String {
@@ -210,6 +206,80 @@ impl Server for Postgres {
             primary: self,
             standby,
         })
+    }
+
+    fn room(self: Arc<Self>, number: u64) -> Box<dyn Room> {
+        let (name, role) = (format!("hr_{number}"), format!("rollcall_{number}"));
+        self.psql("postgres", &format!("CREATE DATABASE {name}"))
+            .unwrap();
+        let own = GRANTS
+            .replace("ROLE rollcall", &format!("ROLE {role}"))
+            .replace("TO rollcall", &format!("TO {role}"));
+        self.psql(&name, &format!("{TABLES}{own}")).unwrap();
+        Box::new(Database {
+            server: self,
+            name,
+            role,
+        })
+    }
+}
+
+fn people(server: &Postgres, database: &str) -> Vec<Value> {
+    let rows = server.psql(database, "SELECT to_jsonb(p) FROM people p");
+    let rows = rows.unwrap();
+    let rows = rows.lines().map(|line| serde_json::from_str(line).unwrap());
+    rows.collect()
+}
+
+/// A database with a role and a slot of its own.
+struct Database {
+    server: Arc<Postgres>,
+    name: String,
+    role: String,
+}
+
+impl Room for Database {
+    fn connection(&self) -> String {
+        format!(
+            "type = \"postgres\"\nhost = \"127.0.0.1\"\nport = {}\ndatabase = \"{}\"\nuser = \"{}\"\nslot = \"{}\"",
+            self.server.port(),
+            self.name,
+            self.role,
+            self.role,
+        )
+    }
+
+    fn table(&self, name: &str) -> String {
+        Server::table(&*self.server, name)
+    }
+
+    fn sql(&self, sql: &str) -> String {
+        self.server.psql(&self.name, sql).unwrap()
+    }
+
+    fn people(&self) -> Vec<Value> {
+        people(&self.server, &self.name)
+    }
+
+    fn may_read_log(&self, may: bool) {
+        let word = if may { "REPLICATION" } else { "NOREPLICATION" };
+        self.sql(&format!("ALTER ROLE {} {word}", self.role));
+    }
+
+    fn remove(&self) {
+        let slots = "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots";
+        let drop = format!("{slots} WHERE slot_name = '{}'", self.role);
+        wait_for(PATIENCE, "the slot to be dropped", || {
+            self.server
+                .psql("postgres", &drop)
+                .map_err(|e| e.to_string())
+        })
+        .unwrap();
+        let drop = format!(
+            "DROP DATABASE {} WITH (FORCE);\nDROP ROLE {}",
+            self.name, self.role
+        );
+        self.server.psql("postgres", &drop).unwrap();
     }
 }
 
