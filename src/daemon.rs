@@ -18,7 +18,7 @@ use rollcall_core::id::SourceId;
 use rollcall_core::mapping::MappingSpec;
 use rollcall_core::staged::{Counted, Limit, Remapping};
 use rollcall_store::{OpenOptions, Readers, Store, StoreError, Writer};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -29,6 +29,7 @@ use crate::delivery::hub::Hub;
 use crate::delivery::lane::{Lane, SinkLive};
 use crate::delivery::render::Renderer;
 use crate::observe::notify::Notifier;
+use crate::proof::rolling::Rolling;
 use crate::sync::apply::{Directory, Mappers, rules};
 use crate::sync::clock::now_us;
 use crate::sync::driver::{Driver, Ordered};
@@ -137,6 +138,7 @@ pub async fn run(config: Config, metrics: PrometheusHandle) -> Result<(), Failur
         engine,
         mut drivers,
         schedulers,
+        proofs,
         lanes,
     } = prepared.assemble(&config, writer, &engine_tx, &fatal_tx, notifier, metrics);
     let (engine_ended_tx, mut engine_ended) = oneshot::channel();
@@ -188,6 +190,15 @@ pub async fn run(config: Config, metrics: PrometheusHandle) -> Result<(), Failur
             Scheduler {
                 cancel: stop.clone(),
                 ..scheduler
+            }
+            .run(),
+        );
+    }
+    for proof in proofs {
+        driver_tasks.spawn(
+            Rolling {
+                cancel: stop.clone(),
+                ..proof
             }
             .run(),
         );
@@ -348,6 +359,7 @@ struct World {
     engine: Engine,
     drivers: Vec<Driver>,
     schedulers: Vec<Scheduler>,
+    proofs: Vec<Rolling>,
     lanes: Vec<Lane>,
 }
 
@@ -471,11 +483,27 @@ impl Prepared {
         let mut tracks = HashMap::new();
         let mut drivers = Vec::new();
         let mut schedulers = Vec::new();
+        let (mut proofs, turn) = (Vec::new(), Arc::new(Semaphore::new(1)));
         for source in &config.sources {
             let connector = connect::source(&config.organization, source);
             let Some(parts) = self.source(config, source, connector, engine) else {
                 continue;
             };
+            proofs.extend(source.proof.map(|config| Rolling {
+                id: parts.id,
+                name: source.name.clone(),
+                config,
+                page: (parts.driver.page_rows, parts.driver.page_bytes),
+                source: Arc::clone(&parts.driver.source),
+                mapping: Arc::clone(&parts.driver.mapping),
+                attributes: Arc::clone(&self.attributes),
+                readers: self.readers.clone(),
+                live: Arc::clone(&parts.driver.live),
+                engine: engine.clone(),
+                orders: parts.orders.clone(),
+                turn: Arc::clone(&turn),
+                cancel: CancellationToken::new(),
+            }));
             schedulers.push(Scheduler {
                 id: parts.id,
                 name: source.name.clone(),
@@ -571,6 +599,7 @@ impl Prepared {
             engine,
             drivers,
             schedulers,
+            proofs,
             lanes,
         }
     }
@@ -642,6 +671,8 @@ fn track(
             changes: source.batch.rows,
             bytes: usize::try_from(source.batch.size_bytes).unwrap_or(usize::MAX),
         },
+        is_proved: source.proof.is_some(),
+        proof_run: None,
         limit: source.limit.map(|limit| limit_track(&limit, readers, id)),
         plan_open,
         remapping,

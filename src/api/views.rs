@@ -12,13 +12,16 @@ use rollcall_core::event::Event;
 use rollcall_core::id::{SourceId, UserId, UserRow, ValueHash};
 use rollcall_core::mapping::fold;
 use rollcall_store::{
-    ConflictFilter, Readers, RunFilter, Sequence, StoreError, UserFilter, UserRowView,
+    ConflictFilter, DriftRow, ProofRow, Readers, RunFilter, Sequence, StoreError, UserFilter,
+    UserRowView,
 };
 use serde::{Deserialize, Serialize};
 
 use super::plans::PlanView;
 use super::runs::{RunView, run_view};
 use crate::daemon::Shared;
+use crate::proof::rolling::LISTED_MAX;
+use crate::sync::clock::now_us;
 use crate::sync::shared::SourceSnapshot;
 
 /// The whole state at one moment.
@@ -61,6 +64,8 @@ pub struct SourceStatusView {
     pub last_run: Option<RunView>,
     /// What waits for approval.
     pub plan: Option<PlanView>,
+    /// How it is proved in the background; none when it is not, or was not yet.
+    pub proof: Option<ProofView>,
     /// Live figures; none without a daemon.
     pub live: Option<SourceSnapshot>,
 }
@@ -74,6 +79,59 @@ pub struct GapView {
     pub detail: String,
     /// RFC 3339.
     pub detected: String,
+}
+
+/// How a source is proved in the background.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ProofView {
+    /// Since when, RFC 3339.
+    pub since: String,
+    /// When the last round that was whole ended, RFC 3339; none when there was none.
+    pub proved: Option<String>,
+    /// Seconds since then, or since the first round began.
+    pub age_seconds: u64,
+    /// The run of the round that is under way.
+    pub run: Option<u64>,
+    /// Rows that this round has read.
+    pub rows: u64,
+    /// Rows that the round before had read; 0 when there was none.
+    pub expected_rows: u64,
+    /// Records that differ for certain, the first of them.
+    pub drifted: Vec<DriftView>,
+}
+
+/// A record that differs from its source, without a value.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct DriftView {
+    /// Its key.
+    pub record: String,
+    /// In which way.
+    pub what: String,
+    /// The attributes concerned.
+    pub fields: Vec<String>,
+    /// Since when that is known, RFC 3339.
+    pub since: String,
+}
+
+fn proof_view(row: &ProofRow, drifted: Vec<DriftRow>) -> ProofView {
+    let age_us = now_us() - row.proved_us.unwrap_or(row.since_us);
+    let drifted = drifted.into_iter().filter(|d| d.proved);
+    ProofView {
+        since: rfc3339(row.since_us),
+        proved: row.proved_us.map(rfc3339),
+        age_seconds: u64::try_from(age_us / 1_000_000).unwrap_or(0),
+        run: row.run.map(|run| run.0),
+        rows: row.rows,
+        expected_rows: row.expected_rows,
+        drifted: drifted
+            .map(|d| DriftView {
+                record: Key::from_bytes(&d.key).map_or_else(String::new, |key| key.display()),
+                what: d.what,
+                fields: d.fields,
+                since: rfc3339(d.since_us),
+            })
+            .collect(),
+    }
 }
 
 /// A sink.
@@ -116,6 +174,11 @@ pub fn status(readers: &Readers) -> Result<Status, StoreError> {
         };
         last_runs.extend(readers.runs(&of_source, 1)?);
     }
+    let mut proofs = std::collections::BTreeMap::new();
+    for row in readers.proofs()? {
+        let drifted = readers.drifted(row.source, LISTED_MAX)?;
+        proofs.insert(row.source, proof_view(&row, drifted));
+    }
     let sources = readers
         .sources()?
         .into_iter()
@@ -136,6 +199,7 @@ pub fn status(readers: &Readers) -> Result<Status, StoreError> {
             state: row.state,
             reason: row.reason,
             position: row.resume.map(|(cursor, _)| cursor.text().to_owned()),
+            proof: proofs.remove(&row.id),
             plan: plans.iter().find(|p| p.source == row.name).cloned(),
             name: row.name,
             live: None,

@@ -8,6 +8,7 @@ use super::exit::{Exit, Failure};
 use super::{Cli, output};
 use crate::config::{Config, PollConfig, PollMode, SourceConfig};
 use crate::connect;
+use crate::sync::polling::LogKept;
 
 /// What to check.
 #[derive(Debug, clap::Args)]
@@ -205,6 +206,11 @@ async fn polling(report: &mut Report, connector: &dyn Source, poll: &PollConfig)
             .push(Finding::new(severity, code, found, fix));
     };
     add(severity, "polling", found, fix);
+    // A server that does not tell keeps nothing.
+    let status = connector.status().await.unwrap_or_default();
+    if let Some(kept) = LogKept::of(&status) {
+        add(Severity::Warning, "log_kept", &kept.found, kept.fix);
+    }
     let Some(column) = &poll.change_column else {
         return;
     };

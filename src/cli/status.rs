@@ -3,7 +3,7 @@
 use super::exit::{Exit, Failure};
 use super::runs::duration;
 use super::{Cli, output, socket};
-use crate::api::views::{self, Status};
+use crate::api::views::{self, ProofView, Status};
 
 pub(super) fn run(cli: &Cli) -> Result<Exit, Failure> {
     let outline = cli.outline()?;
@@ -85,6 +85,9 @@ pub(super) fn run(cli: &Cli) -> Result<Exit, Failure> {
                 views::rfc3339(due)
             ))?;
         }
+        if let Some(proof) = &source.proof {
+            print_proof(&source.name, proof)?;
+        }
         for gap in &source.gaps {
             output::line(format_args!(
                 "  gap since {}: {} ({})",
@@ -119,4 +122,39 @@ pub(super) fn run(cli: &Cli) -> Result<Exit, Failure> {
         output::table(&["SINK", "STATE", "POSITION", "PARKED", "REASON"], &rows)?;
     }
     Ok(Exit::Ok)
+}
+
+/// When everything was compared last, and what differs.
+fn print_proof(source: &str, proof: &ProofView) -> Result<(), Failure> {
+    const SHOWN: usize = 20;
+    let age = duration(proof.age_seconds * 1000);
+    let round = match proof.run {
+        Some(run) => format!(" · run {run} has compared {} rows", proof.rows),
+        None => String::new(),
+    };
+    match &proof.proved {
+        Some(_) => output::line(format_args!("  {source}: proved {age} ago{round}"))?,
+        None => output::line(format_args!(
+            "  {source}: not proved yet; the first proof began {age} ago{round}"
+        ))?,
+    }
+    if proof.drifted.is_empty() {
+        return Ok(());
+    }
+    output::line(format_args!(
+        "  {source}: {} records differ from the source; `rollcall sync {source} --key KEY` brings one in step, `rollcall reconcile {source}` all",
+        proof.drifted.len()
+    ))?;
+    for drift in proof.drifted.iter().take(SHOWN) {
+        let fields = match drift.fields.is_empty() {
+            true => String::new(),
+            false => format!(" ({})", drift.fields.join(", ")),
+        };
+        output::line(format_args!("    {}: {}{fields}", drift.record, drift.what))?;
+    }
+    let unnamed = proof.drifted.len().saturating_sub(SHOWN);
+    if unnamed > 0 {
+        output::line(format_args!("    and {unnamed} more (--json names them)"))?;
+    }
+    Ok(())
 }

@@ -3,14 +3,13 @@
 
 use std::time::Duration;
 
-use rollcall_contract::TableSchema;
 use rollcall_core::attribute::Attributes;
-use rollcall_store::{Readers, SourceRow, StoreError};
+use rollcall_store::Readers;
 
 use super::exit::{Exit, Failure};
 use super::{Cli, output};
 use crate::config::{Config, SourceConfig};
-use crate::proof::{Pace, Proof, ProofError, Prover};
+use crate::proof::{Pace, Proof, ProofError, Prover, schema_versions};
 use crate::{connect, sync};
 
 /// What to verify.
@@ -82,7 +81,7 @@ async fn prove(
     let schema = connector.schema().await?;
     let mapper = sync::mapper::compile(
         &connect::mapping_spec(source),
-        &versions(readers, &row, &schema)?,
+        &schema_versions(readers, row.id, &schema)?,
         &attributes,
     )?;
     let of = (row.id, source.name.as_str());
@@ -93,30 +92,6 @@ async fn prove(
         patience: Duration::from_secs(args.patience),
     };
     Ok(prover.prove(&*connector, pace).await?)
-}
-
-/// The schemas under which rows are stored, the table's present one last.
-fn versions(
-    readers: &Readers,
-    source: &SourceRow,
-    present: &TableSchema,
-) -> Result<Vec<(u32, TableSchema)>, StoreError> {
-    let mut versions = Vec::new();
-    let mut at = None;
-    for stored in readers.schemas(source.id)? {
-        let schema: TableSchema =
-            serde_json::from_str(&stored.columns).map_err(|_| StoreError::Damaged {
-                detail: "a stored schema cannot be read".to_owned(),
-            })?;
-        if schema == *present {
-            at = Some(stored.version);
-        } else {
-            versions.push((stored.version, schema));
-        }
-    }
-    let next = versions.iter().map(|(version, _)| version + 1).max();
-    versions.push((at.or(next).unwrap_or(1), present.clone()));
-    Ok(versions)
 }
 
 fn print(proof: &Proof) -> Result<(), Failure> {

@@ -46,7 +46,8 @@ pub use sink::{
     SinkConfig,
 };
 pub use source::{
-    BatchConfig, ChangeStreamConfig, LeaverAction, LimitConfig, PollConfig, PollMode, SourceConfig,
+    BatchConfig, ChangeStreamConfig, LeaverAction, LimitConfig, PollConfig, PollMode, ProofConfig,
+    SourceConfig,
 };
 pub use table::Naming;
 pub use tls::{ClientCertificate, TlsConfig, Verification};

@@ -47,6 +47,8 @@ pub struct SourceConfig {
     pub schedule: Schedule,
     /// How the table is read while its log is not.
     pub poll: PollConfig,
+    /// How it is proved in the background; none when it is not.
+    pub proof: Option<ProofConfig>,
     /// Where raw changes go.
     pub change_stream: Option<ChangeStreamConfig>,
     /// How much is taken at once.
@@ -91,6 +93,15 @@ pub enum PollMode {
     WhenNeeded,
     /// Always: the log is not asked for.
     Always,
+}
+
+/// How a source is proved in the background.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProofConfig {
+    /// In so long everything is looked at once.
+    pub period: Duration,
+    /// Whether what differs is read again and applied.
+    pub repairs: bool,
 }
 
 /// How many people a source may take something away from before somebody has looked.
@@ -195,6 +206,7 @@ pub(super) fn source(
     let limit = section.section("limit").and_then(limit);
     let schedule = section.section("schedule").and_then(schedule);
     let poll = section.section("poll").and_then(poll);
+    let proof = section.section("proof").and_then(proof);
     let change_stream = section.item("change_stream").map(change_stream);
     let batch = section.section("batch").and_then(batch);
     let connect_timeout = section.required("connect_timeout", values::positive_duration);
@@ -223,6 +235,7 @@ pub(super) fn source(
         limit: limit?,
         schedule: schedule?,
         poll: poll?,
+        proof: proof?,
         change_stream,
         batch: batch?,
         connect_timeout: connect_timeout?,
@@ -321,6 +334,22 @@ fn poll(section: Section<'_>) -> Option<PollConfig> {
         full_every: full_every?,
         overlap: overlap?,
     })
+}
+
+/// The proof, if there is to be one.
+fn proof(section: Section<'_>) -> Option<Option<ProofConfig>> {
+    let rolls = section.required("mode", values::choice(&[("rolling", true), ("off", false)]));
+    let period = section.required("period", values::positive_duration);
+    let repairs = section.required(
+        "on_drift",
+        values::choice(&[("report", false), ("repair", true)]),
+    );
+    section.finish();
+    let proof = ProofConfig {
+        period: period?,
+        repairs: repairs?,
+    };
+    Some(rolls?.then_some(proof))
 }
 
 fn change_stream(item: Item<'_>) -> Option<ChangeStreamConfig> {

@@ -6,6 +6,7 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
 use super::names;
 use crate::daemon::Shared;
+use crate::sync::clock::now_us;
 use std::sync::atomic::Ordering;
 
 /// The states a source can be in: each is a series, so that alerts can name them.
@@ -89,6 +90,14 @@ pub fn install() -> Result<PrometheusHandle, String> {
         names::SCAN_LEFT,
         "Time until the scan which is under way has read everything."
     );
+    describe_gauge!(
+        names::PROOF_AGE,
+        "Time since the last whole rolling proof ended, or the first one began."
+    );
+    describe_gauge!(
+        names::DRIFTED,
+        "Records of which a rolling proof is certain that they differ."
+    );
     describe_gauge!(names::OUTBOX_HEAD, "Last position of the outbox.");
     describe_gauge!(
         names::SINK_POSITION,
@@ -105,8 +114,18 @@ pub fn install() -> Result<PrometheusHandle, String> {
 /// Reads the live figures into the gauges.
 pub fn refresh(shared: &Shared) {
     let plans = shared.readers.plans().unwrap_or_default();
+    let proofs = shared.readers.proofs().unwrap_or_default();
+    let drifted = shared.readers.drifted_counts().unwrap_or_default();
     for source in &shared.sources {
         let name = source.name.clone();
+        if let Some(proof) = proofs.iter().find(|p| p.source == source.id) {
+            let since_us = proof.proved_us.unwrap_or(proof.since_us);
+            let age = (now_us() - since_us).max(0) as f64 / 1e6;
+            gauge!(names::PROOF_AGE, "source" => name.clone()).set(age);
+            let drifted = drifted.iter().find(|(id, _)| *id == source.id);
+            gauge!(names::DRIFTED, "source" => name.clone())
+                .set(drifted.map_or(0.0, |(_, n)| *n as f64));
+        }
         let plan = plans.iter().find(|p| p.source == source.id);
         gauge!(names::PLAN_RECORDS, "source" => name.clone())
             .set(plan.map_or(0.0, |p| p.records as f64));

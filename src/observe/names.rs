@@ -42,6 +42,11 @@ pub const SCAN_LEFT: &str = "rollcall_scan_left_seconds";
 /// Rows that a whole poll found changed without a change of their change column, by
 /// `source`.
 pub const POLL_UNMARKED: &str = "rollcall_poll_unmarked_changes_total";
+/// Seconds since the last rolling proof that was whole ended, or since the first one was begun
+/// when none has ended, by `source`.
+pub const PROOF_AGE: &str = "rollcall_proof_age_seconds";
+/// Records of which a rolling proof is certain that they differ, by `source`.
+pub const DRIFTED: &str = "rollcall_drifted_records";
 /// The last position of the outbox.
 pub const OUTBOX_HEAD: &str = "rollcall_outbox_head_position";
 /// The last position that a sink certainly has, by `sink`.

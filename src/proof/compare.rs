@@ -18,11 +18,11 @@ pub(super) enum Verdict {
     /// It is outside of the scope.
     OutOfScope,
     /// It is held for a person.
-    Held,
+    Held(SkipReason),
     /// It cannot be mapped.
-    Failed,
+    Failed(SkipReason),
     /// Its change waits in a plan.
-    Staged,
+    Staged(SkipReason),
     /// It differs, in which way and in which fields.
     Differs(&'static str, Vec<FieldDrift>),
 }
@@ -79,22 +79,22 @@ impl Prover<'_> {
             (SkipReason::OutOfScope, Outcome::OutOfScope) => Verdict::OutOfScope,
             (SkipReason::OutOfScope, _) => differs("taken for out of scope"),
             (SkipReason::StagedLeaver, _) => differs("waits as a leaver, and is in the source"),
-            (SkipReason::Staged, outcome) => {
+            (reason @ SkipReason::Staged, outcome) => {
                 let fields = self.differing_from_shadow(shadow, row);
                 let same = self.remapped.row(0).outcome() == outcome;
                 match same && fields.is_empty() {
-                    true => Verdict::Staged,
+                    true => Verdict::Staged(reason),
                     false => Verdict::Differs("staged with other values", fields),
                 }
             }
-            (reason, Outcome::Failed { .. }) if reason.is_error() => Verdict::Failed,
+            (reason, Outcome::Failed { .. }) if reason.is_error() => Verdict::Failed(reason),
             (reason, _) if reason.is_error() => differs("failed, and can be mapped now"),
             (_, Outcome::Failed { .. }) => differs("held, and cannot be mapped now"),
             (_, Outcome::OutOfScope) => differs("held, and out of scope now"),
-            (_, Outcome::Mapped | Outcome::Deferred) => {
+            (reason, Outcome::Mapped | Outcome::Deferred) => {
                 let fields = self.differing_from_shadow(shadow, row);
                 if fields.is_empty() {
-                    Verdict::Held
+                    Verdict::Held(reason)
                 } else {
                     Verdict::Differs("held with other values", fields)
                 }

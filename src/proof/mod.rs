@@ -18,24 +18,35 @@
 //! Records that failed, or are held for a person, differ by rule. They are counted apart, as
 //! long as what is held is what the source has. Those whose change waits in a plan are named as
 //! that. No value leaves this module unless it is asked for.
+//!
+//! `rollcall verify` proves a whole table at once. The daemon does it a slice at a time
+//! ([`rolling`]): a slice is a page of the table, and as many records that the directory has,
+//! which are asked for by key. So absence is found without remembering what was seen, and in
+//! whichever order the source sorts its keys.
 
 mod compare;
+pub mod pacing;
+pub mod rolling;
 
 use std::time::Duration;
 
 use hashbrown::{HashMap, HashSet};
-use rollcall_contract::{ConnectorError, Cursor, Key, Page, PageRequest, Source, TxId};
+use rollcall_contract::{
+    ConnectorError, Cursor, Key, Page, PageRequest, Source, TableSchema, TxId,
+};
 use rollcall_core::attribute::Attributes;
 use rollcall_core::document::LinkState;
 use rollcall_core::id::SourceId;
 use rollcall_core::mapped::MappedRows;
 use rollcall_core::mapping::Mapper;
+use rollcall_core::plan::Counters;
 use rollcall_core::reason::SkipReason;
-use rollcall_store::{Readers, StoreError};
+use rollcall_store::{Readers, StoreError, Walk};
 use tokio::time::Instant;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::sync::track::history_of;
+use crate::sync::window::NoLog;
 use compare::Verdict;
 
 /// At most so many records of each sort are named; all are counted.
@@ -76,6 +87,9 @@ pub struct Proof {
     pub moving_records: Vec<String>,
     /// What differs, the first of it.
     pub drifted: Vec<Drift>,
+    /// The records once more, as a run counts them.
+    #[serde(skip)]
+    pub counters: Counters,
 }
 
 /// A record that differs.
@@ -91,6 +105,12 @@ pub struct Drift {
     /// The attributes concerned.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub fields: Vec<FieldDrift>,
+    /// Its key.
+    #[serde(skip)]
+    pub key: Key,
+    /// Hash of the row that differs; none when the source has none.
+    #[serde(skip)]
+    pub hash: Option<u64>,
 }
 
 /// An attribute that differs.
@@ -113,6 +133,8 @@ pub struct Prover<'a> {
     mapper: Mapper,
     attributes: Attributes,
     show_values: bool,
+    /// Whether the source's log is followed. If not, nothing can be told by a position in it.
+    has_log: bool,
     /// See [`crate::sync::track`].
     history: u8,
     proof: Proof,
@@ -131,9 +153,43 @@ pub struct Pace {
     pub patience: Duration,
 }
 
+/// What one slice looks at.
+#[derive(Debug)]
+pub struct Slice {
+    /// How far the table is read.
+    pub read: Walk,
+    /// How far what the directory has of it is looked at.
+    pub known: Walk,
+    /// Records that are looked at besides.
+    pub again: Vec<Key>,
+}
+
+impl Slice {
+    /// These records and nothing else.
+    pub fn of_keys(again: Vec<Key>) -> Slice {
+        Slice {
+            read: Walk::Ended,
+            known: Walk::Ended,
+            again,
+        }
+    }
+}
+
+/// A row, judged.
+struct Judged {
+    key: Key,
+    verdict: Verdict,
+    /// Of the row; none when there is none.
+    hash: Option<u64>,
+}
+
 /// A record that differed, and how it went on.
 #[derive(Default)]
 struct Doubt {
+    /// Whether it is counted when it turns out to be equal.
+    counts: bool,
+    /// Hash of the row that was read last.
+    hash: Option<u64>,
     /// The transaction that the directory knew when it was first in doubt.
     first_tx: Option<Option<TxId>>,
     /// Whether that changed since.
@@ -163,6 +219,7 @@ impl<'a> Prover<'a> {
             mapper,
             attributes,
             show_values,
+            has_log: true,
             history: history_of(gaps.iter().map(|g| &g.gap)),
             proof: Proof {
                 source: name.to_owned(),
@@ -173,18 +230,74 @@ impl<'a> Prover<'a> {
         })
     }
 
+    /// Compares with a source of which no log is followed.
+    pub fn without_log(self) -> Prover<'a> {
+        Prover {
+            has_log: false,
+            ..self
+        }
+    }
+
     /// Reads everything and compares it.
     ///
     /// # Errors
     /// When the source or the store cannot be read.
     pub async fn prove(mut self, connector: &dyn Source, pace: Pace) -> Result<Proof, ProofError> {
-        let (seen, mut doubtful) = self.read_all(connector, pace).await?;
-        self.add_unseen(&seen, &mut doubtful)?;
+        let mut looked = Looked::default();
+        let mut after = None;
+        loop {
+            after = self.read_page(connector, after, pace, &mut looked).await?;
+            if after.is_none() {
+                break;
+            }
+        }
+        self.add_unseen(&mut looked)?;
+        self.settle(connector, pace, looked).await
+    }
+
+    /// Reads a slice and compares it; gives how far both walks are behind it.
+    ///
+    /// # Errors
+    /// When the source or the store cannot be read.
+    pub async fn slice(
+        mut self,
+        connector: &dyn Source,
+        pace: Pace,
+        slice: Slice,
+    ) -> Result<(Proof, Walk, Walk), ProofError> {
+        let mut looked = Looked::default();
+        let read = match slice.read {
+            Walk::Ended => Walk::Ended,
+            from => {
+                let after = self.read_page(connector, behind(from), pace, &mut looked);
+                after.await?.map_or(Walk::Ended, Walk::Behind)
+            }
+        };
+        let known = match slice.known {
+            Walk::Ended => Walk::Ended,
+            from => {
+                let after = self.look_up(connector, behind(from), pace, &mut looked);
+                after.await?.map_or(Walk::Ended, Walk::Behind)
+            }
+        };
+        for key in slice.again {
+            looked.doubtful.entry(key).or_default();
+        }
+        Ok((self.settle(connector, pace, looked).await?, read, known))
+    }
+
+    /// Looks at the records in doubt until each is settled, or time is up.
+    async fn settle(
+        mut self,
+        connector: &dyn Source,
+        pace: Pace,
+        mut looked: Looked,
+    ) -> Result<Proof, ProofError> {
         let deadline = Instant::now() + pace.patience;
-        while !doubtful.is_empty() {
-            let keys: Vec<Key> = doubtful.keys().cloned().collect();
+        while !looked.doubtful.is_empty() {
+            let keys: Vec<Key> = looked.doubtful.keys().cloned().collect();
             for chunk in keys.chunks(KEYS_PER_READ) {
-                self.read_again(connector, chunk, &mut doubtful, deadline, &seen)
+                self.read_again(connector, chunk, &mut looked, deadline)
                     .await?;
             }
             if Instant::now() >= deadline {
@@ -192,46 +305,69 @@ impl<'a> Prover<'a> {
             }
             tokio::time::sleep(LOOK_AGAIN).await;
         }
-        for (key, doubt) in doubtful {
+        for (key, doubt) in looked.doubtful {
             self.name(&key, doubt);
         }
         self.proof.drifted.sort_by(|a, b| a.record.cmp(&b.record));
         self.proof.equal = self.proof.differing == 0;
+        self.proof.counters.processed = self.proof.records;
         Ok(self.proof)
     }
 
-    /// Reads the whole table; gives the hashes of its keys and the records in doubt.
-    async fn read_all(
+    /// Reads a page of the table; gives the key of its last row, none when nothing follows.
+    async fn read_page(
         &mut self,
         connector: &dyn Source,
+        after: Option<Key>,
         pace: Pace,
-    ) -> Result<(HashSet<u64>, HashMap<Key, Doubt>), ProofError> {
-        let mut seen = HashSet::new();
-        let mut doubtful = HashMap::new();
-        let mut after = None;
-        loop {
-            let request = PageRequest {
-                after: after.take(),
-                limit_rows: pace.page_rows,
-                limit_bytes: pace.page_bytes,
-                only: None,
-                since: None,
-            };
-            let page = connector.page(request).await?;
-            for (key, verdict) in self.judge(&page)? {
-                if seen.insert(xxh3_64(key.as_bytes())) {
-                    self.proof.records += 1;
-                }
-                if !self.counted(&key, &verdict) {
-                    doubtful.insert(key, Doubt::default());
-                }
+        looked: &mut Looked,
+    ) -> Result<Option<Key>, ProofError> {
+        let request = PageRequest {
+            after,
+            limit_rows: pace.page_rows,
+            limit_bytes: pace.page_bytes,
+            only: None,
+            since: None,
+        };
+        let page = connector.page(request).await?;
+        for Judged { key, verdict, .. } in self.judge(&page)? {
+            if looked.seen.insert(xxh3_64(key.as_bytes())) {
+                self.proof.records += 1;
             }
-            self.reached(&page);
-            after = page.last;
-            if after.is_none() {
-                return Ok((seen, doubtful));
+            if !self.counted(&key, &verdict) {
+                looked.doubtful.insert(key, Doubt::counted());
             }
         }
+        self.reached(&page);
+        Ok(page.last)
+    }
+
+    /// Asks for records by key that the directory takes for present; those that do not exist
+    /// are in doubt. Gives the key of the last one, none when no more is known.
+    async fn look_up(
+        &self,
+        connector: &dyn Source,
+        after: Option<Key>,
+        pace: Pace,
+        looked: &mut Looked,
+    ) -> Result<Option<Key>, ProofError> {
+        let limit = pace.page_rows;
+        let links = self.readers.links_after(self.id, after.as_ref(), limit)?;
+        let mut unseen = Vec::new();
+        for (key, _) in &links {
+            if !looked.seen.contains(&xxh3_64(key)) && self.known(key)?.present.is_some() {
+                unseen.extend(Key::from_bytes(key));
+            }
+        }
+        for keys in unseen.chunks(KEYS_PER_READ) {
+            let page = connector.reread(keys).await?;
+            let there: HashSet<Key> = keys_of(&page).collect();
+            for key in keys.iter().filter(|key| !there.contains(*key)) {
+                looked.doubtful.insert(key.clone(), Doubt::default());
+            }
+        }
+        let last = links.last().filter(|_| links.len() == limit);
+        Ok(last.and_then(|(key, _)| Key::from_bytes(key)))
     }
 
     fn reached(&mut self, page: &Page) {
@@ -244,12 +380,25 @@ impl<'a> Prover<'a> {
     /// Counts a verdict; `false` when it is a difference.
     fn counted(&mut self, key: &Key, verdict: &Verdict) -> bool {
         match verdict {
-            Verdict::Applied => self.proof.applied += 1,
-            Verdict::OutOfScope => self.proof.out_of_scope += 1,
-            Verdict::Held => self.proof.held += 1,
-            Verdict::Failed => self.proof.failed += 1,
-            Verdict::Staged => {
+            Verdict::Applied => {
+                self.proof.applied += 1;
+                self.proof.counters.unchanged += 1;
+            }
+            Verdict::OutOfScope => {
+                self.proof.out_of_scope += 1;
+                self.proof.counters.leave_out(SkipReason::OutOfScope);
+            }
+            Verdict::Held(reason) => {
+                self.proof.held += 1;
+                self.proof.counters.leave_out(*reason);
+            }
+            Verdict::Failed(reason) => {
+                self.proof.failed += 1;
+                self.proof.counters.leave_out(*reason);
+            }
+            Verdict::Staged(reason) => {
                 self.proof.staged += 1;
+                self.proof.counters.leave_out(*reason);
                 if self.proof.staged_records.len() < NAMED_MAX {
                     self.proof.staged_records.push(key.display());
                 }
@@ -278,11 +427,13 @@ impl<'a> Prover<'a> {
                 what,
                 proved: doubt.proved > 0,
                 fields,
+                key: key.clone(),
+                hash: doubt.hash,
             });
         }
     }
 
-    fn judge(&mut self, page: &Page) -> Result<Vec<(Key, Verdict)>, StoreError> {
+    fn judge(&mut self, page: &Page) -> Result<Vec<Judged>, StoreError> {
         let mut verdicts = Vec::with_capacity(page.rows.len());
         for change in page.rows.changes() {
             let Some(row) = change.after() else { continue };
@@ -293,28 +444,29 @@ impl<'a> Prover<'a> {
             mapped.clear();
             self.mapper.map(&row, Some(&[]), &mut mapped);
             let verdict = self.compare(&key, &mapped.row(0));
+            let hash = Some(mapped.row(0).hash());
             self.mapped = mapped;
-            verdicts.push((key, verdict?));
+            verdicts.push(Judged {
+                key,
+                verdict: verdict?,
+                hash,
+            });
         }
         Ok(verdicts)
     }
 
     /// Puts records in doubt that the directory takes for present and that the table did not
     /// show.
-    fn add_unseen(
-        &self,
-        seen: &HashSet<u64>,
-        doubtful: &mut HashMap<Key, Doubt>,
-    ) -> Result<(), StoreError> {
+    fn add_unseen(&self, looked: &mut Looked) -> Result<(), StoreError> {
         let mut after: Option<Key> = None;
         loop {
             let links = self.readers.links_after(self.id, after.as_ref(), 5_000)?;
             for (key, _) in &links {
-                if !seen.contains(&xxh3_64(key))
+                if !looked.seen.contains(&xxh3_64(key))
                     && self.known(key)?.present.is_some()
                     && let Some(key) = Key::from_bytes(key)
                 {
-                    doubtful.insert(key, Doubt::default());
+                    looked.doubtful.insert(key, Doubt::counted());
                 }
             }
             match links.last() {
@@ -329,35 +481,41 @@ impl<'a> Prover<'a> {
         &mut self,
         connector: &dyn Source,
         keys: &[Key],
-        doubtful: &mut HashMap<Key, Doubt>,
+        looked: &mut Looked,
         deadline: Instant,
-        seen: &HashSet<u64>,
     ) -> Result<(), ProofError> {
-        let page = connector.reread(keys).await?;
+        let mut page = connector.reread(keys).await?;
+        if !self.has_log {
+            page.window = Box::new(NoLog);
+        }
         self.reached(&page);
         let mut open: HashSet<Key> = keys.iter().cloned().collect();
         loop {
             // Read before the records: what they show then holds all of the log up to it.
             let is_closed = self.cursor()?.is_some_and(|c| page.window.is_closed_by(&c));
-            let found = self.judge(&page)?;
-            let of_page: HashSet<Key> = found.iter().map(|(key, _)| key.clone()).collect();
-            let mut verdicts = found;
+            let mut verdicts = self.judge(&page)?;
+            let of_page: HashSet<Key> = verdicts.iter().map(|j| j.key.clone()).collect();
             for key in keys.iter().filter(|k| !of_page.contains(*k)) {
                 if let Some(verdict) = self.judge_absent(key)? {
-                    verdicts.push((key.clone(), verdict));
+                    verdicts.push(Judged {
+                        key: key.clone(),
+                        verdict,
+                        hash: None,
+                    });
                 } else if open.remove(key) {
-                    doubtful.remove(key);
+                    looked.doubtful.remove(key);
                 }
             }
-            for (key, verdict) in verdicts {
+            for Judged { key, verdict, hash } in verdicts {
                 if !open.contains(&key) {
                     continue;
                 }
                 if let Verdict::Differs(what, fields) = verdict {
-                    let Some(doubt) = doubtful.get_mut(&key) else {
+                    let Some(doubt) = looked.doubtful.get_mut(&key) else {
                         continue;
                     };
                     doubt.drift = Some((what, fields));
+                    doubt.hash = hash;
                     let tx = self.known(key.as_bytes())?.tx;
                     let is_newer = tx.as_ref().is_some_and(|tx| page.window.may_be_newer(tx));
                     doubt.moved |= is_newer && doubt.first_tx.get_or_insert(tx.clone()) != &tx;
@@ -368,18 +526,18 @@ impl<'a> Prover<'a> {
                         doubt.proved += 1;
                         open.remove(&key);
                         if doubt.proved >= 2
-                            && let Some(doubt) = doubtful.remove(&key)
+                            && let Some(doubt) = looked.doubtful.remove(&key)
                         {
                             self.name(&key, doubt);
                         }
                     }
                 } else {
-                    self.counted(&key, &verdict);
-                    if of_page.contains(&key) && !seen.contains(&xxh3_64(key.as_bytes())) {
-                        self.proof.records += 1;
-                    }
                     open.remove(&key);
-                    doubtful.remove(&key);
+                    if looked.doubtful.remove(&key).is_some_and(|d| d.counts) {
+                        self.counted(&key, &verdict);
+                        let is_new = !looked.seen.contains(&xxh3_64(key.as_bytes()));
+                        self.proof.records += u64::from(is_new && of_page.contains(&key));
+                    }
                 }
             }
             if open.is_empty() || Instant::now() >= deadline {
@@ -394,7 +552,7 @@ impl<'a> Prover<'a> {
         let present = self.known(key.as_bytes())?.present;
         let what = "in the directory, not in the source";
         Ok(present.map(|state| match state {
-            LinkState::Held(SkipReason::StagedLeaver) => Verdict::Staged,
+            LinkState::Held(reason @ SkipReason::StagedLeaver) => Verdict::Staged(reason),
             _ => Verdict::Differs(what, Vec::new()),
         }))
     }
@@ -404,6 +562,64 @@ impl<'a> Prover<'a> {
         let row = self.readers.source(&self.proof.source)?;
         Ok(row.and_then(|row| row.resume).map(|(cursor, _)| cursor))
     }
+}
+
+/// What was looked at.
+#[derive(Default)]
+struct Looked {
+    /// Hashes of the keys that pages had.
+    seen: HashSet<u64>,
+    /// Records that differed.
+    doubtful: HashMap<Key, Doubt>,
+}
+
+impl Doubt {
+    fn counted() -> Doubt {
+        Doubt {
+            counts: true,
+            ..Doubt::default()
+        }
+    }
+}
+
+fn behind(walk: Walk) -> Option<Key> {
+    match walk {
+        Walk::Behind(key) => Some(key),
+        Walk::Begins | Walk::Ended => None,
+    }
+}
+
+fn keys_of(page: &Page) -> impl Iterator<Item = Key> {
+    page.rows
+        .changes()
+        .filter_map(|change| Key::of_row(change.table(), &change.after()?))
+}
+
+/// The schemas under which rows are stored, the table's present one last.
+///
+/// # Errors
+/// When the store cannot be read.
+pub fn schema_versions(
+    readers: &Readers,
+    source: SourceId,
+    present: &TableSchema,
+) -> Result<Vec<(u32, TableSchema)>, StoreError> {
+    let mut versions = Vec::new();
+    let mut at = None;
+    for stored in readers.schemas(source)? {
+        let schema: TableSchema =
+            serde_json::from_str(&stored.columns).map_err(|_| StoreError::Damaged {
+                detail: "a stored schema cannot be read".to_owned(),
+            })?;
+        if schema == *present {
+            at = Some(stored.version);
+        } else {
+            versions.push((stored.version, schema));
+        }
+    }
+    let next = versions.iter().map(|(version, _)| version + 1).max();
+    versions.push((at.or(next).unwrap_or(1), present.clone()));
+    Ok(versions)
 }
 
 /// Why there is no proof.

@@ -34,7 +34,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::session::{Session, WithoutLog};
 use super::backoff::Backoff;
-use super::polling::PollTrack;
+use super::polling::{LogKept, PollTrack};
 use super::polls::Polls;
 use super::shared::SourceLive;
 use super::track::Ask;
@@ -247,7 +247,8 @@ impl Driver {
             })
             .await?;
         delay.reset();
-        let watch = self.watch_status();
+        self.live.set_notices(Vec::new());
+        let watch = self.watch_status(|status| status);
         let mut stream = opened.stream;
         let mut session = Session::new(self, start, Some(acknowledge), repairs);
         session.scan_due = scan_due;
@@ -296,6 +297,7 @@ impl Driver {
         .await?;
         delay.reset();
         self.live.set_server(SourceStatus::default());
+        let watch = self.watch_status(of_polled);
         let mut session = Session::new(self, Cursor::nowhere(""), None, repairs);
         session.without_log = Some(WithoutLog {
             lineage,
@@ -311,6 +313,7 @@ impl Driver {
             Err(ended) => Err(ended),
         };
         session.abandon();
+        watch.abort();
         ended
     }
 
@@ -327,16 +330,31 @@ impl Driver {
         });
     }
 
-    /// Keeps the server's view fresh, on a connection of its own.
-    fn watch_status(&self) -> JoinHandle<()> {
+    /// Keeps what is shown of the server's view fresh, on a connection of its own.
+    fn watch_status(&self, shown: fn(SourceStatus) -> SourceStatus) -> JoinHandle<()> {
         let (source, live) = (Arc::clone(&self.source), Arc::clone(&self.live));
         tokio::spawn(async move {
             loop {
                 if let Ok(status) = source.status().await {
-                    live.set_server(status);
+                    live.set_server(shown(status));
                 }
                 tokio::time::sleep(STATUS_EVERY).await;
             }
         })
+    }
+}
+
+/// Of the server's view, what concerns a source whose log is not read.
+fn of_polled(status: SourceStatus) -> SourceStatus {
+    let Some(kept) = LogKept::of(&status) else {
+        return SourceStatus::default();
+    };
+    let mut warnings = vec![format!("{} {}", kept.found, kept.fix)];
+    warnings.extend(status.warnings);
+    SourceStatus {
+        retained_bytes: status.retained_bytes,
+        safe_bytes: status.safe_bytes,
+        warnings,
+        ..SourceStatus::default()
     }
 }

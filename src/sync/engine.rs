@@ -284,6 +284,7 @@ impl Engine {
                 });
             }
             Work::Planned(work) => self.apply_planned(work, pending)?,
+            Work::Proof(work) => self.proof_went_on(work, pending)?,
             Work::State {
                 source,
                 state,

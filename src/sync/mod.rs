@@ -35,6 +35,7 @@ pub mod planned;
 pub mod planning;
 pub mod polling;
 pub mod polls;
+mod proving;
 pub mod runs;
 pub mod scan;
 pub mod scanning;

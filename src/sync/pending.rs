@@ -72,6 +72,10 @@ impl Pending {
                 && c.sinks.is_empty()
                 && c.parked.is_empty()
                 && c.schemas.is_empty())
+            || !(c.proofs.is_empty()
+                && c.proofs_ended.is_empty()
+                && c.drifted.is_empty()
+                && c.undrifted.is_empty())
     }
 
     /// Does something behind the commit.

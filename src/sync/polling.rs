@@ -7,7 +7,7 @@
 
 use std::sync::atomic::Ordering;
 
-use rollcall_contract::{Cell, Cursor, Key, Lineage};
+use rollcall_contract::{Cell, Cursor, Key, Lineage, SourceStatus};
 use rollcall_core::id::{RunId, SourceId};
 use rollcall_core::mapped::MappedRows;
 use rollcall_core::mapping::Shadow;
@@ -35,6 +35,27 @@ pub(super) enum Polled {
     Changed,
     /// It is another one, and its change column does not tell so.
     Unmarked,
+}
+
+/// What a server keeps for a log that is not read, and what to do about it.
+pub(crate) struct LogKept {
+    /// What was found.
+    pub(crate) found: String,
+    /// What to do.
+    pub(crate) fix: &'static str,
+}
+
+impl LogKept {
+    /// Of a source that is polled; none when its server keeps nothing.
+    pub(crate) fn of(status: &SourceStatus) -> Option<LogKept> {
+        let bytes = status.retained_bytes?;
+        Some(LogKept {
+            found: format!(
+                "The server keeps {bytes} bytes of log for this source, although its log is not read."
+            ),
+            fix: "Drop its replication slot if the log is not going to be read again.",
+        })
+    }
 }
 
 impl Engine {

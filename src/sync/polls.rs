@@ -82,6 +82,11 @@ impl Polls {
         self.last_full.is_some()
     }
 
+    /// When the last poll that read every row, and was applied, began.
+    pub fn whole_began(&self) -> Option<Instant> {
+        self.last_full
+    }
+
     /// A poll begins; `mark` was read just before. Every row is read when somebody asks for
     /// it, or when it is due.
     pub fn begin(&mut self, now: Instant, mark: Option<String>, wants_full: bool) -> Poll {

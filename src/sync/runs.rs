@@ -30,7 +30,7 @@ const RESUMED_MAX: usize = 1_000;
 const STREAM_RUN_US: i64 = 3_600_000_000;
 
 /// What a run is.
-pub const RUN_KINDS: [&str; 7] = [
+pub const RUN_KINDS: [&str; 8] = [
     "load",
     "reconcile",
     "stream",
@@ -38,12 +38,14 @@ pub const RUN_KINDS: [&str; 7] = [
     "sync",
     "plan",
     "apply",
+    "proof",
 ];
 
 /// How a run ends, or that it has not.
-pub const RUN_OUTCOMES: [&str; 6] = [
+pub const RUN_OUTCOMES: [&str; 7] = [
     "running",
     "completed",
+    "drifted",
     "unproved",
     "staged",
     "superseded",
@@ -109,6 +111,7 @@ impl Engine {
                 ..RunFilter::default()
             };
             let scan = self.readers.scan(source)?.map(|scan| scan.run);
+            let proof = self.resume_proof(source, &mut pending)?;
             let is_approved = self.writer.open_plan(source)?.is_some_and(|p| p.approved);
             for row in self.readers.runs(&filter, RESUMED_MAX)? {
                 // A plan that is approved takes up its run when it goes on.
@@ -122,7 +125,12 @@ impl Engine {
                         .sources
                         .get(&source)
                         .is_some_and(|t| t.stream_run.is_none());
-                if goes_on {
+                if proof == Some(row.id) {
+                    let run = self.resumed_run(row)?;
+                    if let Some(track) = self.sources.get_mut(&source) {
+                        track.proof_run = Some(run);
+                    }
+                } else if goes_on {
                     let run = self.resumed_run(row)?;
                     if let Some(track) = self.sources.get_mut(&source) {
                         track.stream_run = Some(run);
@@ -163,7 +171,8 @@ impl Engine {
             let runs = track
                 .stream_run
                 .iter_mut()
-                .chain(track.scan.iter_mut().map(|s| &mut s.run));
+                .chain(track.scan.iter_mut().map(|s| &mut s.run))
+                .chain(track.proof_run.iter_mut());
             for run in runs.filter(|r| r.dirty) {
                 pending.commit.runs.push(run.row.clone());
                 run.dirty = false;

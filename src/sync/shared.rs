@@ -26,6 +26,9 @@ pub struct SourceLive {
     pub unmarked: AtomicU64,
     /// Rows without a key that the last scan came upon.
     pub keyless: AtomicU64,
+    /// When the last poll of every row that was applied began, microseconds since the Unix
+    /// epoch; 0 when there was none.
+    pub whole_poll_us: AtomicI64,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -34,6 +37,7 @@ struct Live {
     reason: String,
     position: String,
     server: SourceStatus,
+    notices: Vec<String>,
     scan: Option<ScanLive>,
     next_due_us: Option<i64>,
 }
@@ -162,6 +166,11 @@ impl SourceLive {
         self.with(|l| l.server = status);
     }
 
+    /// Sets what there is to warn of besides the server's view.
+    pub fn set_notices(&self, notices: Vec<String>) {
+        self.with(|l| l.notices = notices);
+    }
+
     /// A scan reads from here on.
     pub fn scan_began(&self, place: &ScanPlace) {
         self.scan_rows.store(place.rows, Ordering::Relaxed);
@@ -190,6 +199,7 @@ impl SourceLive {
     pub fn snapshot(&self) -> SourceSnapshot {
         let mut copy = Live::default();
         self.with(|l| copy = l.clone());
+        copy.server.warnings.append(&mut copy.notices);
         let rows = self.scan_rows.load(Ordering::Relaxed);
         let total = self.scan_total.load(Ordering::Relaxed);
         SourceSnapshot {

@@ -64,6 +64,10 @@ pub struct SourceTrack {
     pub stream_run: Option<TrackedRun>,
     /// The scan that is under way.
     pub scan: Option<ScanTrack>,
+    /// Whether it is proved in the background.
+    pub is_proved: bool,
+    /// The run of the proof's round that is under way.
+    pub proof_run: Option<TrackedRun>,
     /// When a lot is closed.
     pub lot: LotLimit,
     /// How much it may take away unseen; none when there is no limit.

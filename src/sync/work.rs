@@ -9,7 +9,10 @@ use rollcall_contract::{
 use rollcall_core::id::{MatchHash, RunId, SourceId};
 use rollcall_core::mapped::MappedRows;
 use rollcall_core::mapping::Mapper;
+use rollcall_core::plan::Counters;
 use rollcall_core::staged::PlanHash;
+use rollcall_core::state::KeyBytes;
+use rollcall_store::{DriftRow, ProofRow};
 use tokio::sync::oneshot;
 
 use super::planned::{Answered, Planned, PlannedWork};
@@ -68,6 +71,8 @@ pub enum Cause {
     Poll,
     /// Its time came while nothing could run.
     CaughtUp,
+    /// A rolling proof found that it differs.
+    Proof,
 }
 
 impl Cause {
@@ -81,6 +86,7 @@ impl Cause {
             Cause::Api => "api",
             Cause::Poll => "poll",
             Cause::CaughtUp => "caught_up",
+            Cause::Proof => "proof",
         }
     }
 }
@@ -190,6 +196,8 @@ pub enum Work {
     },
     /// A plan whose records were read again.
     Planned(PlannedWork),
+    /// A rolling proof has looked at something.
+    Proof(ProofWork),
     /// The source's state, for people.
     State {
         /// Which source.
@@ -236,6 +244,42 @@ pub enum Work {
     },
     /// Ends the engine after everything sent before.
     Stop,
+}
+
+/// See [`Work::Proof`].
+pub struct ProofWork {
+    /// How far it is; its run is the engine's to say.
+    pub row: ProofRow,
+    /// The records that were looked at.
+    pub counters: Counters,
+    /// Readable position of the reading.
+    pub position: String,
+    /// Records that differ.
+    pub drifted: Vec<DriftRow>,
+    /// Records that do not differ any more.
+    pub undrifted: Vec<KeyBytes>,
+    /// Whether a round is under way. If not, only what differed was looked at again.
+    pub is_round: bool,
+    /// Whether the round has ended, and then whether anything differs.
+    pub ended: Option<bool>,
+    /// Told when it is stored.
+    pub reply: oneshot::Sender<()>,
+}
+
+impl ProofWork {
+    /// Nothing was looked at yet.
+    pub fn first(row: ProofRow, reply: oneshot::Sender<()>) -> ProofWork {
+        ProofWork {
+            row,
+            counters: Counters::default(),
+            position: String::new(),
+            drifted: Vec::new(),
+            undrifted: Vec::new(),
+            is_round: false,
+            ended: None,
+            reply,
+        }
+    }
 }
 
 /// See [`Work::Schema`].

@@ -13,7 +13,7 @@ use rollcall_core::plan::{Plan, UserWrite, Waiter};
 use rollcall_core::state::{KeyBytes, LinkTarget};
 use rusqlite::{Connection, OptionalExtension};
 
-use crate::commit::{Commit, GapId};
+use crate::commit::{Commit, GapId, Walk};
 use crate::counts::Counts;
 use crate::error::StoreError;
 use crate::match_delta::{Entry, Step};
@@ -122,6 +122,7 @@ pub(crate) fn apply(
             )?
             .execute((s.source.0, s.version, &s.columns))?;
     }
+    proofs(connection, commit)?;
     counts.save(connection, stored)?;
     Ok(gaps)
 }
@@ -486,6 +487,71 @@ fn repairs(connection: &Connection, commit: &Commit, plan: &Plan) -> Result<(), 
     for (source, key) in &plan.reread {
         connection
             .prepare_cached("INSERT OR IGNORE INTO repair(source, key) VALUES(?1, ?2)")?
+            .execute((source.0, key.as_slice()))?;
+    }
+    Ok(())
+}
+
+fn proofs(connection: &Connection, commit: &Commit) -> Result<(), StoreError> {
+    for source in &commit.proofs_ended {
+        connection
+            .prepare_cached("DELETE FROM proof WHERE source = ?1")?
+            .execute([source.0])?;
+        connection
+            .prepare_cached("DELETE FROM drift WHERE source = ?1")?
+            .execute([source.0])?;
+    }
+    for p in &commit.proofs {
+        let place = |walk: &Walk| match walk {
+            Walk::Begins => (None, false),
+            Walk::Behind(key) => (Some(key.as_bytes().to_vec()), false),
+            Walk::Ended => (None, true),
+        };
+        let (read, known) = (place(&p.read), place(&p.known));
+        connection
+            .prepare_cached(
+                "INSERT OR REPLACE INTO proof(source, since_us, proved_us, began_us, run, slices, \
+                 read_after, read_ended, known_after, known_ended, rows, expected_rows, drifted, \
+                 repaired) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
+            )?
+            .execute((
+                p.source.0,
+                p.since_us,
+                p.proved_us,
+                p.began_us,
+                p.run.map(|run| run.0 as i64),
+                p.slices as i64,
+                read.0,
+                read.1,
+                known.0,
+                known.1,
+                p.rows as i64,
+                p.expected_rows as i64,
+                p.drifted as i64,
+                p.repaired as i64,
+            ))?;
+    }
+    for d in &commit.drifted {
+        let fields = serde_json::to_string(&d.fields)
+            .map_err(|e| StoreError::Refused(format!("a drift cannot be encoded: {e}")))?;
+        connection
+            .prepare_cached(
+                "INSERT OR REPLACE INTO drift(source, key, what, fields, hash, proved, since_us) \
+                 VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+            )?
+            .execute((
+                d.source.0,
+                d.key.as_slice(),
+                &d.what,
+                fields,
+                d.hash.map(|hash| hash as i64),
+                d.proved,
+                d.since_us,
+            ))?;
+    }
+    for (source, key) in &commit.undrifted {
+        connection
+            .prepare_cached("DELETE FROM drift WHERE source = ?1 AND key = ?2")?
             .execute((source.0, key.as_slice()))?;
     }
     Ok(())

@@ -58,6 +58,14 @@ pub struct Commit {
     pub served: Vec<SourceId>,
     /// Versions of shadow schemas.
     pub schemas: Vec<SchemaVersion>,
+    /// Rolling proofs that went on: the whole row as it is now.
+    pub proofs: Vec<ProofRow>,
+    /// Records that a rolling proof found to differ: the whole row as it is now.
+    pub drifted: Vec<DriftRow>,
+    /// Sources that are not proved any more: what is known of their proofs is forgotten.
+    pub proofs_ended: Vec<SourceId>,
+    /// Records that do not differ any more.
+    pub undrifted: Vec<(SourceId, KeyBytes)>,
 }
 
 /// Applied changes that count against a source's limit.
@@ -213,6 +221,73 @@ pub struct PageSeen {
     pub page: u64,
     /// Hashes of the record keys.
     pub hashes: Vec<u64>,
+}
+
+/// How far a source's rolling proof is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProofRow {
+    /// Of which source.
+    pub source: SourceId,
+    /// When it was first begun, microseconds since the Unix epoch.
+    pub since_us: i64,
+    /// When its last whole round ended, microseconds since the Unix epoch.
+    pub proved_us: Option<i64>,
+    /// When the present round began, or the last one when there is none.
+    pub began_us: i64,
+    /// The run of the present round; none between two.
+    pub run: Option<RunId>,
+    /// Slices of this round.
+    pub slices: u64,
+    /// How far the table is read.
+    pub read: Walk,
+    /// How far what is known of the table is looked at.
+    pub known: Walk,
+    /// Rows that this round has read.
+    pub rows: u64,
+    /// Rows that the round before had read.
+    pub expected_rows: u64,
+    /// Records that this round found to differ for certain.
+    pub drifted: u64,
+    /// How many of them were read again and are right.
+    pub repaired: u64,
+}
+
+impl ProofRow {
+    /// Whether this round has looked at everything.
+    pub fn is_through(&self) -> bool {
+        self.read == Walk::Ended && self.known == Walk::Ended
+    }
+}
+
+/// How far a walk along keys is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Walk {
+    /// Nothing is looked at.
+    #[default]
+    Begins,
+    /// Everything up to and including this key is.
+    Behind(Key),
+    /// Everything is.
+    Ended,
+}
+
+/// A record that differs from its source.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DriftRow {
+    /// Of which source.
+    pub source: SourceId,
+    /// Its key ([`Key`] bytes).
+    pub key: KeyBytes,
+    /// In which way.
+    pub what: String,
+    /// The attributes concerned, by name.
+    pub fields: Vec<String>,
+    /// Hash of the row that was read; none when there was none.
+    pub hash: Option<u64>,
+    /// Whether it is certain that it is not on its way.
+    pub proved: bool,
+    /// Since when it is so, microseconds since the Unix epoch.
+    pub since_us: i64,
 }
 
 /// A sink, as stored.

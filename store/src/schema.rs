@@ -21,7 +21,7 @@ use crate::error::StoreError;
 pub(crate) const APPLICATION_ID: i32 = 0x5243_4c31;
 
 /// Every migration, in order; the version of a file is how many of them it has seen.
-pub(crate) const MIGRATIONS: &[&str] = &[V1, V2];
+pub(crate) const MIGRATIONS: &[&str] = &[V1, V2, V3];
 
 const V1: &str = "
 CREATE TABLE meta(
@@ -259,6 +259,42 @@ CREATE TABLE counted(
   minute INTEGER NOT NULL,
   changes INTEGER NOT NULL,
   PRIMARY KEY(source, minute)
+) WITHOUT ROWID;
+";
+
+const V3: &str = "
+-- How far each source's rolling proof is. began_us: its present round, or the last one; run:
+-- only while there is one. read and known: the key behind which the table, and what is known
+-- of it, is looked at next, none at the beginning, and whether that walk has ended.
+CREATE TABLE proof(
+  source INTEGER PRIMARY KEY,
+  since_us INTEGER NOT NULL,
+  proved_us INTEGER,
+  began_us INTEGER NOT NULL,
+  run INTEGER,
+  slices INTEGER NOT NULL,
+  read_after BLOB,
+  read_ended INTEGER NOT NULL,
+  known_after BLOB,
+  known_ended INTEGER NOT NULL,
+  rows INTEGER NOT NULL,
+  expected_rows INTEGER NOT NULL,
+  drifted INTEGER NOT NULL,
+  repaired INTEGER NOT NULL
+);
+
+-- Records that a rolling proof found to differ from their source. fields: names of
+-- attributes as JSON. hash: of the row that was read, none when there was none. proved: it
+-- is certain that it is not on its way.
+CREATE TABLE drift(
+  source INTEGER NOT NULL,
+  key BLOB NOT NULL,
+  what TEXT NOT NULL,
+  fields TEXT NOT NULL,
+  hash INTEGER,
+  proved INTEGER NOT NULL,
+  since_us INTEGER NOT NULL,
+  PRIMARY KEY(source, key)
 ) WITHOUT ROWID;
 ";
 

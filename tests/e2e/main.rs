@@ -28,6 +28,7 @@ mod images;
 mod limits;
 mod load;
 mod polling;
+mod proof;
 mod reconcile;
 mod refusal;
 mod rules;

@@ -256,6 +256,9 @@ fn without_the_right_to_read_the_log_the_table_is_polled_until_it_is_given(kind:
         reason.contains("privilege") || reason.contains("does not have"),
         "{reason}"
     );
+    if kind.keeps_log_for_readers {
+        says_how_much_log_the_server_keeps(&world, &daemon);
+    }
     world.db.sql(CHANGES);
     until_equal(&world, &daemon);
     daemon.kill9();
@@ -278,6 +281,21 @@ fn without_the_right_to_read_the_log_the_table_is_polled_until_it_is_given(kind:
     // What the log held of that time was not applied once more.
     assert_eq!(activated(&world), before);
     daemon.stop();
+}
+
+fn says_how_much_log_the_server_keeps(world: &World, daemon: &Daemon<'_>) {
+    const KEPT: &str = " bytes of log for this source, although its log is not read.";
+    daemon.until("the kept log to be told of", |status| {
+        let server = &status["sources"][0]["live"]["server"];
+        let warnings = server["warnings"].as_array().unwrap();
+        let told = warnings.iter().any(|w| w.as_str().unwrap().contains(KEPT));
+        told && server["retained_bytes"].is_u64()
+    });
+    let said = world.rollcall(&["status"]).stdout;
+    assert!(String::from_utf8_lossy(&said).contains(KEPT));
+    let checked = world.rollcall(&["check"]);
+    let said = String::from_utf8_lossy(&checked.stdout).into_owned();
+    assert!(said.contains("log_kept: ") && said.contains(KEPT), "{said}");
 }
 
 fn a_server_that_writes_no_log_is_polled_until_it_does(kind: &SourceKind) {

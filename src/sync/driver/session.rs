@@ -8,13 +8,14 @@ use std::time::{Duration, Instant};
 
 use rollcall_contract::{
     Acknowledge, Batch, ChangeStream, ConnectorError, Cursor, Definite, Gap, GapReason, Key,
-    Lineage, Op, Page, Pool, Pooled, SourceStatus, StreamItem, TableSchema,
+    Lineage, Op, Page, Pool, Pooled, StreamItem, TableSchema,
 };
 use rollcall_core::mapped::MappedRows;
 use rollcall_core::mapping::Mapper;
 use tokio::task::JoinHandle;
 
 use super::{Driver, Ended, HURRY, INLINE_ROWS, KEYS_ORDERS};
+use crate::sync::clock::now_us;
 use crate::sync::planned::PlannedPage;
 use crate::sync::planning::Planning;
 use crate::sync::polls::Poll;
@@ -315,10 +316,7 @@ impl<'a> Session<'a> {
             tracing::warn!(source = self.driver.name, unmarked, "{warning}");
             warnings.push(warning);
         }
-        self.driver.live.set_server(SourceStatus {
-            warnings,
-            ..SourceStatus::default()
-        });
+        self.driver.live.set_notices(warnings);
         self.driver.state("polling", said).await
     }
 
@@ -449,6 +447,13 @@ impl<'a> Session<'a> {
                     self.scan.end();
                     self.driver.live.scan_ended();
                     self.driver.polls.end();
+                    if let Some(began) = self.driver.polls.whole_began() {
+                        let ago = i64::try_from(began.elapsed().as_micros()).unwrap_or(0);
+                        self.driver
+                            .live
+                            .whole_poll_us
+                            .store(now_us() - ago, Ordering::Relaxed);
+                    }
                     self.settled().await?;
                     if self.driver.ordered.scan.is_some() {
                         self.scan_due = true;

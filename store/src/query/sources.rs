@@ -4,8 +4,9 @@ use rollcall_contract::{Cursor, Key, Lineage};
 use rollcall_core::attribute::{AttrId, AttrType};
 use rollcall_core::id::{RunId, SourceId};
 use rusqlite::{OptionalExtension, Row};
+use smallvec::SmallVec;
 
-use crate::commit::{ParkedRow, ScanRow, SchemaVersion, SinkRow};
+use crate::commit::{DriftRow, ParkedRow, ProofRow, ScanRow, SchemaVersion, SinkRow, Walk};
 use crate::error::StoreError;
 use crate::position::{Position, Sequence};
 use crate::readers::Readers;
@@ -48,6 +49,32 @@ fn source(row: &Row<'_>) -> rusqlite::Result<SourceRow> {
         reason: row.get(6)?,
         mapping: row.get(7)?,
         state_us: row.get(8)?,
+    })
+}
+
+fn proof(row: &Row<'_>) -> rusqlite::Result<ProofRow> {
+    let walk = |after: usize, ended: usize| -> rusqlite::Result<Walk> {
+        let key: Option<Vec<u8>> = row.get(after)?;
+        Ok(match key.as_deref().and_then(Key::from_bytes) {
+            _ if row.get(ended)? => Walk::Ended,
+            Some(key) => Walk::Behind(key),
+            None => Walk::Begins,
+        })
+    };
+    let count = |at: usize| -> rusqlite::Result<u64> { Ok(row.get::<_, i64>(at)?.max(0) as u64) };
+    Ok(ProofRow {
+        source: SourceId(row.get(0)?),
+        since_us: row.get(1)?,
+        proved_us: row.get(2)?,
+        began_us: row.get(3)?,
+        run: row.get::<_, Option<i64>>(4)?.map(|run| RunId(run as u64)),
+        slices: count(5)?,
+        read: walk(6, 7)?,
+        known: walk(8, 9)?,
+        rows: count(10)?,
+        expected_rows: count(11)?,
+        drifted: count(12)?,
+        repaired: count(13)?,
     })
 }
 
@@ -116,6 +143,60 @@ impl Readers {
                     .query_row([source.0], |r| r.get(0))
                     .optional()?,
             )
+        })
+    }
+
+    /// How far each source's rolling proof is, where there is one.
+    pub fn proofs(&self) -> Result<Vec<ProofRow>, StoreError> {
+        self.with(|c| {
+            let mut statement = c.prepare_cached(
+                "SELECT source, since_us, proved_us, began_us, run, slices, read_after, \
+                 read_ended, known_after, known_ended, rows, expected_rows, drifted, repaired \
+                 FROM proof ORDER BY source",
+            )?;
+            let rows = statement.query_map([], proof)?;
+            Ok(rows.collect::<Result<_, _>>()?)
+        })
+    }
+
+    /// Records of a source that a rolling proof found to differ, at most `limit`.
+    pub fn drifted(&self, source: SourceId, limit: usize) -> Result<Vec<DriftRow>, StoreError> {
+        self.with(|c| {
+            let mut statement = c.prepare_cached(
+                "SELECT key, what, fields, hash, proved, since_us FROM drift \
+                 WHERE source = ?1 ORDER BY key LIMIT ?2",
+            )?;
+            let mut rows = statement.query((source.0, i64::try_from(limit).unwrap_or(i64::MAX)))?;
+            let mut drifted = Vec::new();
+            while let Some(row) = rows.next()? {
+                let key = row.get_ref(0)?.as_blob().map_err(rusqlite::Error::from)?;
+                let fields: String = row.get(2)?;
+                drifted.push(DriftRow {
+                    source,
+                    key: SmallVec::from_slice(key),
+                    what: row.get(1)?,
+                    fields: serde_json::from_str(&fields).map_err(|_| StoreError::Damaged {
+                        detail: "the fields of a drift cannot be read".to_owned(),
+                    })?,
+                    hash: row.get::<_, Option<i64>>(3)?.map(|hash| hash as u64),
+                    proved: row.get(4)?,
+                    since_us: row.get(5)?,
+                });
+            }
+            Ok(drifted)
+        })
+    }
+
+    /// How many records of each source differ for certain, where any do.
+    pub fn drifted_counts(&self) -> Result<Vec<(SourceId, u64)>, StoreError> {
+        self.with(|c| {
+            let mut statement = c.prepare_cached(
+                "SELECT source, COUNT(*) FROM drift WHERE proved GROUP BY source",
+            )?;
+            let rows = statement.query_map([], |r| {
+                Ok((SourceId(r.get(0)?), r.get::<_, i64>(1)?.max(0) as u64))
+            })?;
+            Ok(rows.collect::<Result<_, _>>()?)
         })
     }
 

@@ -8,8 +8,9 @@ use rollcall_core::plan::{Counters, Plan};
 use rollcall_core::reason::SkipReason;
 use rollcall_core::state::{LinkTarget, State};
 use rollcall_store::{
-    Commit, ConflictFilter, GapClosed, GapOpened, PageSeen, ParkedRow, Position, Readers,
-    RunFilter, RunRecord, RunRow, ScanRow, SchemaVersion, Sequence, SinkRow, StateChange,
+    Commit, ConflictFilter, DriftRow, GapClosed, GapOpened, PageSeen, ParkedRow, Position,
+    ProofRow, Readers, RunFilter, RunRecord, RunRow, ScanRow, SchemaVersion, Sequence, SinkRow,
+    StateChange, Walk,
 };
 
 use crate::people::*;
@@ -89,6 +90,31 @@ fn everything_of_a_commit_is_read_back_after_a_restart() {
         version: 1,
         columns: "[]".to_owned(),
     };
+    let mut place = Key::new();
+    place.push(b"12");
+    let proof = ProofRow {
+        source: SOURCE,
+        since_us: 1,
+        proved_us: Some(2),
+        began_us: 3,
+        run: Some(run.id),
+        slices: 4,
+        read: Walk::Behind(place),
+        known: Walk::Ended,
+        rows: 5,
+        expected_rows: 6,
+        drifted: 7,
+        repaired: 8,
+    };
+    let drift = DriftRow {
+        source: SOURCE,
+        key: key(12),
+        what: "values differ".to_owned(),
+        fields: vec!["title".to_owned()],
+        hash: Some(u64::MAX),
+        proved: true,
+        since_us: 9,
+    };
     let committed = writer
         .commit(&mut Commit {
             now_us: 9,
@@ -121,6 +147,8 @@ fn everything_of_a_commit_is_read_back_after_a_restart() {
             sinks: vec![sink.clone()],
             parked: vec![parked.clone()],
             schemas: vec![schema.clone()],
+            proofs: vec![proof.clone()],
+            drifted: vec![drift.clone()],
             ..Commit::default()
         })
         .unwrap();
@@ -159,6 +187,33 @@ fn everything_of_a_commit_is_read_back_after_a_restart() {
     );
     assert_eq!(readers.parked_counts().unwrap(), [("kafka".to_owned(), 1)]);
     assert_eq!(readers.schemas(SOURCE).unwrap(), [schema]);
+    assert_eq!(readers.proofs().unwrap(), std::slice::from_ref(&proof));
+    let drifted = readers.drifted(SOURCE, 10).unwrap();
+    assert_eq!(drifted, std::slice::from_ref(&drift));
+    assert_eq!(readers.drifted_counts().unwrap(), [(SOURCE, 1)]);
+
+    let between = ProofRow {
+        run: None,
+        read: Walk::Begins,
+        known: Walk::Begins,
+        ..proof
+    };
+    let steps = [
+        Commit {
+            proofs: vec![between.clone()],
+            undrifted: vec![(SOURCE, drift.key)],
+            ..Commit::default()
+        },
+        Commit {
+            proofs_ended: vec![SOURCE],
+            ..Commit::default()
+        },
+    ];
+    for (mut step, left) in steps.into_iter().zip([vec![between], Vec::new()]) {
+        writer.commit(&mut step).unwrap();
+        assert_eq!(readers.proofs().unwrap(), left);
+        assert!(readers.drifted(SOURCE, 10).unwrap().is_empty());
+    }
 
     let ended = RunRow {
         outcome: "completed".to_owned(),
