@@ -49,8 +49,10 @@ pub enum WordView {
         source: String,
         /// Records that were in it.
         records: u64,
-        /// Records that still wait, because they are read again first.
+        /// Records that still wait.
         left: u64,
+        /// The keys of those whose row is not the one that was approved; they wait.
+        changed: Vec<String>,
     },
     /// No plan has this hash.
     Unknown,
@@ -138,7 +140,7 @@ pub fn planned<E: From<StoreError>>(
 /// When the store cannot be read.
 pub fn told(readers: &Readers, answer: &PlanAnswer) -> Result<WordView, StoreError> {
     let name = names(readers)?;
-    Ok(match *answer {
+    Ok(match answer.clone() {
         PlanAnswer::Unknown => WordView::Unknown,
         PlanAnswer::NotReady(source) => WordView::NotReady {
             source: name(source),
@@ -147,10 +149,12 @@ pub fn told(readers: &Readers, answer: &PlanAnswer) -> Result<WordView, StoreErr
             source,
             records,
             left,
+            changed,
         } => WordView::Done {
             source: name(source),
             records,
             left,
+            changed: changed.iter().map(Key::display).collect(),
         },
         PlanAnswer::Changed { was, is } => WordView::Changed {
             source: name(was.source),

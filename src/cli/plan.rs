@@ -126,22 +126,36 @@ fn word(cli: &Cli, hash: &str, word: &str) -> Result<Exit, Failure> {
             source,
             records,
             left,
+            changed,
         } => {
             if cli.json {
                 output::json(&told)?;
-                return Ok(Exit::Ok);
+                return Ok(match changed.is_empty() {
+                    true => Exit::Ok,
+                    false => Exit::Differs,
+                });
             }
             let done = match word {
                 "approve" => "are applied",
                 _ => "are given up; everybody stays as before",
             };
-            output::line(format_args!("{records} changes of {source} {done}"))?;
-            if *left > 0 {
+            let all = records.saturating_sub(*left);
+            output::line(format_args!("{all} changes of {source} {done}"))?;
+            if changed.is_empty() {
+                if *left > 0 {
+                    output::line(format_args!(
+                        "{left} wait: they came meanwhile, or their records are read again first; see `rollcall plan show {source}`"
+                    ))?;
+                }
+                return Ok(Exit::Ok);
+            }
+            for record in changed {
                 output::line(format_args!(
-                    "{left} of them still wait: their records are read again first"
+                    "  {record}: its row is another one by now, or gone"
                 ))?;
             }
-            return Ok(Exit::Ok);
+            let sentence = "some records are not as they were approved, and stay as they are. Fix: see `rollcall plan list`";
+            (Exit::Differs, sentence.to_owned())
         }
         WordView::Unknown => (
             Exit::NotFound,

@@ -23,6 +23,7 @@ mod tests;
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 use rollcall_contract::{GapReason, Source};
 use rollcall_core::directory::Rules;
@@ -39,13 +40,16 @@ use crate::daemon;
 use crate::sync;
 use crate::sync::clock::now_us;
 use crate::sync::planned::Digest;
-use crate::sync::staging::Word;
+use crate::sync::staging::{PlanAnswer, Word};
 use crate::sync::window::Purpose;
 use crate::sync::work::{Cause, Order, Work};
 use compare::Comparing;
 use folder::Folder;
 use plan::{LimitView, Plan};
 use still::Still;
+
+/// How often is looked whether everything is approved.
+const LOOKED_AT_EVERY: Duration = Duration::from_millis(5);
 
 /// Simulates a reconciliation of a source of `config` over a copy of the store in `store`
 /// (an empty one, when there is none yet). Ends early when `stop` says so.
@@ -119,8 +123,14 @@ async fn run(
     let end = CancellationToken::new();
     parts.driver.cancel = end.clone();
     let driver = tokio::spawn(parts.driver.run());
+    let mut from = driver_rx;
+    let done = async {
+        let mapper = watch(&mut from, &engine_tx, &rules, &mut known).await?;
+        approve(id, &readers, &mut from, &engine_tx).await?;
+        Ok(mapper)
+    };
     let watched = tokio::select! {
-        watched = watch(driver_rx, &engine_tx, &rules, &mut known) => watched,
+        watched = done => watched,
         () = stop.cancelled() => Err(stopped().sentence),
     };
     end.cancel();
@@ -135,7 +145,6 @@ async fn run(
             return Err(Failure::new(Exit::Failed, reason));
         }
     };
-    approve(id, &readers, &engine_tx).await?;
     let mut plan = Plan::new(&config.organization, &source.name);
     plan.limit = limit;
     plan.apply.configuration = connect::configuration(config, source);
@@ -259,7 +268,7 @@ impl Known {
 /// Hands the driver's work on to the engine until its scan has ended; gives the mapping that
 /// it was done with, or why it cannot be done.
 async fn watch(
-    mut from: mpsc::Receiver<Work>,
+    from: &mut mpsc::Receiver<Work>,
     engine: &mpsc::Sender<Work>,
     rules: &Rules,
     known: &mut Known,
@@ -296,22 +305,51 @@ fn is_remapped(readers: &Readers, source: SourceId, began_us: i64) -> Result<boo
 }
 
 /// Approves what still waits: what was staged before, and what is staged whatever the limit
-/// says.
+/// says. What has to be read again for that is handed on meanwhile.
 async fn approve(
     source: SourceId,
     readers: &Readers,
+    from: &mut mpsc::Receiver<Work>,
     engine: &mpsc::Sender<Work>,
-) -> Result<(), Failure> {
-    let open = readers.plans()?.into_iter().find(|p| p.source == source);
-    let Some(plan) = open else { return Ok(()) };
-    let (reply, told) = oneshot::channel();
-    let work = Work::Plan {
-        hash: plan.hash,
-        word: Word::Approve,
-        reply,
+) -> Result<(), String> {
+    let hand_on = async {
+        while let Some(work) = from.recv().await {
+            if let Work::State { state, reason, .. } = &work
+                && matches!(*state, "waiting" | "refused")
+            {
+                return reason.clone();
+            }
+            if engine.send(work).await.is_err() {
+                break;
+            }
+        }
+        "the engine ended".to_owned()
     };
-    // An engine that is gone says why when it is waited for.
-    let _ = engine.send(work).await;
-    let _ = told.await;
-    Ok(())
+    let approved = async {
+        loop {
+            let plans = readers.plans().map_err(|e| e.to_string())?;
+            let Some(plan) = plans.into_iter().find(|p| p.source == source) else {
+                return Ok(());
+            };
+            if plan.approved {
+                tokio::time::sleep(LOOKED_AT_EVERY).await;
+                continue;
+            }
+            let (reply, told) = oneshot::channel();
+            let work = Work::Plan {
+                hash: plan.hash,
+                word: Word::Approve,
+                reply,
+            };
+            // An engine that is gone says why when it is waited for.
+            let _ = engine.send(work).await;
+            if !matches!(told.await, Ok(PlanAnswer::Changed { .. })) {
+                return Ok(());
+            }
+        }
+    };
+    tokio::select! {
+        approved = approved => approved,
+        why = hand_on => Err(why),
+    }
 }

@@ -278,11 +278,15 @@ async fn drive(store: &Path, config: &Config, table: &Arc<Table>, plan: Option<P
     parts.driver.cancel = end.clone();
     let driver = tokio::spawn(parts.driver.run());
     let mut answer = None;
+    let mut driver_rx = driver_rx;
+    let whole = async {
+        let watched = super::watch(&mut driver_rx, &engine_tx, &rules, &mut shared).await;
+        watched.unwrap();
+        let approved = super::approve(id, &readers, &mut driver_rx, &engine_tx).await;
+        approved.unwrap();
+    };
     tokio::select! {
-        watched = super::watch(driver_rx, &engine_tx, &rules, &mut shared) => {
-            watched.unwrap();
-            super::approve(id, &readers, &engine_tx).await.unwrap();
-        }
+        () = whole => {}
         told = told, if is_plan => answer = told.ok(),
     }
     end.cancel();

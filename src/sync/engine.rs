@@ -8,6 +8,7 @@
 //! the hand-over to the sinks and the answers to whoever waits. If the store cannot commit,
 //! the engine ends and the daemon stops: nothing was acknowledged, so nothing is lost.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -19,8 +20,10 @@ use rollcall_core::plan::Counters;
 use rollcall_core::state::KeyBytes;
 use rollcall_store::{Commit, Committed, Readers, StoreError, Writer};
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TryRecvError;
 
 use super::apply::Directory;
+use super::approval::Approval;
 use super::clock::now_us;
 use super::pending::{Answer, Pending};
 use super::shared::SourceLive;
@@ -66,6 +69,8 @@ pub struct Engine {
     pub(super) notifier: Option<Notifier>,
     /// The engine's own queue, to be told when the store has nothing to do.
     queue: mpsc::WeakSender<Work>,
+    /// Plans that are being applied.
+    pub(super) approvals: VecDeque<Approval>,
 }
 
 /// A block of fewer events grows as it likes.
@@ -96,6 +101,7 @@ impl Engine {
             event_bytes: 0,
             notifier: None,
             queue,
+            approvals: VecDeque::new(),
         }
     }
 
@@ -112,13 +118,25 @@ impl Engine {
         self.resume_runs()?;
         let mut next = None;
         loop {
-            let Some(first) = next.take().or_else(|| work.blocking_recv()) else {
-                break;
+            let first = match next.take() {
+                Some(work) => Some(work),
+                None if self.has_approved() => match work.try_recv() {
+                    Ok(work) => Some(work),
+                    Err(TryRecvError::Empty) => None,
+                    Err(TryRecvError::Disconnected) => break,
+                },
+                None => match work.blocking_recv() {
+                    Some(work) => Some(work),
+                    None => break,
+                },
             };
-            if matches!(first, Work::Stop) {
-                break;
+            match first {
+                Some(Work::Stop) => break,
+                Some(first) => next = self.take_lot(first, &mut work)?,
+                None => {}
             }
-            next = self.take_lot(first, &mut work)?;
+            // A plan of any size takes turns with everything else.
+            self.apply_some_approved()?;
         }
         self.close()
     }
@@ -136,7 +154,7 @@ impl Engine {
         let mut pending = Pending::in_plan(self.writer.plan());
         let mut work = first;
         loop {
-            let source = work.joins();
+            let source = work.joins().filter(|_| !self.is_for_approval(&work));
             if matches!(work, Work::Written) {
                 // The store has nothing to do: it is given what there is.
                 break;
@@ -260,6 +278,9 @@ impl Engine {
             Work::PollEnd { reply } => {
                 let _ = reply.send(());
             }
+            Work::Page(page) if self.is_for_approval_of(&page) => {
+                self.apply_read_again(&page, pending)?;
+            }
             Work::Page(page) => {
                 self.apply_page(&page, pending)?;
                 if !page.page.is_of_scan() && self.may_trip(page.source) {
@@ -299,11 +320,7 @@ impl Engine {
                 self.store_restored(&sink, position, pending)?
             }
             Work::Plan { hash, word, reply } => {
-                let answer = self.plan_word(hash, word, pending)?;
-                pending.then(move || {
-                    // Who asked may be gone.
-                    let _ = reply.send(answer);
-                });
+                self.plan_word(hash, word, reply, pending)?;
             }
             Work::Upkeep => self.upkeep(pending)?,
             Work::Settle { reply } => {

@@ -187,6 +187,12 @@ impl Engine {
             return Ok(());
         };
         let before = std::mem::replace(&mut track.state, state);
+        if !track.is_connected() {
+            self.tell_of_approval(source)?;
+        }
+        let Some(track) = self.sources.get(&source) else {
+            return Ok(());
+        };
         // Attempts to connect come and go; what people want to hear of is where they lead.
         if before == state || state == "connecting" {
             return Ok(());

@@ -21,6 +21,7 @@
 //!   somebody has looked ([`staging`]).
 
 pub mod apply;
+mod approval;
 pub mod backoff;
 pub mod clock;
 pub mod driver;

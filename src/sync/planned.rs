@@ -538,12 +538,39 @@ impl Engine {
         }
         let rows = self.waiting(source, &wants, pending)?;
         self.directory.rules.set_counting(source, Counting::Apply);
-        self.approve_rows(source, &rows, run, now, pending)?;
+        self.approve_planned(source, &rows, pages, run, now, pending)?;
         self.know_duplicates();
         match known.is_empty() {
             true => Ok(()),
             false => self.retry(&known.into_iter().collect(), run, now, pending),
         }
+    }
+
+    /// Applies what waits, with the rows that were read: what is stored may leave something out.
+    fn approve_planned(
+        &mut self,
+        source: SourceId,
+        rows: &[StagedRow],
+        pages: &[PlannedPage],
+        run: RunId,
+        now: i64,
+        pending: &mut Pending,
+    ) -> Result<(), StoreError> {
+        let places = rows_of(pages);
+        let directory = &mut self.directory;
+        let mut resolver = directory.resolver(&mut self.writer, &mut pending.plan, now, run);
+        for StagedRow { key, staged } in rows {
+            let place = Key::from_bytes(key).and_then(|key| places.get(&key));
+            match place.filter(|_| staged.kind.gone().is_none()) {
+                Some(place) => {
+                    let row = pages[place.page].mapped.row(place.mapped);
+                    resolver.approve_row(source, key, row)
+                }
+                None => resolver.approve(source, key, staged),
+            }
+            .map_err(failed)?;
+        }
+        resolver.finish().map_err(failed)
     }
 
     /// Of these records, those that wait for approval, with what is pending.

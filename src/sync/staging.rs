@@ -18,19 +18,20 @@
 //! The window is kept in buckets of a minute, written in the commit whose effects they
 //! count, so it is right after any crash. What a person has approved does not count.
 //!
-//! A plan is applied in batches. That it was approved is stored before the first of them,
-//! and whoever finds such a plan after a crash goes on with it.
+//! How a plan is applied once it is approved: [`super::approval`].
 
 use std::collections::VecDeque;
 
-use rollcall_contract::GapReason;
+use rollcall_contract::{GapReason, Key};
 use rollcall_core::event::EventKind;
 use rollcall_core::id::{RunId, SourceId};
 use rollcall_core::reason::SkipReason;
 use rollcall_core::staged::{Counted, Counting, Limit, PlanHash, Remapping};
+use rollcall_core::state::KeyBytes;
 use rollcall_store::{
-    CountedChanges, GapId, PlanRow, PlanStep, RunFilter, StagedRow, StateChange, StoreError,
+    CountedChanges, GapId, PlanRow, PlanStep, StagedRow, StateChange, StoreError,
 };
+use tokio::sync::oneshot;
 
 use super::clock::now_us;
 use super::engine::Engine;
@@ -44,7 +45,7 @@ const MINUTE_US: i64 = 60_000_000;
 const MAPPING_GIVEN_UP: &str = "given up";
 
 /// Records that are approved or discarded in one commit.
-const AT_ONCE: usize = 2_000;
+pub(super) const AT_ONCE: usize = 2_000;
 
 /// A source's limit, and what was applied within its window.
 #[derive(Clone, Debug)]
@@ -119,7 +120,7 @@ pub enum Word {
 }
 
 /// What came of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PlanAnswer {
     /// It was done, for so many records; so many still wait, because they have to be read
     /// again first.
@@ -130,6 +131,8 @@ pub enum PlanAnswer {
         records: u64,
         /// Records that still wait.
         left: u64,
+        /// Of these, some whose row is not the one that was approved.
+        changed: Vec<Key>,
     },
     /// No plan has this hash.
     Unknown,
@@ -367,18 +370,31 @@ impl Engine {
             return Ok(held);
         }
         self.directory.rules.set_counting(source, Counting::Apply);
-        let mut after = rollcall_core::state::KeyBytes::new();
+        let mut after = KeyBytes::new();
+        let mut is_whole = true;
         loop {
             let rows = self.writer.staged_after(source, true, &after, AT_ONCE)?;
             self.approve_rows(source, &rows, run.row.id, now, pending)?;
+            is_whole &= asked_again(source, &rows, pending).is_empty();
             run.take_over(&self.directory, pending);
             match rows.last() {
                 Some(last) if rows.len() == AT_ONCE => after.clone_from(&last.key),
-                _ => return Ok(0),
+                _ => break,
             }
             pending.commit.runs.push(run.row.clone());
             self.commit(pending)?;
         }
+        if !is_whole {
+            // They are read again first, and nobody needs to look at them.
+            pending.commit.plans.push((source, PlanStep::Open));
+            pending.commit.plans.push((source, PlanStep::Approved));
+            self.commit(pending)?;
+            if let Some(track) = self.sources.get_mut(&source) {
+                track.plan_open = true;
+            }
+            self.resume_plan(source, pending)?;
+        }
+        Ok(0)
     }
 
     /// What a scan held back stays so: its run counts and names it.
@@ -388,7 +404,7 @@ impl Engine {
         run: &mut TrackedRun,
         pending: &mut Pending,
     ) -> Result<(), StoreError> {
-        let mut after = rollcall_core::state::KeyBytes::new();
+        let mut after = KeyBytes::new();
         loop {
             let rows = self.writer.staged_after(source, true, &after, AT_ONCE)?;
             for StagedRow { key, staged } in &rows {
@@ -430,48 +446,41 @@ impl Engine {
         &mut self,
         hash: PlanHash,
         word: Word,
+        reply: oneshot::Sender<PlanAnswer>,
         pending: &mut Pending,
-    ) -> Result<PlanAnswer, StoreError> {
+    ) -> Result<(), StoreError> {
+        let answer = match self.look_up(hash)? {
+            Ok(plan) if word == Word::Approve => {
+                return self.begin_approval(&plan, Some(reply), pending);
+            }
+            Ok(plan) => self.discard_plan(&plan, pending)?,
+            Err(answer) => answer,
+        };
+        pending.then(move || {
+            // Who asked may be gone.
+            let _ = reply.send(answer);
+        });
+        Ok(())
+    }
+
+    /// The plan with this hash, or why nothing can be done with it.
+    fn look_up(&self, hash: PlanHash) -> Result<Result<PlanRow, PlanAnswer>, StoreError> {
         let Some(since) = self.readers.plan_since(hash)? else {
-            return Ok(PlanAnswer::Unknown);
+            return Ok(Err(PlanAnswer::Unknown));
         };
         let source = since.was.source;
         let fits = since.is.filter(|is| is.hash == hash);
         let Some(plan) = fits else {
-            return Ok(PlanAnswer::Changed {
+            return Ok(Err(PlanAnswer::Changed {
                 was: since.was,
                 is: since.is,
-            });
+            }));
         };
-        if !self.sources.contains_key(&source) || self.directory.mapper(source).is_none() {
-            return Ok(PlanAnswer::NotReady(source));
-        }
-        match word {
-            Word::Approve => {
-                pending.commit.plans.push((source, PlanStep::Approved));
-                self.commit(pending)?;
-                self.apply_plan(source, pending)?;
-            }
-            Word::Discard => self.discard_plan(source, pending)?,
-        }
-        let left = self.writer.open_plan(source)?.map_or(0, |p| p.records);
-        if let Some(track) = self.sources.get_mut(&source) {
-            track.plan_open = left > 0;
-            tracing::info!(
-                source = track.name,
-                records = plan.records,
-                left,
-                "the plan is {}",
-                match word {
-                    Word::Approve => "approved and applied",
-                    Word::Discard => "discarded",
-                }
-            );
-        }
-        Ok(PlanAnswer::Done {
-            source,
-            records: plan.records,
-            left,
+        let is_ready =
+            self.sources.contains_key(&source) && self.directory.mapper(source).is_some();
+        Ok(match is_ready {
+            true => Ok(plan),
+            false => Err(PlanAnswer::NotReady(source)),
         })
     }
 
@@ -501,64 +510,18 @@ impl Engine {
         Ok(())
     }
 
-    /// Goes on with a plan that was approved before a crash.
-    pub(super) fn resume_plan(
+    fn discard_plan(
         &mut self,
-        source: SourceId,
+        plan: &PlanRow,
         pending: &mut Pending,
-    ) -> Result<(), StoreError> {
-        if self.sources.get(&source).is_some_and(|t| t.plan_open)
-            && self.writer.open_plan(source)?.is_some_and(|p| p.approved)
-        {
-            self.commit(pending)?;
-            self.apply_plan(source, pending)?;
-        }
-        Ok(())
-    }
-
-    /// Applies a plan that is approved, as a run of its own.
-    fn apply_plan(&mut self, source: SourceId, pending: &mut Pending) -> Result<(), StoreError> {
-        let now = now_us();
-        let cut = RunFilter {
-            source: Some(source),
-            kind: Some("plan".to_owned()),
-            outcome: Some("running".to_owned()),
-            ..RunFilter::default()
-        };
-        let mut cut = self.readers.runs(&cut, 10)?.into_iter();
-        let mut run = match cut.find(|row| row.cause == "approved") {
-            Some(row) => self.resumed_run(row)?,
-            None => TrackedRun::new(self.new_run(source, "plan", "approved", now)?),
-        };
-        self.directory.rules.set_counting(source, Counting::Apply);
-        let mut after = rollcall_core::state::KeyBytes::new();
-        loop {
-            let rows = self.writer.staged_after(source, false, &after, AT_ONCE)?;
-            self.approve_rows(source, &rows, run.row.id, now, pending)?;
-            pending.plan.counters.processed += rows.len() as u64;
-            // Somebody has looked.
-            pending.plan.counted.clear();
-            run.take_over(&self.directory, pending);
-            match rows.last() {
-                Some(last) if rows.len() == AT_ONCE => after.clone_from(&last.key),
-                _ => break,
-            }
-            pending.commit.runs.push(run.row.clone());
-            self.commit(pending)?;
-        }
-        pending.commit.plans.push((source, PlanStep::Ended));
-        self.end_run(run.row, "completed", None, pending, now_us());
-        self.commit(pending)
-    }
-
-    fn discard_plan(&mut self, source: SourceId, pending: &mut Pending) -> Result<(), StoreError> {
-        let now = now_us();
+    ) -> Result<PlanAnswer, StoreError> {
+        let (source, now) = (plan.source, now_us());
         self.give_up_mapping(source, pending)?;
         let run = self.stream_run(source, now)?;
         loop {
             let rows = self.writer.staged_after(source, false, &[], AT_ONCE)?;
             if rows.is_empty() {
-                return Ok(());
+                break;
             }
             let mut resolver =
                 self.directory
@@ -571,7 +534,36 @@ impl Engine {
             resolver.finish().map_err(super::apply::failed)?;
             self.commit(pending)?;
         }
+        if let Some(track) = self.sources.get_mut(&source) {
+            track.plan_open = false;
+            tracing::info!(
+                source = track.name,
+                records = plan.records,
+                "the plan is discarded"
+            );
+        }
+        Ok(PlanAnswer::Done {
+            source,
+            records: plan.records,
+            left: 0,
+            changed: Vec::new(),
+        })
     }
+}
+
+/// Of these records, those that are read again before anything is decided.
+pub(super) fn asked_again(
+    source: SourceId,
+    rows: &[StagedRow],
+    pending: &Pending,
+) -> Vec<KeyBytes> {
+    let asked = pending.plan.reread.iter().filter(|(s, _)| *s == source);
+    let is_of_rows = |key: &&KeyBytes| rows.binary_search_by(|row| row.key.cmp(key)).is_ok();
+    asked
+        .map(|(_, key)| key)
+        .filter(is_of_rows)
+        .cloned()
+        .collect()
 }
 
 #[cfg(test)]

@@ -90,6 +90,11 @@ pub struct SourceTrack {
 }
 
 impl SourceTrack {
+    /// Whether its rows can be read at present.
+    pub(super) fn is_connected(&self) -> bool {
+        !matches!(self.state, "waiting" | "refused" | "connecting")
+    }
+
     /// The source of a simulation: its limit stops nothing, and no raw change is published.
     pub(crate) fn let_everything_pass(&mut self) {
         if let Some(limit) = &mut self.limit {

@@ -86,9 +86,9 @@ pub struct CountedChanges {
 pub enum PlanStep {
     /// What its scan held back joins the plan.
     Open,
-    /// A person has approved it: it is applied, also after a crash.
+    /// A person has approved what is in it now: that is applied, also after a crash.
     Approved,
-    /// It was applied as far as it could be.
+    /// It was applied as far as it could be; what is left is not approved any more.
     Ended,
 }
 

@@ -296,6 +296,19 @@ CREATE TABLE drift(
   since_us INTEGER NOT NULL,
   PRIMARY KEY(source, key)
 ) WITHOUT ROWID;
+
+-- Whether a person has approved what waits. A record that changes meanwhile is staged anew,
+-- and is not.
+ALTER TABLE staged ADD COLUMN approved INTEGER NOT NULL DEFAULT 0;
+UPDATE staged SET approved = 1 WHERE NOT held_back AND source IN (
+  SELECT source FROM plan AS p WHERE approved AND step =
+    (SELECT MAX(step) FROM plan WHERE source = p.source));
+
+-- Sources that somebody wants to be read whole, and of which no run has begun with it.
+CREATE TABLE ordered(
+  source INTEGER PRIMARY KEY,
+  cause TEXT NOT NULL
+);
 ";
 
 /// The version that this program writes.

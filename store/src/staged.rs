@@ -208,8 +208,14 @@ pub(crate) fn write(
         };
         match step {
             PlanStep::Open => join(connection, change)?,
-            PlanStep::Approved => change.now.approved = true,
-            PlanStep::Ended => change.now.approved = false,
+            PlanStep::Approved => {
+                change.now.approved = true;
+                approve(connection, *source, true)?;
+            }
+            PlanStep::Ended => {
+                change.now.approved = false;
+                approve(connection, *source, false)?;
+            }
         }
     }
     changes.values().try_for_each(|c| c.save(connection))
@@ -287,6 +293,16 @@ fn join(connection: &Connection, change: &mut Change) -> Result<(), StoreError> 
     Ok(())
 }
 
+/// Everything in a plan is approved, or nothing is any more.
+fn approve(connection: &Connection, source: SourceId, is_approved: bool) -> Result<(), StoreError> {
+    connection
+        .prepare_cached(
+            "UPDATE staged SET approved = ?2 WHERE source = ?1 AND NOT held_back AND approved <> ?2",
+        )?
+        .execute((source.0, is_approved))?;
+    Ok(())
+}
+
 fn latest(connection: &Connection, source: SourceId) -> Result<Option<PlanRow>, StoreError> {
     let found = connection
         .prepare_cached(&format!(
@@ -339,6 +355,49 @@ impl Writer {
         limit: usize,
     ) -> Result<Vec<StagedRow>, StoreError> {
         self.asked(|c| staged_after(c, source, held_back, after, limit))
+    }
+
+    /// Records of a source that are approved and still wait, in the order of their keys, from
+    /// behind one on, at most `limit`.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn approved_after(
+        &mut self,
+        source: SourceId,
+        after: &[u8],
+        limit: usize,
+    ) -> Result<Vec<StagedRow>, StoreError> {
+        self.asked(|c| {
+            let mut statement = c.prepare_cached(
+                "SELECT key, kind, hash, run, staged_us, held_back FROM staged \
+                 WHERE source = ?1 AND approved AND key > ?2 ORDER BY key LIMIT ?3",
+            )?;
+            let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+            let mut rows = statement.query((source.0, after, limit))?;
+            let mut found = Vec::new();
+            while let Some(row) = rows.next()? {
+                found.push(staged_row(row)?);
+            }
+            Ok(found)
+        })
+    }
+
+    /// What of a record is approved and still waits.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn approved(&mut self, source: SourceId, key: &[u8]) -> Result<Option<Staged>, StoreError> {
+        self.asked(|c| {
+            let found = c
+                .prepare_cached(
+                    "SELECT key, kind, hash, run, staged_us, held_back FROM staged \
+                     WHERE source = ?1 AND key = ?2 AND approved",
+                )?
+                .query_row((source.0, key), |r| Ok(staged_row(r)))
+                .optional()?;
+            Ok(found.transpose()?.map(|row| row.staged))
+        })
     }
 
     /// How many records the scan of a source holds back.

@@ -11,6 +11,7 @@
     reason = "a test may stop at the first surprise"
 )]
 
+mod approval;
 mod bounds;
 mod brokers;
 mod changes;

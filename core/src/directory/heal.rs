@@ -26,7 +26,7 @@
 //! held with the same hold wakes nobody.
 
 use super::correlate::{Key, heals};
-use super::{Cause, Origin, Resolver};
+use super::{Cause, Resolver};
 use crate::document::{Document, LinkState};
 use crate::id::{MatchHash, SourceId};
 use crate::state::{KeyBytes, StateError};
@@ -157,18 +157,7 @@ impl Resolver<'_> {
                 self.rules.remap.remap(source, stored.shadow, &mut rows);
             }
             if !rows.is_empty() {
-                let cause = Cause {
-                    rules,
-                    source,
-                    key,
-                    tx: &[],
-                    position: stored.position,
-                    ordinal: 0,
-                    commit_us: stored.commit_us,
-                    origin: Origin::Stored,
-                    hash: stored.hash,
-                    recorded: None,
-                };
+                let cause = Cause::stored(rules, key, &stored);
                 self.consider(&cause, &rows.row(0))?;
             }
         }

@@ -55,6 +55,7 @@ use crate::reason::{LeaverReason, SkipReason};
 use crate::state::{KeyBytes, LinkTarget, State, StateError};
 use correlate::{Correlated, Key};
 use hold::Holding;
+use lookup::Stored;
 
 /// Where a mapped row comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,6 +115,22 @@ impl<'a> Cause<'a> {
             commit_us: change.commit_us,
             origin: change.origin,
             hash,
+            recorded: None,
+        }
+    }
+
+    /// A record that is considered once more.
+    fn stored(rules: &'a SourceRules, key: &'a [u8], stored: &Stored<'a>) -> Self {
+        Cause {
+            rules,
+            source: rules.id,
+            key,
+            tx: &[],
+            position: stored.position,
+            ordinal: 0,
+            commit_us: stored.commit_us,
+            origin: Origin::Stored,
+            hash: stored.hash,
             recorded: None,
         }
     }

@@ -11,6 +11,7 @@ use super::hold::Holding;
 use super::{Cause, ChangeRef, Origin, Resolver, fold};
 use crate::document::{Document, Link, LinkState};
 use crate::id::{SourceId, UserRow};
+use crate::mapped::MappedRow;
 use crate::reason::SkipReason;
 use crate::staged::{Counted, Counting, Remapping, Staged, counted};
 use crate::state::{KeyBytes, LinkTarget, StateError};
@@ -161,6 +162,27 @@ impl Resolver<'_> {
             origin: Origin::Scan,
         };
         self.remove_uncounted(source, &change, reason)
+    }
+
+    /// The same with the row that waits, for a record of which too little is stored.
+    ///
+    /// # Errors
+    /// As [`Resolver::apply`].
+    pub fn approve_row(
+        &mut self,
+        source: SourceId,
+        key: &[u8],
+        row: MappedRow<'_>,
+    ) -> Result<(), StateError> {
+        let mut bytes = self.ws.buffer();
+        let rules = self.source_rules(source)?;
+        if let Some(stored) = self.stored(source, key, &mut bytes)?
+            && stored.present
+        {
+            self.consider(&Cause::stored(rules, key, &stored), &row)?;
+        }
+        self.ws.give_back(bytes);
+        self.heal()
     }
 
     /// Gives up what waits of a record: the record stands to its user as before, and what
