@@ -40,7 +40,7 @@ use crate::sync::scheduler::Scheduler;
 use crate::sync::shared::{SourceLive, SourceSnapshot};
 use crate::sync::staging::{self, LimitTrack};
 use crate::sync::track::{Ask, LotLimit, RawChanges, SourceTrack, history_of};
-use crate::sync::work::{Order, Work};
+use crate::sync::work::{Cause, Order, Work};
 use crate::{api, connect};
 
 /// Lots that may wait for the engine. Small: a batch is large, and what waits in the
@@ -415,6 +415,8 @@ impl Prepared {
         let (asks, asked) = mpsc::unbounded_channel();
         let (orders, ordered) = mpsc::channel(ORDERS);
         let track = track(source, &live, asks, &self.readers, id);
+        // A store that cannot be read any more ends the daemon elsewhere.
+        let before = self.readers.ordered(id).ok().flatten();
         let driver = Driver {
             id,
             name: source.name.clone(),
@@ -433,7 +435,7 @@ impl Prepared {
             asked,
             retry_max: source.retry_max,
             orders: ordered,
-            ordered: Ordered::default(),
+            ordered: Ordered::before(before.as_deref().and_then(Cause::named)),
             polls: Polls::new(source.poll.clone()),
             cancel: CancellationToken::new(),
         };

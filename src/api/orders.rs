@@ -6,13 +6,13 @@ use std::time::Duration;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
 use super::views;
 use crate::daemon::SourceEntry;
 use crate::sync::planned::{Answered, MAX_RECORDS, Planned};
-use crate::sync::work::{Cause, KeysOrder, Order};
+use crate::sync::work::{Cause, KeysOrder, Order, Work};
 
 /// A source that is connected begins within moments; one that is not would keep the asker
 /// waiting for as long as its server is away.
@@ -28,8 +28,22 @@ pub struct Accepted {
     pub run: Option<u64>,
 }
 
-/// Has a source reconciled: 202 with the run, 503 when more orders wait than are kept.
-pub(super) async fn reconcile(source: &SourceEntry, cause: Cause) -> Response {
+/// Has a source reconciled: 202 with the run, 503 when more orders wait than are kept. An order
+/// to a source that is not connected outlives the daemon.
+pub(super) async fn reconcile(
+    source: &SourceEntry,
+    cause: Cause,
+    engine: &mpsc::Sender<Work>,
+) -> Response {
+    let (reply, stored) = oneshot::channel();
+    let work = Work::Ordered {
+        source: source.id,
+        cause,
+        reply,
+    };
+    if engine.send(work).await.is_err() || stored.await.is_err() {
+        return StatusCode::SERVICE_UNAVAILABLE.into_response();
+    }
     let (began, run) = oneshot::channel();
     let order = Order::Reconcile {
         cause,
@@ -109,9 +123,10 @@ pub(super) async fn sync(
     cause: Cause,
     body: &[u8],
     patience: Duration,
+    engine: &mpsc::Sender<Work>,
 ) -> Response {
     if body.is_empty() {
-        return reconcile(source, cause).await;
+        return reconcile(source, cause, engine).await;
     }
     let refused = |status: StatusCode, why: &str| {
         (status, axum::Json(serde_json::json!({ "error": why }))).into_response()

@@ -169,7 +169,8 @@ async fn sync_with_token(
         return StatusCode::NOT_FOUND.into_response();
     };
     tracing::info!(source = name, program, "a sync was asked for");
-    orders::sync(source, Cause::Api, &body, orders::BEGINS_WITHIN).await
+    let patience = orders::BEGINS_WITHIN;
+    orders::sync(source, Cause::Api, &body, patience, &shared.engine).await
 }
 
 /// A plan of [`crate::sync::planned::MAX_RECORDS`] records is smaller.
@@ -191,7 +192,7 @@ async fn apply(
 
 async fn reconcile(State(shared): State<Arc<Shared>>, Path(name): Path<String>) -> Response {
     match shared.sources.iter().find(|s| s.name == name) {
-        Some(source) => orders::reconcile(source, Cause::Manual).await,
+        Some(source) => orders::reconcile(source, Cause::Manual, &shared.engine).await,
         None => StatusCode::NOT_FOUND.into_response(),
     }
 }
@@ -202,7 +203,10 @@ async fn sync(
     body: Bytes,
 ) -> Response {
     match shared.sources.iter().find(|s| s.name == name) {
-        Some(source) => orders::sync(source, Cause::Manual, &body, orders::PATIENCE).await,
+        Some(source) => {
+            let patience = orders::PATIENCE;
+            orders::sync(source, Cause::Manual, &body, patience, &shared.engine).await
+        }
         None => StatusCode::NOT_FOUND.into_response(),
     }
 }

@@ -130,6 +130,16 @@ impl From<oneshot::error::RecvError> for Ended {
     }
 }
 
+impl Ordered {
+    /// What was ordered before the daemon started.
+    pub(crate) fn before(cause: Option<Cause>) -> Ordered {
+        Ordered {
+            scan: cause,
+            ..Ordered::default()
+        }
+    }
+}
+
 impl Driver {
     /// Runs until cancelled. Failures are retried for ever: quickly and ever slower when
     /// they may mend themselves, slowly when an operator is needed.

@@ -253,11 +253,28 @@ impl Engine {
                 });
             }
             Work::Duplicates { source, keys } => self.scan_duplicates(source, keys),
-            Work::ScanBegin {
+            Work::Ordered {
                 source,
                 cause,
                 reply,
             } => {
+                let cause = cause.as_str().to_owned();
+                pending.commit.ordered.push((source, Some(cause)));
+                pending.then(move || {
+                    // Whoever asked may be gone.
+                    let _ = reply.send(());
+                });
+            }
+            Work::Obeyed { source } => pending.commit.ordered.push((source, None)),
+            Work::ScanBegin {
+                source,
+                cause,
+                obeys,
+                reply,
+            } => {
+                if obeys {
+                    pending.commit.ordered.push((source, None));
+                }
                 let place = self.scan_begin(source, cause, pending)?;
                 pending.then(move || {
                     let _ = reply.send(place);

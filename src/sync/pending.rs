@@ -67,7 +67,7 @@ impl Pending {
                 && c.scans.is_empty()
                 && c.seen.is_empty()
                 && c.scans_ended.is_empty())
-            || !(c.counted.is_empty() && c.plans.is_empty())
+            || !(c.counted.is_empty() && c.plans.is_empty() && c.ordered.is_empty())
             || !(c.repaired.is_empty()
                 && c.sinks.is_empty()
                 && c.parked.is_empty()

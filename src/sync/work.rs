@@ -76,6 +76,22 @@ pub enum Cause {
 }
 
 impl Cause {
+    /// All of them.
+    const ALL: [Cause; 7] = [
+        Cause::Manual,
+        Cause::Schedule,
+        Cause::Gap,
+        Cause::MappingChanged,
+        Cause::Api,
+        Cause::Poll,
+        Cause::CaughtUp,
+    ];
+
+    /// The cause of that name.
+    pub fn named(name: &str) -> Option<Cause> {
+        Cause::ALL.into_iter().find(|cause| cause.as_str() == name)
+    }
+
     /// The stable name, as runs carry it.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -136,12 +152,28 @@ pub enum Work {
         /// Whether a scan is due because the mapping is another one than before.
         reply: oneshot::Sender<bool>,
     },
+    /// Somebody wants a source to be read whole: it is remembered until a run has begun.
+    Ordered {
+        /// Which source.
+        source: SourceId,
+        /// Who.
+        cause: Cause,
+        /// Told when it is remembered.
+        reply: oneshot::Sender<()>,
+    },
+    /// The run that is under way does what was ordered.
+    Obeyed {
+        /// Of which source.
+        source: SourceId,
+    },
     /// A scan begins, or goes on after a crash.
     ScanBegin {
         /// Of which source.
         source: SourceId,
         /// Why, when no gap is open.
         cause: Cause,
+        /// Whether somebody has ordered it.
+        obeys: bool,
         /// Where to go on.
         reply: oneshot::Sender<ScanPlace>,
     },

@@ -115,6 +115,16 @@ pub(crate) fn apply(
             .prepare_cached("INSERT OR REPLACE INTO schedule(source, served_us) VALUES(?1, ?2)")?
             .execute((source.0, commit.now_us))?;
     }
+    for (source, cause) in &commit.ordered {
+        match cause {
+            Some(cause) => connection
+                .prepare_cached("INSERT OR IGNORE INTO ordered(source, cause) VALUES(?1, ?2)")?
+                .execute((source.0, cause))?,
+            None => connection
+                .prepare_cached("DELETE FROM ordered WHERE source = ?1")?
+                .execute([source.0])?,
+        };
+    }
     for s in &commit.schemas {
         connection
             .prepare_cached(

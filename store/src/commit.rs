@@ -56,6 +56,8 @@ pub struct Commit {
     pub plans: Vec<(SourceId, PlanStep)>,
     /// Sources of which a reconciliation began: their schedules are served up to now.
     pub served: Vec<SourceId>,
+    /// Sources that somebody wants to be read whole, and why; none when a run has begun with it.
+    pub ordered: Vec<(SourceId, Option<String>)>,
     /// Versions of shadow schemas.
     pub schemas: Vec<SchemaVersion>,
     /// Rolling proofs that went on: the whole row as it is now.

@@ -11,6 +11,7 @@ use crate::world::{Options, World};
 
 every_source!(
     what_the_log_never_had_is_found_by_verify_and_mended_by_reconcile,
+    an_order_to_a_source_that_is_away_outlives_a_restart,
     a_sync_of_one_user_brings_just_that_record,
     a_program_with_a_token_starts_a_sync_and_one_without_is_refused,
     a_schedule_runs_without_overlap_and_what_was_missed_is_caught_up_once,
@@ -53,6 +54,34 @@ fn what_the_log_never_had_is_found_by_verify_and_mended_by_reconcile(kind: &Sour
     let reconciled = runs(&world, "reconcile");
     assert_eq!(reconciled.len(), 1);
     assert_eq!(reconciled[0]["cause"], "manual");
+}
+
+fn an_order_to_a_source_that_is_away_outlives_a_restart(kind: &SourceKind) {
+    let world = World::new(kind, &Options::pages_of(10));
+    world.db.sql(&hire_all(20));
+    let daemon = world.streaming();
+    daemon.settle();
+    world.db.behind_the_log(7, 8);
+    world.db.stop();
+    daemon.until("the source to be away", |s| {
+        s["sources"][0]["state"] == "waiting"
+    });
+    let accepted = world.json(&["reconcile", "hr", "--detach"]);
+    assert!(accepted["run"].is_null(), "{accepted}");
+    daemon.kill9();
+    world.db.start_again();
+    let mut daemon = world.start();
+    daemon.until("the order to be obeyed", |_| {
+        let done = runs(&world, "reconcile");
+        done.len() == 1 && done[0]["outcome"] == "completed" && done[0]["cause"] == "manual"
+    });
+    daemon.settle();
+    world.assert_equal();
+    // It is obeyed once.
+    daemon.kill9();
+    daemon = world.streaming();
+    daemon.settle();
+    assert_eq!(runs(&world, "reconcile").len(), 1);
 }
 
 fn a_reconciliation_that_was_killed_goes_on_behind_its_last_page_and_deactivates_nobody_before(

@@ -132,7 +132,7 @@ impl<'a> Session<'a> {
                     None => return Err(Ended::EngineGone),
                 },
                 order = self.driver.orders.recv() => match order {
-                    Some(order) => self.obey(order),
+                    Some(order) => self.obey(order).await?,
                     None => return Err(Ended::EngineGone),
                 },
                 item = next_of(&mut stream) => self.item(item?).await?,
@@ -143,12 +143,14 @@ impl<'a> Session<'a> {
         }
     }
 
-    fn obey(&mut self, order: Order) {
+    async fn obey(&mut self, order: Order) -> Result<(), Ended> {
         match order {
             Order::Reconcile { cause, began } => match self.scan.run() {
                 Some(run) if !self.scan_due && self.without_log.is_none() => {
                     // Whoever asked may be gone.
                     let _ = began.map(|began| began.send(run));
+                    let source = self.driver.id;
+                    self.driver.engine.send(Work::Obeyed { source }).await?;
                 }
                 under_way => {
                     // A poll may have passed what the order is about, and no log tells of it:
@@ -173,6 +175,7 @@ impl<'a> Session<'a> {
             }
             Order::Keys(_) => {}
         }
+        Ok(())
     }
 
     async fn item(&mut self, item: StreamItem) -> Result<(), Ended> {
@@ -259,12 +262,14 @@ impl<'a> Session<'a> {
             Some(_) => Cause::Poll,
             None => Cause::Gap,
         };
-        let cause = self.driver.ordered.scan.take().unwrap_or(usual);
+        let ordered = self.driver.ordered.scan.take();
+        let (cause, obeys) = (ordered.unwrap_or(usual), ordered.is_some());
         let place = self
             .driver
             .ask(|reply| Work::ScanBegin {
                 source,
                 cause,
+                obeys,
                 reply,
             })
             .await?;

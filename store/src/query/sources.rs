@@ -146,6 +146,17 @@ impl Readers {
         })
     }
 
+    /// Why somebody wants a source to be read whole, if no run has begun with it.
+    pub fn ordered(&self, source: SourceId) -> Result<Option<String>, StoreError> {
+        self.with(|c| {
+            Ok(
+                c.prepare_cached("SELECT cause FROM ordered WHERE source = ?1")?
+                    .query_row([source.0], |r| r.get(0))
+                    .optional()?,
+            )
+        })
+    }
+
     /// How far each source's rolling proof is, where there is one.
     pub fn proofs(&self) -> Result<Vec<ProofRow>, StoreError> {
         self.with(|c| {
