@@ -8,7 +8,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hashbrown::HashMap;
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -33,6 +33,7 @@ use crate::proof::rolling::Rolling;
 use crate::sync::apply::{Directory, Mappers, rules};
 use crate::sync::clock::now_us;
 use crate::sync::driver::{Driver, Ordered};
+use crate::sync::due::Alarm;
 use crate::sync::engine::{Engine, Retention};
 use crate::sync::ids::Ids;
 use crate::sync::polls::Polls;
@@ -52,6 +53,9 @@ const ORDERS: usize = 64;
 
 /// How often the outbox is trimmed and long runs end.
 const UPKEEP_EVERY: Duration = Duration::from_secs(10);
+
+/// How late what is due may be looked at.
+const DUE_EVERY: Duration = Duration::from_secs(1);
 
 /// What the running daemon shows of itself.
 pub struct Shared {
@@ -141,6 +145,7 @@ pub async fn run(config: Config, metrics: PrometheusHandle) -> Result<(), Failur
         proofs,
         lanes,
     } = prepared.assemble(&config, writer, &engine_tx, &fatal_tx, notifier, metrics);
+    let alarm = engine.alarm();
     let (engine_ended_tx, mut engine_ended) = oneshot::channel();
     std::thread::Builder::new()
         .name("engine".to_owned())
@@ -203,7 +208,7 @@ pub async fn run(config: Config, metrics: PrometheusHandle) -> Result<(), Failur
             .run(),
         );
     }
-    let upkeep = tokio::spawn(upkeep(engine_tx.clone()));
+    let upkeep = tokio::spawn(upkeep(engine_tx.clone(), alarm));
     tracing::info!(
         organization = config.organization,
         sources = shared.sources.len(),
@@ -264,11 +269,22 @@ fn engine_failure(ended: Result<Result<(), StoreError>, oneshot::error::RecvErro
     }
 }
 
-async fn upkeep(engine: mpsc::Sender<Work>) {
+async fn upkeep(engine: mpsc::Sender<Work>, alarm: Alarm) {
+    let mut last = Instant::now();
     loop {
-        tokio::time::sleep(UPKEEP_EVERY).await;
-        if engine.send(Work::Upkeep).await.is_err() {
-            return;
+        tokio::time::sleep(DUE_EVERY).await;
+        let mut tasks = Vec::new();
+        if alarm.rings() {
+            tasks.push(Work::Due);
+        }
+        if last.elapsed() >= UPKEEP_EVERY {
+            last = Instant::now();
+            tasks.push(Work::Upkeep);
+        }
+        for task in tasks {
+            if engine.send(task).await.is_err() {
+                return;
+            }
         }
     }
 }

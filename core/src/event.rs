@@ -22,7 +22,7 @@ pub enum EventKind {
     UserDeactivated = 3,
     /// The user was activated again.
     UserActivated = 4,
-    /// The user was purged; a tombstone follows.
+    /// The user was deleted; a tombstone follows.
     UserDeleted = 5,
     /// The email or userName changed.
     IdentifierChanged = 6,

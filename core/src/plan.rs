@@ -206,8 +206,14 @@ pub struct Counters {
     pub created: u64,
     /// Users whose attributes changed.
     pub updated: u64,
+    /// Records gone whose users have a grace.
+    #[serde(default)]
+    pub suspected: u64,
     /// Users deactivated.
     pub deactivated: u64,
+    /// Users deleted.
+    #[serde(default)]
+    pub deleted: u64,
     /// Users activated again.
     pub activated: u64,
     /// Records that changed nothing about their user.
@@ -240,7 +246,9 @@ impl Counters {
         self.processed += other.processed;
         self.created += other.created;
         self.updated += other.updated;
+        self.suspected += other.suspected;
         self.deactivated += other.deactivated;
+        self.deleted += other.deleted;
         self.activated += other.activated;
         self.unchanged += other.unchanged;
         self.skipped += other.skipped;
@@ -261,6 +269,37 @@ pub struct Waiter {
     pub key: KeyBytes,
     /// Whether it begins.
     pub waits: bool,
+}
+
+/// What becomes of a user later, if nothing comes in between.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum DueKind {
+    /// The grace of a suspected record ends.
+    Grace = 1,
+    /// A user whose records are gone is deleted.
+    Deletion = 2,
+    /// What is left of a deleted user is forgotten.
+    Purge = 3,
+}
+
+impl DueKind {
+    /// All kinds.
+    pub const ALL: [DueKind; 3] = [DueKind::Grace, DueKind::Deletion, DueKind::Purge];
+}
+
+/// A reminder to look at a user. How long after `since_us` is for the rules of the source to
+/// say, so that another rule holds for those who left already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Due {
+    /// Whose rules say when.
+    pub source: SourceId,
+    /// What for.
+    pub kind: DueKind,
+    /// Since when it is waited, microseconds since the Unix epoch.
+    pub since_us: i64,
+    /// The user.
+    pub user: UserRow,
 }
 
 /// A record that its run names: it was skipped, it failed, or it is applied again. Holds no
@@ -302,6 +341,12 @@ pub struct Plan {
     pub linked: SmallVec<[(SourceId, i64); 2]>,
     /// How many changes of each source were applied that count against its limit.
     pub counted: SmallVec<[(SourceId, u64); 2]>,
+    /// Reminders that begin (`true`) or are no longer needed, in the order in which that was found.
+    pub due: Vec<(Due, bool)>,
+    /// By how many users there are more, or fewer, because of deletions and returns from them.
+    pub undeleted: i64,
+    /// Users of whom nothing is left.
+    pub purged: Vec<UserRow>,
     /// Conflicts opened, changed or closed.
     pub conflicts: HashMap<Fingerprint, ConflictRow>,
     /// Every event, in order.
@@ -421,6 +466,8 @@ impl Plan {
             && self.owners.is_empty()
             && self.waiting.is_empty()
             && self.staged.is_empty()
+            && self.due.is_empty()
+            && self.purged.is_empty()
             && self.conflicts.is_empty()
             && self.events.is_empty()
             && self.reread.is_empty()
@@ -437,6 +484,9 @@ impl Plan {
         self.staged.clear();
         self.linked.clear();
         self.counted.clear();
+        self.due.clear();
+        self.undeleted = 0;
+        self.purged.clear();
         self.conflicts.clear();
         self.events.clear();
         self.counters = Counters::default();

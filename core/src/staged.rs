@@ -1,9 +1,10 @@
 //! Changes that are counted against a source's limit, and what waits for approval.
 //!
 //! What takes something away from somebody who works is counted: deactivation, a record that
-//! ends or leaves the scope, another identifier, lost roles. Everything that is counted is
-//! decided in [`counted`], from the user before and after; joiners and what happens to users
-//! who are not active never are. Where the limit stops a change, the record is held
+//! ends or leaves the scope, another identifier, lost roles. All of this is
+//! decided in [`counted`], from the user before and after; joiners never are. Of those who are
+//! not active only their deletion is counted. A leaver with a grace counts when the record goes,
+//! not once more when the grace is over. Where the limit stops a change, the record is held
 //! ([`crate::reason::SkipReason::Staged`], or [`crate::reason::SkipReason::StagedLeaver`]
 //! when it has no row any more), its user stays as it is, and a [`Staged`] says what waits.
 //! The next row of the record is looked at as any other: if it takes nothing away, it is
@@ -38,11 +39,13 @@ pub enum Counted {
     /// Anything changes that others can see, while the mapping is another one than the one
     /// that was applied.
     Mapping = 8,
+    /// The user, who is not active, is deleted.
+    Erased = 9,
 }
 
 impl Counted {
     /// All kinds.
-    pub const ALL: [Counted; 8] = [
+    pub const ALL: [Counted; 9] = [
         Counted::Deleted,
         Counted::OutOfScope,
         Counted::Status,
@@ -51,6 +54,7 @@ impl Counted {
         Counted::Identifier,
         Counted::Roles,
         Counted::Mapping,
+        Counted::Erased,
     ];
 
     /// The stable name.
@@ -59,6 +63,7 @@ impl Counted {
             Counted::Identifier => "identifier",
             Counted::Roles => "roles",
             Counted::Mapping => "mapping",
+            Counted::Erased => "erased",
             Counted::Deleted => LeaverReason::Deleted.as_str(),
             Counted::OutOfScope => LeaverReason::OutOfScope.as_str(),
             Counted::Status => LeaverReason::Status.as_str(),
@@ -82,7 +87,8 @@ impl Counted {
             | Counted::Status
             | Counted::Identifier
             | Counted::Roles
-            | Counted::Mapping => None,
+            | Counted::Mapping
+            | Counted::Erased => None,
         }
     }
 }
@@ -131,11 +137,9 @@ pub fn counted(before: &Document<'_>, after: &Document<'_>) -> Option<Counted> {
     if !before.is_active() {
         return None;
     }
-    let ended =
-        |(old, new): (&crate::document::Link<'_>, &crate::document::Link<'_>)| match new.state {
-            crate::document::LinkState::Gone(reason) if old.state.is_present() => Some(reason),
-            _ => None,
-        };
+    let ended = |(old, new): (&crate::document::Link<'_>, &crate::document::Link<'_>)| {
+        new.state.gone().filter(|_| old.state.is_present())
+    };
     if let Some(reason) = before.links.iter().zip(&after.links).find_map(ended) {
         return Some(reason.into());
     }

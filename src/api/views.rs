@@ -7,10 +7,11 @@ use std::sync::atomic::Ordering;
 use rollcall_contract::Key;
 use rollcall_core::attribute::{Attributes, EMAIL, USER_NAME};
 use rollcall_core::conflict::ConflictRow;
-use rollcall_core::document::{Document, Given, LinkState, UserState, View};
+use rollcall_core::document::{Document, Given, LinkState, LinkView, UserState, View};
 use rollcall_core::event::Event;
 use rollcall_core::id::{SourceId, UserId, UserRow, ValueHash};
 use rollcall_core::mapping::fold;
+use rollcall_core::reason::LeaverReason;
 use rollcall_store::{
     ConflictFilter, DriftRow, ProofRow, Readers, RunFilter, Sequence, StoreError, UserFilter,
     UserRowView,
@@ -355,9 +356,10 @@ pub struct UserView {
     pub id: String,
     /// One more with each change that others can see.
     pub version: u64,
-    /// `active`, `deactivated`, `suspended`, `tombstone`.
+    /// `active`, `suspected` (active, and all its records are gone), `deactivated`,
+    /// `suspended`, `tombstone`.
     pub state: String,
-    /// Why it is not active.
+    /// Why it is not active, or suspected.
     pub reason: Option<String>,
     /// RFC 3339.
     pub created: String,
@@ -376,8 +378,12 @@ pub struct LinkLine {
     pub source: String,
     /// The key.
     pub record: String,
-    /// `live`, `held: …`, `gone: …`.
+    /// `live`, `held: …`, `suspected: …`, `gone: …`; `erasing: …` while it waits for approval
+    /// that the user is deleted.
     pub state: String,
+    /// Since when it is suspected or gone, RFC 3339.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<String>,
     /// How often the key came into being.
     pub incarnation: u32,
     /// Position of its last change.
@@ -457,7 +463,10 @@ pub fn user(readers: &Readers, name: &str) -> Result<Option<UserView>, StoreErro
             detail: e.to_string(),
         })?;
     let (state, reason) = match view.state {
-        UserState::Active => ("active", None),
+        UserState::Active => match suspected(&view.links) {
+            Some(reason) => ("suspected", Some(reason.as_str().to_owned())),
+            None => ("active", None),
+        },
         UserState::Deactivated(reason) => ("deactivated", Some(reason.as_str().to_owned())),
         UserState::Suspended => ("suspended", None),
         UserState::Tombstone => ("tombstone", None),
@@ -479,7 +488,10 @@ pub fn user(readers: &Readers, name: &str) -> Result<Option<UserView>, StoreErro
                     LinkState::Live => "live".to_owned(),
                     LinkState::Held(reason) => format!("held: {}", reason.as_str()),
                     LinkState::Gone(reason) => format!("gone: {}", reason.as_str()),
+                    LinkState::Suspected(reason) => format!("suspected: {}", reason.as_str()),
+                    LinkState::Erasing(reason) => format!("erasing: {}", reason.as_str()),
                 },
+                since: (l.since_us != 0).then(|| rfc3339(l.since_us)),
                 incarnation: l.incarnation,
                 position: l.position,
                 committed: rfc3339(l.commit_us),
@@ -496,6 +508,13 @@ pub fn user(readers: &Readers, name: &str) -> Result<Option<UserView>, StoreErro
             })
             .collect(),
     }))
+}
+
+/// Why a user is about to become inactive: a record of it is gone, and none is there.
+fn suspected(links: &[LinkView]) -> Option<LeaverReason> {
+    let is_there = links.iter().any(|l| l.state.is_present());
+    let gone = links.iter().filter(|l| l.state.feeds());
+    gone.filter(|_| !is_there).find_map(|l| l.state.gone())
 }
 
 fn find(readers: &Readers, name: &str) -> Result<Option<UserRowView>, StoreError> {

@@ -132,8 +132,12 @@ fn show(detail: &RunDetail) -> Result<(), Failure> {
     }
     let c = &run.counters;
     output::line(format_args!(
-        "processed {} · created {} · updated {} · deactivated {} · activated {} · unchanged {} · healed {}",
-        c.processed, c.created, c.updated, c.deactivated, c.activated, c.unchanged, c.healed
+        "processed {} · created {} · updated {} · activated {} · unchanged {} · healed {}",
+        c.processed, c.created, c.updated, c.activated, c.unchanged, c.healed
+    ))?;
+    output::line(format_args!(
+        "suspected {} · deactivated {} · deleted {}",
+        c.suspected, c.deactivated, c.deleted
     ))?;
     output::line(format_args!(
         "skipped {}{}",

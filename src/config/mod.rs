@@ -46,8 +46,8 @@ pub use sink::{
     SinkConfig,
 };
 pub use source::{
-    BatchConfig, ChangeStreamConfig, LeaverAction, LimitConfig, PollConfig, PollMode, ProofConfig,
-    SourceConfig,
+    BatchConfig, ChangeStreamConfig, LeaverAction, LeaverConfig, LimitConfig, PollConfig, PollMode,
+    ProofConfig, SourceConfig,
 };
 pub use table::Naming;
 pub use tls::{ClientCertificate, TlsConfig, Verification};

@@ -40,7 +40,7 @@ pub struct SourceConfig {
     /// The attributes that tell a rehired person from another one; each has a rule.
     pub fingerprint: Vec<String>,
     /// What happens to a user whose record is gone.
-    pub leaver: LeaverAction,
+    pub leaver: LeaverConfig,
     /// How many people it may take something away from; none when there is no limit.
     pub limit: Option<LimitConfig>,
     /// When it is reconciled without anyone asking.
@@ -57,6 +57,19 @@ pub struct SourceConfig {
     pub connect_timeout: Duration,
     /// The longest pause between two attempts.
     pub retry_max: Duration,
+}
+
+/// What happens to a user whose record is gone, and when.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LeaverConfig {
+    /// What happens.
+    pub action: LeaverAction,
+    /// So long the user stays as it is.
+    pub deactivate_after: Duration,
+    /// So long after that it is deleted; never when none.
+    pub delete_after: Option<Duration>,
+    /// So long after that nothing is left of it.
+    pub purge_after: Duration,
 }
 
 /// What happens to a user whose record is gone.
@@ -192,17 +205,7 @@ pub(super) fn source(
         }
         Some(attributes)
     });
-    let leaver = section.section("leaver").and_then(|leaver| {
-        let action = leaver.required(
-            "action",
-            values::choice(&[
-                ("deactivate", LeaverAction::Deactivate),
-                ("ignore", LeaverAction::Ignore),
-            ]),
-        );
-        leaver.finish();
-        action
-    });
+    let leaver = section.section("leaver").and_then(leaver);
     let limit = section.section("limit").and_then(limit);
     let schedule = section.section("schedule").and_then(schedule);
     let poll = section.section("poll").and_then(poll);
@@ -241,6 +244,39 @@ pub(super) fn source(
         connect_timeout: connect_timeout?,
         retry_max: retry_max?,
     })
+}
+
+fn leaver(section: Section<'_>) -> Option<LeaverConfig> {
+    let action = section.required(
+        "action",
+        values::choice(&[
+            ("deactivate", LeaverAction::Deactivate),
+            ("ignore", LeaverAction::Ignore),
+        ]),
+    );
+    let ignores = action == Some(LeaverAction::Ignore);
+    let mut is_whole = true;
+    for key in ["deactivate_after", "delete_after", "purge_after"] {
+        if let Some(item) = section.item(key).filter(|_| ignores) {
+            item.reject::<()>(
+                item.found(),
+                "nothing: with action = \"ignore\" the user stays for ever",
+                "remove it, or set action = \"deactivate\"",
+            );
+            is_whole = false;
+        }
+    }
+    let deactivate_after = section.required("deactivate_after", values::duration);
+    let delete_after = section.optional("delete_after", values::duration);
+    let purge_after = section.required("purge_after", values::duration);
+    section.finish();
+    Some(LeaverConfig {
+        action: action?,
+        deactivate_after: deactivate_after?,
+        delete_after: delete_after?,
+        purge_after: purge_after?,
+    })
+    .filter(|_| is_whole)
 }
 
 fn table(item: &Item<'_>, naming: Naming) -> Option<TableName> {

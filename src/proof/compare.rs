@@ -54,7 +54,9 @@ impl Prover<'_> {
         let link = document.links[at];
         Ok(match (link.state, outcome) {
             (LinkState::Held(reason), _) => self.compare_held(reason, link.shadow, row),
-            (LinkState::Gone(LeaverReason::OutOfScope), Outcome::OutOfScope) => Verdict::OutOfScope,
+            (state, Outcome::OutOfScope) if state.gone() == Some(LeaverReason::OutOfScope) => {
+                Verdict::OutOfScope
+            }
             (LinkState::Live, Outcome::Mapped) => {
                 let fields = self.differing(&document, at, row);
                 if fields.is_empty() {
@@ -67,7 +69,9 @@ impl Prover<'_> {
                 return differs("out of scope, and still applied");
             }
             (LinkState::Live, _) => return differs("cannot be mapped, and still applied"),
-            (LinkState::Gone(_), _) => return differs("taken for gone"),
+            (LinkState::Gone(_) | LinkState::Suspected(_) | LinkState::Erasing(_), _) => {
+                return differs("taken for gone");
+            }
         })
     }
 

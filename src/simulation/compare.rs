@@ -281,10 +281,10 @@ impl Comparing<'_> {
             (_, Some((_, link))) if link.source != self.source => "other_user_changed",
             (_, Some((None, _))) => "record_joined",
             (_, Some((Some(old), _))) if !old.state.is_present() => "record_came_back",
-            (_, Some((Some(old), new))) => match (new.state, old.shadow == new.shadow) {
-                (LinkState::Gone(reason), _) => reason.as_str(),
-                (_, true) => "mapping_changed",
-                (_, false) => "row_changed",
+            (_, Some((Some(old), new))) => match (new.state.gone(), old.shadow == new.shadow) {
+                (Some(reason), _) => reason.as_str(),
+                (None, true) => "mapping_changed",
+                (None, false) => "row_changed",
             },
         };
         Change {
@@ -541,9 +541,11 @@ fn became(old: Option<LinkState>, new: LinkState) -> Option<(&'static str, &'sta
     Some(match new {
         LinkState::Held(reason) => ("held", reason.as_str()),
         LinkState::Gone(reason) => ("unlinked", reason.as_str()),
+        LinkState::Suspected(reason) => ("suspected", reason.as_str()),
+        LinkState::Erasing(reason) => ("held", reason.as_str()),
         LinkState::Live => match old {
             Some(LinkState::Held(reason)) => ("applied_again", reason.as_str()),
-            Some(LinkState::Gone(_)) => ("applied_again", "record_came_back"),
+            Some(old) if !old.is_present() => ("applied_again", "record_came_back"),
             _ => ("applied_again", "record_joined"),
         },
     })

@@ -7,12 +7,14 @@
 
 use std::collections::HashSet;
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 use hashbrown::HashMap;
 use rollcall_contract::{Before, Change, Key, Op, TxId};
 use rollcall_core::attribute::{AttrId, Attributes};
 use rollcall_core::directory::{
-    ChangeRef, LeaverAction, Origin, Remap, Resolver, RowKeys, Rules, SourceRules, Workspace,
+    ChangeRef, LeaverAction, LeaverRules, Origin, Remap, Resolver, RowKeys, Rules, SourceRules,
+    Workspace,
 };
 use rollcall_core::document::{Document, LinkState};
 use rollcall_core::event::EventKind;
@@ -95,10 +97,7 @@ pub fn rules(
                 .filter_map(attribute)
                 .collect();
             rules.fingerprint = source.fingerprint.iter().filter_map(attribute).collect();
-            rules.leaver = match source.leaver {
-                config::LeaverAction::Deactivate => LeaverAction::Deactivate,
-                config::LeaverAction::Ignore => LeaverAction::Ignore,
-            };
+            rules.leaver = leaver_rules(&source.leaver);
             Some(rules)
         })
         .collect();
@@ -124,7 +123,26 @@ pub fn rules(
     )
 }
 
+fn leaver_rules(leaver: &config::LeaverConfig) -> LeaverRules {
+    let us = |d: Duration| i64::try_from(d.as_micros()).unwrap_or(i64::MAX);
+    LeaverRules {
+        action: match leaver.action {
+            config::LeaverAction::Deactivate => LeaverAction::Deactivate,
+            config::LeaverAction::Ignore => LeaverAction::Ignore,
+        },
+        grace_us: us(leaver.deactivate_after),
+        delete_after_us: leaver.delete_after.map(us),
+        purge_after_us: us(leaver.purge_after),
+    }
+}
+
 impl Directory {
+    /// What the end of a record does, by source.
+    pub(super) fn leavers(&self) -> HashMap<SourceId, LeaverRules> {
+        let sources = self.rules.sources().iter();
+        sources.map(|s| (s.id, s.leaver)).collect()
+    }
+
     /// A directory under these rules, that makes these ids.
     pub fn new(rules: Rules, mappers: Mappers, ids: Ids) -> Directory {
         Directory {
@@ -376,7 +394,13 @@ impl Engine {
     }
 
     /// Adds what the plan counted since the last time to the run that did it.
-    fn count(&mut self, source: SourceId, scan: bool, position: &str, pending: &mut Pending) {
+    pub(super) fn count(
+        &mut self,
+        source: SourceId,
+        scan: bool,
+        position: &str,
+        pending: &mut Pending,
+    ) {
         let Some(track) = self.sources.get_mut(&source) else {
             return;
         };
@@ -521,9 +545,14 @@ impl Engine {
             for key in &page.absent {
                 if is_newer(&mut resolver, source, key, page, history)? {
                     overtaken.push(key.clone());
-                } else {
-                    absent.push(key.clone());
+                    continue;
                 }
+                if page.purpose == Purpose::Repair {
+                    resolver
+                        .still_gone(source, key.as_bytes())
+                        .map_err(failed)?;
+                }
+                absent.push(key.clone());
             }
             resolver.finish().map_err(failed)?;
             directory.scratch = scratch;
@@ -548,9 +577,9 @@ impl Engine {
                 }
             }
             Purpose::Changed | Purpose::Sync => {}
-            // A record that was to be completed and is gone: the log says so itself. One of
-            // which something newer is known is asked for again, since what is newer may be
-            // incomplete too.
+            // A record that was to be completed and is gone: the log says so itself, unless it
+            // was gone already and something is due of it. One of which something newer is
+            // known is asked for again, since what is newer may be incomplete too.
             // The records of a plan are handed over all at once (`super::planned`).
             Purpose::Plan { .. } => {}
             Purpose::Repair => {

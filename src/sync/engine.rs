@@ -25,6 +25,7 @@ use tokio::sync::mpsc::error::TryRecvError;
 use super::apply::Directory;
 use super::approval::Approval;
 use super::clock::now_us;
+use super::due::{Alarm, DueBook};
 use super::pending::{Answer, Pending};
 use super::shared::SourceLive;
 use super::track::{Ask, SourceTrack};
@@ -61,6 +62,7 @@ pub struct Engine {
     retention: Retention,
     /// When to look for history that may go.
     history_due_us: i64,
+    pub(super) due: DueBook,
     /// Names of all configured sinks: the outbox is trimmed behind the slowest of them.
     sinks: HashMap<String, u64>,
     /// What an event took in the last large block, to make room for the next one.
@@ -90,6 +92,7 @@ impl Engine {
         queue: mpsc::WeakSender<Work>,
     ) -> Engine {
         Engine {
+            due: DueBook::new(&directory.leavers()),
             writer,
             readers,
             directory,
@@ -108,6 +111,11 @@ impl Engine {
     /// Has somebody told when something needs a person.
     pub fn with_notifier(self, notifier: Option<Notifier>) -> Engine {
         Engine { notifier, ..self }
+    }
+
+    /// Rings when something is due: the engine is to be told by [`Work::Due`].
+    pub fn alarm(&self) -> Alarm {
+        self.due.alarm()
     }
 
     /// Works until told to stop, or until the store fails.
@@ -340,6 +348,7 @@ impl Engine {
                 self.plan_word(hash, word, reply, pending)?;
             }
             Work::Upkeep => self.upkeep(pending)?,
+            Work::Due => self.fall_due(pending)?,
             Work::Settle { reply } => {
                 self.end_all_runs(pending, now_us());
                 pending.then(move || {
@@ -400,6 +409,7 @@ impl Engine {
         if events.len() >= LARGE_BLOCK {
             self.event_bytes = events.as_bytes().len() / events.len() + 16;
         }
+        self.due.stored(&done.plan.due);
         let rereads = std::mem::take(&mut done.plan.reread);
         let after = After::of(self, &mut done, &rereads, now);
         let mut commit = done.commit;
@@ -593,7 +603,9 @@ impl Told {
         for (outcome, n) in [
             ("created", c.created),
             ("updated", c.updated),
+            ("suspected", c.suspected),
             ("deactivated", c.deactivated),
+            ("deleted", c.deleted),
             ("activated", c.activated),
             ("unchanged", c.unchanged),
         ] {

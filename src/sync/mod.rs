@@ -25,6 +25,7 @@ mod approval;
 pub mod backoff;
 pub mod clock;
 pub mod driver;
+pub mod due;
 pub mod engine;
 pub mod envelope;
 pub mod gaps;

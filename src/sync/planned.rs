@@ -442,12 +442,14 @@ impl Engine {
                         .find_link(source, key.as_bytes())
                         .map(|at| document.links[at]);
                     let is_so = link.is_some_and(|link| match (link.state, hash) {
-                        (LinkState::Gone(reason), None) => reason != LeaverReason::OutOfScope,
+                        (state, None) => {
+                            let gone = state.gone();
+                            gone.is_some_and(|reason| reason != LeaverReason::OutOfScope)
+                        }
                         (LinkState::Held(reason), Some(hash)) => {
                             link.hash == hash && Some(held_for(reason, link.hold)) == record.held
                         }
                         (_, Some(hash)) => link.hash == hash && record.held.is_none(),
-                        (_, None) => false,
                     });
                     let seen = SeenUser {
                         id: Uuid::from_bytes(document.id.0),

@@ -228,7 +228,8 @@ impl Engine {
         row.detail = detail;
         row.ended_us = Some(now);
         let c = &row.counters;
-        let brought = c.created + c.updated + c.deactivated + c.activated + c.healed;
+        let left = c.suspected + c.deactivated + c.deleted;
+        let brought = c.created + c.updated + left + c.activated + c.healed;
         if row.kind == "poll" && matches!(outcome, "completed" | "unproved") && brought == 0 {
             // A table that is polled every minute is no news every minute.
             pending.commit.runs.push(row);

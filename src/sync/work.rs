@@ -257,6 +257,8 @@ pub enum Work {
     },
     /// The commit that was under way has ended.
     Written,
+    /// Something is due.
+    Due,
     /// Periodic upkeep of the outbox and the write-ahead log.
     Upkeep,
     /// Somebody has looked at a plan.

@@ -15,6 +15,7 @@ use rusqlite::{Connection, OptionalExtension};
 
 use crate::commit::{Commit, GapId, Walk};
 use crate::counts::Counts;
+use crate::due;
 use crate::error::StoreError;
 use crate::match_delta::{Entry, Step};
 use crate::outbox;
@@ -80,6 +81,7 @@ pub(crate) fn apply(
     counts: &mut Counts,
 ) -> Result<Vec<GapId>, StoreError> {
     users(connection, plan, counts)?;
+    due::write(connection, plan)?;
     links(connection, plan)?;
     records(connection, plan, counts)?;
     counts.waiting = counts
@@ -177,7 +179,12 @@ fn users(connection: &Connection, plan: &Plan, counts: &mut Counts) -> Result<()
             )));
         }
     }
-    counts.users += new.len() as u64;
+    for row in &plan.purged {
+        connection
+            .prepare_cached("DELETE FROM user WHERE id = ?1")?
+            .execute([row.0])?;
+    }
+    counts.users = (counts.users + new.len() as u64).saturating_add_signed(plan.undeleted);
     counts.active += new.iter().filter(|(_, write)| write.active).count() as u64;
     insert_users(connection, &new)
 }

@@ -16,6 +16,7 @@ mod apply;
 mod commit;
 mod copy;
 mod counts;
+mod due;
 mod error;
 mod filter;
 mod lock;

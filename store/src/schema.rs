@@ -309,6 +309,19 @@ CREATE TABLE ordered(
   source INTEGER PRIMARY KEY,
   cause TEXT NOT NULL
 );
+
+-- Users to be looked at when a time of their source is over; kind and since when. Those who
+-- were inactive before this was kept went at their last change.
+CREATE TABLE due(
+  source INTEGER NOT NULL,
+  kind INTEGER NOT NULL,
+  since_us INTEGER NOT NULL,
+  user INTEGER NOT NULL,
+  PRIMARY KEY(source, kind, since_us, user)
+) WITHOUT ROWID;
+INSERT OR IGNORE INTO due(source, kind, since_us, user)
+  SELECT link.source, 2, user.updated_us, user.id
+  FROM link JOIN user ON user.id = link.user WHERE NOT user.active;
 ";
 
 /// The version that this program writes.

@@ -1,7 +1,7 @@
 //! The little that the store reads in documents.
 //!
-//! Documents belong to the directory; the store keeps them whole. Two facts in them are
-//! wanted for counts and for finding users by their id. They are taken from the fixed head without
+//! Documents belong to the directory; the store keeps them whole. Three facts in them are
+//! wanted for counts, for lists, and for finding users by their id. They are taken from the fixed head without
 //! decoding the rest, here and nowhere else; a test holds this together with the codec.
 
 use rollcall_core::document::FORMAT;
@@ -23,11 +23,20 @@ pub(crate) fn user_id(document: &[u8]) -> Option<UserId> {
     (format == FORMAT).then_some(UserId(*id))
 }
 
+/// Whether a user was deleted.
+pub(crate) fn is_tombstone(document: &[u8]) -> bool {
+    const TOMBSTONE: u8 = 4;
+    // Behind the id stands the version: an integer whose last byte alone has no high bit.
+    let rest = document.get(17..).unwrap_or_default();
+    let behind_version = rest.iter().position(|b| b & 0x80 == 0).map(|i| i + 1);
+    behind_version.and_then(|at| rest.get(at)) == Some(&TOMBSTONE)
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use super::*;
-    use rollcall_core::document::{Document, Record};
+    use rollcall_core::document::{Document, Record, UserState};
 
     #[test]
     fn what_is_peeked_is_what_the_codec_wrote() {
@@ -35,6 +44,14 @@ mod tests {
         let mut bytes = Vec::new();
         Document::new(id, 5).encode(&mut bytes);
         assert_eq!(user_id(&bytes), Some(id));
+        assert!(!is_tombstone(&bytes));
+        for version in [1, 127, 128, 1 << 40] {
+            let mut bytes = Vec::new();
+            let mut document = Document::new(id, 5);
+            (document.version, document.state) = (version, UserState::Tombstone);
+            document.encode(&mut bytes);
+            assert!(is_tombstone(&bytes), "version {version}");
+        }
 
         for reason in SkipReason::ALL {
             let mut bytes = Vec::new();

@@ -209,7 +209,7 @@ impl Resolver<'_> {
                 let counts = match link.state {
                     LinkState::Live => true,
                     LinkState::Held(reason) => keeps_its_reason(reason),
-                    LinkState::Gone(_) => false,
+                    LinkState::Gone(_) | LinkState::Suspected(_) | LinkState::Erasing(_) => false,
                 };
                 if counts && link.source == cause.source && link.key != cause.key && key.is(c.value)
                 {

@@ -44,7 +44,7 @@ impl Resolver<'_> {
         self.event_id(cause, 0, fp.0)
     }
 
-    fn emit_user(
+    pub(super) fn emit_user(
         &mut self,
         cause: &Cause<'_>,
         kind: EventKind,

@@ -151,16 +151,16 @@ fn place(rules: &Rules, links: &[Link<'_>], c: &Contribution<'_>) -> (AttrId, u3
 /// the attributes stay as they were; and what a source that ignores leavers gave stays.
 pub(super) fn drop_former(rules: &Rules, document: &mut Document<'_>) {
     let links = &document.links;
-    if !links.iter().any(|l| l.state.is_present()) {
+    if !links.iter().any(|l| l.state.feeds()) {
         return;
     }
     document.contributions.retain(|c| {
         c.link.is_none_or(|l| {
             let link = &links[usize::from(l)];
-            link.state.is_present()
+            link.state.feeds()
                 || rules
                     .source(link.source)
-                    .is_some_and(|s| s.leaver == LeaverAction::Ignore)
+                    .is_some_and(|s| s.leaver.action == LeaverAction::Ignore)
         })
     });
 }
@@ -168,10 +168,10 @@ pub(super) fn drop_former(rules: &Rules, document: &mut Document<'_>) {
 /// Whether the user may work. `leaving` when a link has just gone and its source does not
 /// ignore that.
 pub(super) fn decide(document: &Document<'_>, leaving: Option<LeaverReason>) -> UserState {
-    if matches!(document.state, UserState::Suspended | UserState::Tombstone) {
+    if document.state == UserState::Suspended {
         return document.state;
     }
-    if document.links.iter().any(|l| l.state.is_present()) {
+    if document.links.iter().any(|l| l.state.feeds()) {
         return match document.value(ACTIVE) {
             Some(b"false") => UserState::Deactivated(LeaverReason::Status),
             _ => UserState::Active,

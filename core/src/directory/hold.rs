@@ -188,6 +188,7 @@ impl Resolver<'_> {
                     self.ws.keep(document);
                     return Ok(());
                 }
+                self.cede(user, &document, cause.source, cause.key);
                 let former_link = document.find_link(cause.source, cause.key);
                 known_tx = former_link.map_or(known_tx, |i| document.links[i].tx);
                 let moved_on = document.present_link_of(cause.source).is_some();

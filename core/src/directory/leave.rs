@@ -1,18 +1,38 @@
 //! Records that end, leave the scope, or change their key.
 //!
-//! Every leaver has evidence: these are the only places where a link becomes
-//! [`LinkState::Gone`], and each is given its reason by the caller.
+//! Every leaver has evidence: these are the only places where a link ceases to be present,
+//! and each is given its reason by the caller. What comes later (the end of a grace, the
+//! deletion of a user, [`super::erase`]) comes here too, with evidence of its own: when it is
+//! due the record is read once more, and only its repeated absence moves it on. So nothing is
+//! taken from anybody because a clock has run, and a source that cannot be asked makes
+//! everything wait.
 
 use super::correlate::{Key, fingerprint};
 use super::hold::Holding;
 use super::rules::LeaverAction;
 use super::{Cause, Resolver, fold};
 use crate::conflict::ConflictKind;
-use crate::document::{Document, LinkState};
+use crate::document::{Document, LinkState, UserState};
 use crate::id::{UserId, UserRow};
 use crate::mapped::MappedRow;
+use crate::plan::DueKind;
 use crate::reason::{LeaverReason, SkipReason};
 use crate::state::{LinkTarget, StateError};
+
+/// What evidence that a record is gone does.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Step {
+    /// The record was there: it leaves.
+    Leaves,
+    /// The grace of a suspected record is over.
+    Ends,
+    /// Its user is deleted.
+    Erases,
+    /// What is left of its user is forgotten.
+    Purges,
+    /// Nothing: all of this was known.
+    Stays,
+}
 
 /// A link whose value may not take over, because it is somebody else's.
 struct Loser {
@@ -59,7 +79,8 @@ impl Resolver<'_> {
         at: usize,
     ) -> Result<(), StateError> {
         let old = before.links[at];
-        if row.is_some() && !old.state.is_present() && cause.is_stored_already(old.hash) {
+        let step = self.next_step(cause, before, at);
+        if step == Step::Stays && row.is_some() && cause.is_stored_already(old.hash) {
             self.plan.counters.unchanged += 1;
             return Ok(());
         }
@@ -67,38 +88,110 @@ impl Resolver<'_> {
         cause.stamp(link);
         if let Some(row) = row {
             link.hash = cause.hash;
-            link.shadow = row.shadow();
+            if before.state != UserState::Tombstone {
+                link.shadow = row.shadow();
+            }
         }
         // A key that was deleted stays deleted until the record has its user again: who has
         // it next may be somebody else.
-        link.state = match old.state {
-            LinkState::Gone(first) if row.is_some() || first != LeaverReason::OutOfScope => {
-                LinkState::Gone(first)
-            }
-            _ => LinkState::Gone(reason),
+        let reason = match old.state.gone() {
+            Some(first) if row.is_some() || first != LeaverReason::OutOfScope => first,
+            _ => reason,
         };
         link.hold = &[];
-        if !old.state.is_present() {
-            if cause.counts() {
-                self.plan.counters.unchanged += 1;
+        match step {
+            Step::Leaves if self.has_grace(cause) => {
+                link.state = LinkState::Suspected(reason);
+                link.since_us = self.now_us;
+                self.release(cause, cause.key, old.hold, &[])?;
+                if self.stages_leaver(cause, user, row.is_some(), before, after, at) {
+                    return Ok(());
+                }
+                self.was_staged(cause.source, cause.key, old.state);
+                self.suspect(cause, user, before, after);
+                Ok(())
             }
-            self.write_unseen(user, after);
-            return Ok(());
-        }
-        self.release(cause, cause.key, old.hold, &[])?;
-        if cause.rules.leaver == LeaverAction::Deactivate {
-            fold::drop_former(self.rules, after);
-            after.state = fold::decide(after, Some(reason));
-            if self.stages_leaver(cause, user, row.is_some(), before, after, at) {
-                return Ok(());
+            Step::Leaves | Step::Ends => {
+                link.state = LinkState::Gone(reason);
+                link.since_us = self.now_us;
+                self.release(cause, cause.key, old.hold, &[])?;
+                if cause.rules.leaver.action == LeaverAction::Deactivate {
+                    fold::drop_former(self.rules, after);
+                    after.state = fold::decide(after, Some(reason));
+                    if step == Step::Leaves
+                        && self.stages_leaver(cause, user, row.is_some(), before, after, at)
+                    {
+                        return Ok(());
+                    }
+                    self.was_staged(cause.source, cause.key, old.state);
+                    self.remind(cause.source, DueKind::Deletion, user);
+                    let losers = self.drop_taken(cause, user, before, after)?;
+                    self.settle(cause, user, Some(before), after)?;
+                    return self.hold_losers(cause, user, &losers);
+                }
+                self.was_staged(cause.source, cause.key, old.state);
+                self.settle(cause, user, Some(before), after)
             }
-            self.was_staged(cause.source, cause.key, old.state);
-            let losers = self.drop_taken(cause, user, before, after)?;
-            self.settle(cause, user, Some(before), after)?;
-            return self.hold_losers(cause, user, &losers);
+            Step::Erases => {
+                link.state = LinkState::Gone(reason);
+                self.erase(cause, user, before, after, at)
+            }
+            Step::Purges => self.purge(user, before),
+            Step::Stays => {
+                link.state = match old.state {
+                    LinkState::Suspected(_) => LinkState::Suspected(reason),
+                    LinkState::Erasing(_) => LinkState::Erasing(reason),
+                    LinkState::Gone(_) | LinkState::Live | LinkState::Held(_) => {
+                        LinkState::Gone(reason)
+                    }
+                };
+                if cause.counts() {
+                    self.plan.counters.unchanged += 1;
+                }
+                self.write_unseen(user, after);
+                Ok(())
+            }
         }
-        self.was_staged(cause.source, cause.key, old.state);
-        self.settle(cause, user, Some(before), after)
+    }
+
+    /// What evidence that a record is gone does to its user now.
+    fn next_step(&self, cause: &Cause<'_>, document: &Document<'_>, at: usize) -> Step {
+        let rules = &cause.rules.leaver;
+        let link = &document.links[at];
+        let is_over = |kind, since_us| {
+            let delay = rules.delay_us(kind);
+            delay.is_some_and(|delay| self.now_us >= delay.saturating_add(since_us))
+        };
+        match (link.state, document.state) {
+            (LinkState::Live | LinkState::Held(_), _) => Step::Leaves,
+            (LinkState::Suspected(_), _) if is_over(DueKind::Grace, link.since_us) => Step::Ends,
+            (LinkState::Suspected(_), _) => Step::Stays,
+            (_, UserState::Tombstone) if is_over(DueKind::Purge, document.updated_us) => {
+                Step::Purges
+            }
+            (_, UserState::Deactivated(_)) if self.may_be_erased(document) => Step::Erases,
+            _ => Step::Stays,
+        }
+    }
+
+    fn has_grace(&self, cause: &Cause<'_>) -> bool {
+        let rules = &cause.rules.leaver;
+        rules.action == LeaverAction::Deactivate && rules.grace_us > 0
+    }
+
+    /// The record is gone, and its user stays as it is for now.
+    fn suspect(
+        &mut self,
+        cause: &Cause<'_>,
+        user: UserRow,
+        before: &Document<'_>,
+        after: &Document<'_>,
+    ) {
+        self.plan.counters.suspected += 1;
+        self.remind(cause.source, DueKind::Grace, user);
+        self.count_links(Some(before), after);
+        self.wake_for(Some(before), after);
+        self.write_unseen(user, after);
     }
 
     /// What was a loser may now be the winner and belong to somebody else. The user then
@@ -252,6 +345,10 @@ impl Resolver<'_> {
                 if taken {
                     return self.rename_onto(&old_cause, cause, row, user, other, bytes);
                 }
+                self.load_user(other, bytes)?;
+                let document = self.decode(bytes)?;
+                self.cede(other, &document, cause.source, cause.key);
+                self.ws.keep(document);
                 false
             }
             Some(LinkTarget::Record) => true,
@@ -259,6 +356,7 @@ impl Resolver<'_> {
         };
         self.load_user(user, bytes)?;
         let mut document = self.decode(bytes)?;
+        self.cede_all(user, &mut document);
         let Some(at) = document.find_link(cause.source, old_key) else {
             self.ws.keep(document);
             return Ok(true);
@@ -270,7 +368,7 @@ impl Resolver<'_> {
         let hold = std::mem::take(&mut link.hold);
         link.key = cause.key;
         let state = link.state;
-        if state.is_staged() {
+        if state.is_present() && state.is_staged() {
             // The row that comes with the new key is looked at for itself.
             (link.state, link.hash) = (LinkState::Live, 0);
         }

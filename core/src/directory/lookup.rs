@@ -52,16 +52,25 @@ impl Resolver<'_> {
 
     /// Replaces `into` by a user's document.
     pub(super) fn load_user(&mut self, row: UserRow, into: &mut Vec<u8>) -> Result<(), StateError> {
-        into.clear();
-        if let Some(write) = self.plan.users.get(row) {
-            into.extend_from_slice(write.document);
-            return Ok(());
-        }
-        if self.state.user(row, into)? {
+        if self.find_user(row, into)? {
             Ok(())
         } else {
             Err(StateError(format!("user {} has no document", row.0)))
         }
+    }
+
+    /// The same for a user that may have been purged; `false` when it was.
+    pub(super) fn find_user(
+        &mut self,
+        row: UserRow,
+        into: &mut Vec<u8>,
+    ) -> Result<bool, StateError> {
+        into.clear();
+        if let Some(write) = self.plan.users.get(row) {
+            into.extend_from_slice(write.document);
+            return Ok(true);
+        }
+        Ok(!self.plan.purged.contains(&row) && self.state.user(row, into)?)
     }
 
     /// Replaces `into` by a record's document.

@@ -1,11 +1,13 @@
 //! A directory in memory: for tests and simulations.
 
+use std::collections::BTreeSet;
+
 use hashbrown::{HashMap, HashSet};
 use smallvec::SmallVec;
 
 use crate::conflict::{ConflictRow, Fingerprint};
 use crate::id::{MatchHash, SourceId, UserRow, ValueHash};
-use crate::plan::Plan;
+use crate::plan::{Due, Plan};
 use crate::staged::Staged;
 use crate::state::{KeyBytes, LinkTarget, State, StateError};
 
@@ -26,6 +28,8 @@ pub struct MemoryState {
     pub staged: HashMap<(SourceId, KeyBytes), Staged>,
     /// How many links to active users each source has.
     pub linked: HashMap<SourceId, i64>,
+    /// Reminders.
+    pub due: BTreeSet<Due>,
     /// Conflicts, open and closed.
     pub conflicts: HashMap<Fingerprint, ConflictRow>,
     last_row: i64,
@@ -36,6 +40,15 @@ impl MemoryState {
     pub fn apply(&mut self, plan: &Plan) {
         for (row, write) in plan.users.iter() {
             self.users.insert(row, write.document.to_vec());
+        }
+        for row in &plan.purged {
+            self.users.remove(row);
+        }
+        for (due, is_due) in &plan.due {
+            match is_due {
+                true => self.due.insert(*due),
+                false => self.due.remove(due),
+            };
         }
         for (key, target) in &plan.links {
             match target {

@@ -25,6 +25,7 @@
 
 mod correlate;
 mod emit;
+mod erase;
 mod fold;
 mod heal;
 mod hold;
@@ -40,13 +41,13 @@ mod workspace;
 mod tests;
 
 pub use memory::MemoryState;
-pub use rules::{LeaverAction, Remap, RowKeys, Rules, SourceRules};
+pub use rules::{LeaverAction, LeaverRules, Remap, RowKeys, Rules, SourceRules};
 pub use workspace::Workspace;
 
 use smallvec::SmallVec;
 
 use crate::attribute::AttrId;
-use crate::document::{Document, Evidence, Link, LinkState, Record};
+use crate::document::{Document, Evidence, Link, LinkState, Record, Remains};
 use crate::id::{MatchHash, NewIds, RunId, SourceId, UserRow};
 use crate::mapped::{Assigned, MappedRow, Outcome};
 use crate::mapping;
@@ -366,7 +367,10 @@ impl<'r> Resolver<'r> {
             _ => Home::None,
         };
         let result = match home {
-            Home::None => self.join_or_create(cause, row),
+            Home::None => {
+                self.cede(user_row, &document, cause.source, cause.key);
+                self.join_or_create(cause, row)
+            }
             Home::Linked(i) => self.update(cause, row, user_row, &document, i),
             Home::Returning(i) => self.come_back(cause, row, user_row, &document, i),
         };
@@ -433,7 +437,7 @@ impl<'r> Resolver<'r> {
         document: &Document<'_>,
         at: usize,
     ) -> Result<(), StateError> {
-        let was_deleted = document.links[at].state != LinkState::Gone(LeaverReason::OutOfScope);
+        let was_deleted = document.links[at].state.gone() != Some(LeaverReason::OutOfScope);
         if was_deleted && self.is_somebody_else(cause.rules, document, row) {
             return self.hold_reused(cause, row.shadow(), document);
         }
@@ -492,6 +496,7 @@ impl<'r> Resolver<'r> {
             source: cause.source,
             key: cause.key,
             state: LinkState::Live,
+            since_us: 0,
             incarnation: 1,
             tx: &[],
             position: "",
@@ -500,12 +505,15 @@ impl<'r> Resolver<'r> {
             hold: &[],
             shadow: &[],
         });
-        if let LinkState::Gone(reason) = link.state
-            && reason != LeaverReason::OutOfScope
+        if link
+            .state
+            .gone()
+            .is_some_and(|r| r != LeaverReason::OutOfScope)
         {
             link.incarnation += 1;
         }
         link.state = LinkState::Live;
+        link.since_us = 0;
         link.hold = &[];
         cause.stamp(&mut link);
         link.hash = cause.hash;
@@ -523,6 +531,7 @@ impl<'r> Resolver<'r> {
         fold::contribute(self.rules, &mut after, at as u16, row, evidence, first);
         fold::drop_former(self.rules, &mut after);
         after.state = fold::decide(&after, None);
+        after.remains = &[];
         let known = document.map(|_| user);
         if let Some(holding) = self.taken(cause, keys, known, document, &after)? {
             self.ws.keep(after);
@@ -549,8 +558,11 @@ impl<'r> Resolver<'r> {
             if let LinkState::Held(reason) = old.state {
                 self.healed(cause, reason);
             }
+        }
+        if let Some(old) = old_link {
             self.was_staged(cause.source, cause.key, old.state);
         }
+        self.cede_all(user, &mut after);
         if first {
             self.point(cause.source, cause.key, Some(LinkTarget::User(user)));
         }
@@ -602,6 +614,11 @@ impl<'r> Resolver<'r> {
             }
             a.clear();
             mapping::fold(value, &mut a);
+            match Remains::of(document.remains).had(document.id, field.attribute, &a) {
+                Some(true) => return false,
+                Some(false) => compared = true,
+                None => {}
+            }
             for c in document.group(field.attribute) {
                 compared = true;
                 b.clear();

@@ -7,6 +7,7 @@ use crate::attribute::{ACTIVE, AttrId, AttrType, Attributes, EMAIL, USER_NAME};
 use crate::id::{MatchHash, SourceId, ValueHash};
 use crate::mapped::{Assigned, MappedRow, MappedRows, Strength};
 use crate::mapping::fold;
+use crate::plan::DueKind;
 use crate::staged::{Counting, Remapping};
 
 /// What the end of a record does to its user.
@@ -19,6 +20,45 @@ pub enum LeaverAction {
     Ignore,
 }
 
+/// What the end of a record does to its user, and when. Times are microseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LeaverRules {
+    /// What it does at all; with [`LeaverAction::Ignore`] the times mean nothing.
+    pub action: LeaverAction,
+    /// For so long a user whose record is gone stays as it is.
+    pub grace_us: i64,
+    /// So long after all its records went an inactive user is deleted; none: never.
+    pub delete_after_us: Option<i64>,
+    /// So long after it was deleted its id is forgotten too.
+    pub purge_after_us: i64,
+}
+
+impl Default for LeaverRules {
+    /// Deactivated at once, never deleted.
+    fn default() -> Self {
+        LeaverRules {
+            action: LeaverAction::Deactivate,
+            grace_us: 0,
+            delete_after_us: None,
+            purge_after_us: 90 * 24 * 3_600 * 1_000_000,
+        }
+    }
+}
+
+impl LeaverRules {
+    /// How long a user stays what it is before this comes; none: for ever.
+    pub fn delay_us(&self, kind: DueKind) -> Option<i64> {
+        if self.action == LeaverAction::Ignore {
+            return None;
+        }
+        match kind {
+            DueKind::Grace => Some(self.grace_us),
+            DueKind::Deletion => self.delete_after_us,
+            DueKind::Purge => Some(self.purge_after_us),
+        }
+    }
+}
+
 /// The rules of one source.
 #[derive(Clone, Debug)]
 pub struct SourceRules {
@@ -29,7 +69,7 @@ pub struct SourceRules {
     /// Attributes by which its records find their user, in this order.
     pub match_attributes: Vec<AttrId>,
     /// What the end of a record does.
-    pub leaver: LeaverAction,
+    pub leaver: LeaverRules,
     /// Attributes of which at least one must be as before when a deleted key comes back.
     pub fingerprint: Vec<AttrId>,
     /// What becomes of its changes that are counted against its limit.
@@ -47,7 +87,7 @@ impl SourceRules {
             id,
             name: name.into(),
             match_attributes: vec![EMAIL],
-            leaver: LeaverAction::default(),
+            leaver: LeaverRules::default(),
             fingerprint: vec![GIVEN_NAME, FAMILY_NAME, DISPLAY_NAME, EMAIL],
             counting: Counting::default(),
             remapping: Remapping::default(),
@@ -137,6 +177,11 @@ impl Rules {
             keys,
             decisive,
         }
+    }
+
+    /// The rules of each source, in the order of the configuration.
+    pub fn sources(&self) -> &[SourceRules] {
+        &self.sources
     }
 
     /// The rules of a source, if it is configured.

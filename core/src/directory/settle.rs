@@ -30,6 +30,9 @@ impl Resolver<'_> {
             return Ok(());
         };
         self.wake_for(Some(before), after);
+        if before.state == UserState::Tombstone {
+            return self.undelete(cause, user, before, after);
+        }
         let switched = before.is_active() != after.is_active();
         after.version = before.version + 1;
         after.updated_us = self.now_us;
@@ -67,9 +70,27 @@ impl Resolver<'_> {
         Ok(())
     }
 
+    /// A deleted user is there again: for others it is a new one, with an id that they have seen.
+    fn undelete(
+        &mut self,
+        cause: &Cause<'_>,
+        user: UserRow,
+        before: &Document<'_>,
+        after: &mut Document<'_>,
+    ) -> Result<(), StateError> {
+        after.version = before.version + 1;
+        after.updated_us = self.now_us;
+        self.plan.counters.created += 1;
+        self.plan.undeleted += 1;
+        self.gain_keys(user, None, after);
+        self.emit_created(cause, after);
+        self.write(user, after, false, true);
+        Ok(())
+    }
+
     /// Counts links to active users, by source. Links are never removed, and settling is
     /// the only way for one to come, to go, or to have another user.
-    fn count_links(&mut self, before: Option<&Document<'_>>, after: &Document<'_>) {
+    pub(super) fn count_links(&mut self, before: Option<&Document<'_>>, after: &Document<'_>) {
         let counts = |document: &Document<'_>, at: usize| {
             let link = document.links.get(at);
             document.is_active() && link.is_some_and(|l| l.state.is_present())
@@ -84,7 +105,12 @@ impl Resolver<'_> {
 
     /// Brings the index of values along. All contributions are in it, not only winners: a
     /// duplicate is looked for among what the source said, whoever won.
-    fn gain_keys(&mut self, user: UserRow, before: Option<&Document<'_>>, after: &Document<'_>) {
+    pub(super) fn gain_keys(
+        &mut self,
+        user: UserRow,
+        before: Option<&Document<'_>>,
+        after: &Document<'_>,
+    ) {
         let unchanged = |before: &Document<'_>| {
             self.rules.key_attributes().iter().all(|&attribute| {
                 let (old, new) = (before.group(attribute), after.group(attribute));
@@ -130,7 +156,13 @@ impl Resolver<'_> {
         self.write(user, document, false, false);
     }
 
-    fn write(&mut self, user: UserRow, document: &Document<'_>, is_new: bool, columns: bool) {
+    pub(super) fn write(
+        &mut self,
+        user: UserRow,
+        document: &Document<'_>,
+        is_new: bool,
+        columns: bool,
+    ) {
         let mut bytes = self.ws.buffer();
         document.encode(&mut bytes);
         let text = |attribute: AttrId| {

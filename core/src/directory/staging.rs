@@ -1,10 +1,11 @@
 //! Changes that wait for a person's word.
 //!
-//! A staged record is held like any other ([`super::hold`]): its user stays as it is, it is
+//! A deletion that waits ([`super::erase`]) is told of there. Any other
+//! staged record is held like any other ([`super::hold`]): its user stays as it is, it is
 //! present, and it counts with what it gave last. It waits for no match key, because nothing
 //! but its own next row, or a person, decides what becomes of it. Records with an entry in
 //! [`crate::plan::Plan::staged`] are exactly those that are held for
-//! [`SkipReason::Staged`] and [`SkipReason::StagedLeaver`]: whoever changes such a state
+//! [`SkipReason::Staged`] and [`SkipReason::StagedLeaver`], or erasing: whoever changes such a state
 //! says so through [`Resolver::was_staged`].
 
 use super::hold::Holding;
@@ -25,11 +26,16 @@ impl Resolver<'_> {
         after: &Document<'_>,
     ) -> Option<Counted> {
         let kind = counted(before, after).or_else(|| self.remapped(cause, before, after))?;
-        if cause.rules.counting == Counting::Apply {
+        self.stops(cause).then_some(kind)
+    }
+
+    /// Whether a change that is counted is not to be applied; counts one that is.
+    pub(super) fn stops(&mut self, cause: &Cause<'_>) -> bool {
+        let applies = cause.rules.counting == Counting::Apply;
+        if applies {
             self.plan.count(cause.source);
-            return None;
         }
-        Some(kind)
+        !applies
     }
 
     /// Whether others see a change that another mapping may have made.
@@ -52,7 +58,7 @@ impl Resolver<'_> {
         (may_be && is_seen()).then_some(Counted::Mapping)
     }
 
-    fn set_staged(&mut self, cause: &Cause<'_>, kind: Counted, hash: u64) {
+    pub(super) fn set_staged(&mut self, cause: &Cause<'_>, kind: Counted, hash: u64) {
         let staged = Staged {
             kind,
             hash,
@@ -118,12 +124,14 @@ impl Resolver<'_> {
         kept.links[at] = if has_row {
             Link {
                 state: LinkState::Held(SkipReason::Staged),
+                since_us: 0,
                 ..link
             }
         } else {
             // Whatever row comes next, it is another one than none.
             Link {
                 state: gone,
+                since_us: 0,
                 hash: 0,
                 ..link
             }
@@ -148,6 +156,9 @@ impl Resolver<'_> {
         key: &[u8],
         staged: &Staged,
     ) -> Result<(), StateError> {
+        if staged.kind == Counted::Erased {
+            return self.still_gone(source, key);
+        }
         let Some(reason) = staged.kind.gone() else {
             self.reconsider(source, key)?;
             return Ok(());
@@ -217,8 +228,13 @@ impl Resolver<'_> {
                 if let Some(at) = staged {
                     let link = &mut document.links[at];
                     let state = link.state;
-                    (link.state, link.hash) = (LinkState::Live, 0);
-                    self.was_staged(source, key, state);
+                    if let LinkState::Erasing(reason) = state {
+                        // It is asked again when the source has waited once more.
+                        self.end_erasing(user, &mut document, at, reason);
+                    } else {
+                        (link.state, link.hash) = (LinkState::Live, 0);
+                        self.was_staged(source, key, state);
+                    }
                     self.write_unseen(user, &document);
                     self.wake_user(&document);
                 }

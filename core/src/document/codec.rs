@@ -126,21 +126,39 @@ fn put_user_state(out: &mut Vec<u8>, state: UserState) {
     }
 }
 
-fn link_state(r: &mut Reader<'_>) -> Option<LinkState> {
-    Some(match r.u8()? {
-        1 => LinkState::Live,
-        2 => LinkState::Held(SkipReason::from_u8(r.u8()?)?),
-        3 => LinkState::Gone(LeaverReason::from_u8(r.u8()?)?),
+/// A link's state, and since when its record is gone (0: not known, or it is not gone).
+fn link_state(r: &mut Reader<'_>) -> Option<(LinkState, i64)> {
+    let kind = r.u8()?;
+    Some(match kind {
+        1 => (LinkState::Live, 0),
+        2 => (LinkState::Held(SkipReason::from_u8(r.u8()?)?), 0),
+        3 => (LinkState::Gone(LeaverReason::from_u8(r.u8()?)?), 0),
+        4..=6 => {
+            let reason = LeaverReason::from_u8(r.u8()?)?;
+            let state = match kind {
+                4 => LinkState::Gone(reason),
+                5 => LinkState::Suspected(reason),
+                _ => LinkState::Erasing(reason),
+            };
+            (state, r.i64()?)
+        }
         _ => return None,
     })
 }
 
-fn put_link_state(out: &mut Vec<u8>, state: LinkState) {
-    match state {
-        LinkState::Live => put_reason(out, 1, None),
-        LinkState::Held(reason) => put_reason(out, 2, Some(reason as u8)),
-        LinkState::Gone(reason) => put_reason(out, 3, Some(reason as u8)),
-    }
+fn put_link_state(out: &mut Vec<u8>, state: LinkState, since_us: i64) {
+    let (kind, reason) = match state {
+        LinkState::Live => return put_reason(out, 1, None),
+        LinkState::Held(reason) => return put_reason(out, 2, Some(reason as u8)),
+        LinkState::Gone(reason) if since_us == 0 => {
+            return put_reason(out, 3, Some(reason as u8));
+        }
+        LinkState::Gone(reason) => (4, reason),
+        LinkState::Suspected(reason) => (5, reason),
+        LinkState::Erasing(reason) => (6, reason),
+    };
+    put_reason(out, kind, Some(reason as u8));
+    out.extend_from_slice(&since_us.to_le_bytes());
 }
 
 fn strength(n: u8) -> Strength {
@@ -179,10 +197,14 @@ pub(super) fn decode<'a>(bytes: &'a [u8], spare: Spare) -> Option<Document<'a>> 
     let updated_us = created_us.wrapping_add(r.int()? as i64);
     let n = r.int()?;
     for _ in 0..n {
+        let source = SourceId(r.u16()?);
+        let key = r.bytes()?;
+        let (link_state, since_us) = link_state(&mut r)?;
         links.push(Link {
-            source: SourceId(r.u16()?),
-            key: r.bytes()?,
-            state: link_state(&mut r)?,
+            source,
+            key,
+            state: link_state,
+            since_us,
             incarnation: u32::try_from(r.int()?).ok()?,
             tx: r.bytes()?,
             position: r.text()?,
@@ -254,6 +276,10 @@ pub(super) fn decode<'a>(bytes: &'a [u8], spare: Spare) -> Option<Document<'a>> 
             value,
         });
     }
+    let remains = match state {
+        UserState::Tombstone if !r.0.is_empty() => r.bytes()?,
+        _ => &[],
+    };
     r.0.is_empty().then_some(Document {
         id,
         version,
@@ -263,6 +289,7 @@ pub(super) fn decode<'a>(bytes: &'a [u8], spare: Spare) -> Option<Document<'a>> 
         links,
         evidence,
         contributions,
+        remains,
     })
 }
 
@@ -277,7 +304,7 @@ pub(super) fn encode(d: &Document<'_>, out: &mut Vec<u8>) {
     for l in &d.links {
         put_int(out, u64::from(l.source.0));
         put_bytes(out, l.key);
-        put_link_state(out, l.state);
+        put_link_state(out, l.state, l.since_us);
         put_int(out, u64::from(l.incarnation));
         put_bytes(out, l.tx);
         put_bytes(out, l.position.as_bytes());
@@ -323,6 +350,9 @@ pub(super) fn encode(d: &Document<'_>, out: &mut Vec<u8>) {
             Some(number) => put_int(out, number as u64),
             None => put_bytes(out, c.value),
         }
+    }
+    if d.state == UserState::Tombstone {
+        put_bytes(out, d.remains);
     }
 }
 

@@ -22,10 +22,12 @@
 mod codec;
 mod hold;
 mod record;
+mod remains;
 mod view;
 
 pub use hold::Hold;
 pub use record::Record;
+pub use remains::Remains;
 pub use view::{FieldView, Given, LinkView, View};
 
 use crate::attribute::AttrId;
@@ -50,7 +52,8 @@ pub enum UserState {
     Deactivated(LeaverReason),
     /// A person deactivated it; no source activates it again.
     Suspended,
-    /// Only the id is left.
+    /// It was deleted: its id is left, its links, and what tells whether a record that comes
+    /// back is its own ([`Document::remains`]).
     Tombstone,
 }
 
@@ -63,17 +66,40 @@ pub enum LinkState {
     Held(SkipReason),
     /// The record is gone.
     Gone(LeaverReason),
+    /// The record is gone, and its user stays as it is until the source's grace is over.
+    Suspected(LeaverReason),
+    /// The record is gone, its user is to be deleted, and that waits for a person's word.
+    Erasing(LeaverReason),
 }
 
 impl LinkState {
     /// Whether the record still exists in its source.
     pub fn is_present(self) -> bool {
-        !matches!(self, LinkState::Gone(_))
+        self.gone().is_none()
+    }
+
+    /// Why the record is gone, if it is.
+    pub fn gone(self) -> Option<LeaverReason> {
+        match self {
+            LinkState::Gone(reason) | LinkState::Suspected(reason) | LinkState::Erasing(reason) => {
+                Some(reason)
+            }
+            LinkState::Live | LinkState::Held(_) => None,
+        }
+    }
+
+    /// Whether the record's values, and that it is there, still count for its user.
+    pub fn feeds(self) -> bool {
+        self.is_present() || matches!(self, LinkState::Suspected(_))
     }
 
     /// Whether what became of the record waits for a person's word.
     pub fn is_staged(self) -> bool {
-        matches!(self, LinkState::Held(reason) if reason.is_staged())
+        match self {
+            LinkState::Held(reason) => reason.is_staged(),
+            LinkState::Erasing(_) => true,
+            LinkState::Live | LinkState::Gone(_) | LinkState::Suspected(_) => false,
+        }
     }
 }
 
@@ -86,6 +112,9 @@ pub struct Link<'a> {
     pub key: &'a [u8],
     /// How it stands.
     pub state: LinkState,
+    /// Since when the record is suspected, or gone: microseconds since the Unix epoch; 0
+    /// while it is neither.
+    pub since_us: i64,
     /// 1, and one more each time the key came back after it was deleted.
     pub incarnation: u32,
     /// The last transaction of the log that was taken in ([`rollcall_contract::TxId`]
@@ -152,6 +181,8 @@ pub struct Document<'a> {
     pub evidence: Vec<Evidence<'a>>,
     /// Contributions by attribute, and within one attribute the winner first.
     pub contributions: Vec<Contribution<'a>>,
+    /// Of a tombstone, hashes of what tells people apart ([`Remains`]); otherwise empty.
+    pub remains: &'a [u8],
 }
 
 /// Vectors of a document that is no longer needed.
@@ -181,6 +212,7 @@ impl<'a> Document<'a> {
             links: Vec::new(),
             evidence: Vec::new(),
             contributions: Vec::new(),
+            remains: &[],
         }
     }
 
@@ -229,15 +261,18 @@ impl<'a> Document<'a> {
         self.state == UserState::Active
     }
 
-    /// The link of a record; a present one is preferred to a former one of the same key.
+    /// The link of a record; a present one is preferred to a suspected one of the same key,
+    /// and that to one that is gone.
     pub fn find_link(&self, source: SourceId, key: &[u8]) -> Option<usize> {
-        let mut found = None;
+        let mut found: Option<usize> = None;
         for (i, link) in self.links.iter().enumerate() {
             if link.source == source && link.key == key {
                 if link.state.is_present() {
                     return Some(i);
                 }
-                found = Some(i);
+                if found.is_none_or(|at| !self.links[at].state.feeds()) {
+                    found = Some(i);
+                }
             }
         }
         found

@@ -51,6 +51,8 @@ pub struct LinkView {
     pub record: String,
     /// How it stands.
     pub state: LinkState,
+    /// Since when it is suspected or gone, microseconds since the Unix epoch; 0 otherwise.
+    pub since_us: i64,
     /// The rule that failed, if one did.
     pub failed_rule: Option<u16>,
     /// The conflicts that name it.
@@ -99,6 +101,7 @@ impl View {
                     source: source_name(l.source),
                     record: key_text(l.key),
                     state: l.state,
+                    since_us: l.since_us,
                     failed_rule: hold.rule,
                     conflicts: hold.conflicts.to_vec(),
                     incarnation: l.incarnation,

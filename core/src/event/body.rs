@@ -54,6 +54,16 @@ pub fn status(out: &mut Vec<u8>, attributes: &Attributes, user: &Document<'_>, r
     out.push(b'}');
 }
 
+/// `{"version":…,"id":"…","reason":"…"}`: deleted. `reason` says why it was not active.
+pub fn deleted(out: &mut Vec<u8>, user: &Document<'_>, reason: &str) {
+    version(out, user);
+    out.extend_from_slice(b"\"id\":");
+    user_id(out, user.id);
+    out.extend_from_slice(b",\"reason\":");
+    string(out, reason);
+    out.push(b'}');
+}
+
 /// `{"version":…,"id":"…","changed":{…}}`: email or userName changed. `changed` may hold
 /// other attributes too; they are left out.
 pub fn identifier_changed(

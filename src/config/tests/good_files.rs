@@ -47,7 +47,9 @@ fn what_is_left_out_takes_its_default() {
         ["email"],
         "of the default, what is mapped"
     );
-    assert_eq!(source.leaver, LeaverAction::Deactivate);
+    assert_eq!(source.leaver.action, LeaverAction::Deactivate);
+    assert_eq!(source.leaver.deactivate_after, Duration::ZERO);
+    assert_eq!(source.leaver.delete_after, None);
     let limit = source.limit.unwrap();
     assert_eq!((limit.max_changes, limit.floor), (50, 5));
     assert!((limit.max_percent - 5.0).abs() < f64::EPSILON);

@@ -90,6 +90,9 @@ impl Readers {
                 && let Some(row) = rows.next()?
             {
                 let user = view(row)?;
+                if shape::is_tombstone(&user.document) {
+                    continue;
+                }
                 if filter.source.is_none_or(|s| is_fed_by(&user.document, s)) {
                     users.push(user);
                 }

@@ -8,6 +8,7 @@
 )]
 
 mod counting;
+mod leavers;
 mod promises;
 mod properties;
 mod sharing;
@@ -21,7 +22,7 @@ use serde_json::Value as Json;
 use super::*;
 use crate::attribute::{AttrType, Attributes, EMAIL, USER_NAME};
 use crate::conflict::ConflictRow;
-use crate::document::Document;
+use crate::document::{Document, UserState};
 use crate::event::{EventBlock, EventKind};
 use crate::id::{UserId, ValueHash};
 use crate::mapped::{ListValue, MappedRows, Strength};
@@ -247,6 +248,9 @@ impl World {
     pub(super) fn folded(&self) -> BTreeMap<String, Json> {
         let mut users = BTreeMap::new();
         for told in &self.told {
+            if told.kind == EventKind::UserDeleted {
+                users.remove(told.data["id"].as_str().unwrap());
+            }
             if let Some(user) = told.data.get("user") {
                 let id = user["id"].as_str().unwrap().to_owned();
                 users.insert(id, user.clone());
@@ -260,6 +264,9 @@ impl World {
         let mut users = BTreeMap::new();
         for bytes in self.state.users.values() {
             let document = Document::decode(bytes).unwrap();
+            if document.state == UserState::Tombstone {
+                continue;
+            }
             let mut out = Vec::new();
             crate::event::body::created(&mut out, &self.rules.attributes, &document);
             let json: Json = serde_json::from_slice(&out).unwrap();
@@ -369,6 +376,19 @@ impl World {
                     staged.insert(key);
                 }
             }
+            let erasing = d
+                .links
+                .iter()
+                .filter(|l| matches!(l.state, LinkState::Erasing(_)));
+            staged.extend(erasing.map(|l| (l.source, KeyBytes::from_slice(l.key))));
+            if d.state == UserState::Tombstone {
+                assert!(d.contributions.is_empty() && d.evidence.is_empty());
+                assert!(
+                    d.links
+                        .iter()
+                        .all(|l| l.shadow.is_empty() && !l.state.feeds())
+                );
+            }
             for c in &d.contributions {
                 if self.rules.key_attributes().contains(&c.attribute) {
                     let mut folded = Vec::new();
@@ -390,13 +410,27 @@ impl World {
             let target = self.state.links.get(&(*source, key.clone()));
             assert_eq!(target, Some(&LinkTarget::Record));
             wait(*source, key, r.hold);
+            if let Some(former) = r.former {
+                assert!(
+                    self.state.users.contains_key(&former),
+                    "a former user is there"
+                );
+            }
             if r.reason.is_staged() {
                 staged.insert((*source, key.clone()));
             }
         }
         for (key, target) in &self.state.links {
-            if *target == LinkTarget::Record {
-                assert!(self.state.records.contains_key(key), "a record has its row");
+            match target {
+                LinkTarget::Record => {
+                    assert!(self.state.records.contains_key(key), "a record has its row");
+                }
+                LinkTarget::User(row) => {
+                    assert!(
+                        self.state.users.contains_key(row),
+                        "a link leads to somebody"
+                    );
+                }
             }
         }
         let known: HashSet<_> = self.state.staged.keys().cloned().collect();

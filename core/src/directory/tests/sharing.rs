@@ -68,7 +68,7 @@ fn when_a_source_leaves_the_next_takes_over() {
 fn a_source_may_ignore_leavers() {
     let mut rules = two_sources();
     let mut a = SourceRules::new(A, "hr");
-    a.leaver = LeaverAction::Ignore;
+    a.leaver.action = LeaverAction::Ignore;
     let b = SourceRules::new(B, "crm");
     rules = Rules::new(
         "acme",
