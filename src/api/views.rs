@@ -11,6 +11,7 @@ use rollcall_core::document::{Document, Given, LinkState, LinkView, UserState, V
 use rollcall_core::event::Event;
 use rollcall_core::id::{SourceId, UserId, UserRow, ValueHash};
 use rollcall_core::mapping::fold;
+use rollcall_core::plan::DueKind;
 use rollcall_core::reason::LeaverReason;
 use rollcall_store::{
     ConflictFilter, DriftRow, ProofRow, Readers, RunFilter, Sequence, StoreError, UserFilter,
@@ -67,8 +68,30 @@ pub struct SourceStatusView {
     pub plan: Option<PlanView>,
     /// How it is proved in the background; none when it is not, or was not yet.
     pub proof: Option<ProofView>,
+    /// Whose time is running.
+    pub leavers: LeaversView,
     /// Live figures; none without a daemon.
     pub live: Option<SourceSnapshot>,
+}
+
+/// Those who left a source, by what comes next. Reminders are counted, so people who came back
+/// a moment ago may still be among them.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub struct LeaversView {
+    /// Gone, and active until their grace is over.
+    pub suspected: u64,
+    /// Inactive, and to be deleted if the source's rules say so.
+    pub gone: u64,
+    /// Deleted, and to be forgotten.
+    pub deleted: u64,
+}
+
+fn leavers(readers: &Readers, source: SourceId) -> Result<LeaversView, StoreError> {
+    Ok(LeaversView {
+        suspected: readers.due_count(source, DueKind::Grace)?,
+        gone: readers.due_count(source, DueKind::Deletion)?,
+        deleted: readers.due_count(source, DueKind::Purge)?,
+    })
 }
 
 /// A gap.
@@ -180,10 +203,9 @@ pub fn status(readers: &Readers) -> Result<Status, StoreError> {
         let drifted = readers.drifted(row.source, LISTED_MAX)?;
         proofs.insert(row.source, proof_view(&row, drifted));
     }
-    let sources = readers
-        .sources()?
-        .into_iter()
-        .map(|row| SourceStatusView {
+    let sources = readers.sources()?.into_iter().map(|row| {
+        Ok(SourceStatusView {
+            leavers: leavers(readers, row.id)?,
             last_run: last_runs
                 .iter()
                 .find(|r| r.source == row.id)
@@ -205,7 +227,8 @@ pub fn status(readers: &Readers) -> Result<Status, StoreError> {
             name: row.name,
             live: None,
         })
-        .collect();
+    });
+    let sources = sources.collect::<Result<_, StoreError>>()?;
     let sinks = readers
         .sinks()?
         .into_iter()

@@ -94,6 +94,12 @@ pub(super) fn run(cli: &Cli) -> Result<Exit, Failure> {
                 gap.detected, gap.detail, gap.reason
             ))?;
         }
+        if source.leavers.suspected > 0 {
+            output::line(format_args!(
+                "  {} people are gone and active until their grace is over",
+                source.leavers.suspected
+            ))?;
+        }
         if let Some(plan) = &source.plan {
             output::line(format_args!(
                 "  {} changes wait for approval since {}: rollcall plan show {}",

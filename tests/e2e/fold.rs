@@ -166,6 +166,9 @@ impl Events {
             if let Some(id) = user["id"].as_str() {
                 users.insert(id, user);
             }
+            if event["type"] == "io.rollcall.user.deleted.v1" {
+                users.remove(event["data"]["id"].as_str().unwrap());
+            }
         }
         let mut people = People::new();
         for user in users.into_values().filter(|user| user["active"] == true) {

@@ -26,6 +26,7 @@ mod health;
 mod histories;
 mod hostile;
 mod images;
+mod leavers;
 mod limits;
 mod load;
 mod polling;

@@ -9,6 +9,7 @@
 mod beside;
 mod crash;
 mod history;
+mod leavers;
 mod people;
 mod plans;
 mod state;
