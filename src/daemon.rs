@@ -30,6 +30,7 @@ use crate::delivery::lane::{Lane, SinkLive};
 use crate::delivery::render::Renderer;
 use crate::observe::notify::Notifier;
 use crate::proof::rolling::Rolling;
+use crate::simulation::folder;
 use crate::sync::apply::{Directory, Mappers, rules};
 use crate::sync::clock::now_us;
 use crate::sync::driver::{Driver, Ordered};
@@ -129,6 +130,7 @@ pub async fn run(config: Config, metrics: PrometheusHandle) -> Result<(), Failur
     let options = OpenOptions::new(&config.organization);
     let (mut writer, readers) = Store::open(&config.store.path, options)?;
     let prepared = prepare(&config, &mut writer, readers)?;
+    folder::remove_left_here();
     let stop = CancellationToken::new();
     let (engine_tx, engine_rx) = mpsc::channel(ENGINE_QUEUE);
     let (fatal_tx, mut fatal) = mpsc::channel::<String>(1);

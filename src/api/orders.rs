@@ -141,7 +141,11 @@ pub(super) async fn sync(
     }
     let (ended, run) = oneshot::channel();
     let order = Order::Keys(KeysOrder {
-        keys: wanted.keys.iter().flat_map(|k| views::keys_of(k)).collect(),
+        keys: wanted
+            .keys
+            .iter()
+            .map(|k| views::keys_of(k).collect())
+            .collect(),
         cause,
         ended,
     });

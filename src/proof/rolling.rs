@@ -347,7 +347,7 @@ impl Rolling {
         for keys in wanted.chunks(KEYS_PER_ORDER) {
             let (ended, end) = oneshot::channel();
             let order = Order::Keys(KeysOrder {
-                keys: keys.to_vec(),
+                keys: keys.iter().map(|key| vec![key.clone()]).collect(),
                 cause: Cause::Proof,
                 ended,
             });

@@ -2,7 +2,7 @@
 //!
 //! It is made with mode 0700 and removed with everything in it when the value goes, also
 //! after an interruption. Only SIGKILL can leave one behind: its name holds the process, so
-//! the next simulation removes those whose process is gone.
+//! the next simulation, and every daemon at its start, removes those whose process is gone.
 
 use std::fs::{self, DirBuilder};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
@@ -74,7 +74,11 @@ impl Drop for Folder {
     }
 }
 
-/// Removes our own folders of processes that are gone.
+/// Removes our own folders of processes that are gone, from where temporary files go.
+pub fn remove_left_here() {
+    remove_left(&std::env::temp_dir());
+}
+
 fn remove_left(parent: &Path) {
     let Ok(entries) = fs::read_dir(parent) else {
         return;

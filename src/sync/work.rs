@@ -45,9 +45,9 @@ pub enum Order {
 /// See [`Order::Keys`].
 #[derive(Debug)]
 pub struct KeysOrder {
-    /// The records. Keys of another number of columns than the table's are left out, so that a
-    /// text may be given as each key that it may be.
-    pub keys: Vec<Key>,
+    /// The records: for each the keys that it may have, as a text can be read as several. What
+    /// the table's key cannot be is left out.
+    pub keys: Vec<Vec<Key>>,
     /// Who wants it.
     pub cause: Cause,
     /// Is told the run when it has ended, or why the records cannot be read.

@@ -14,6 +14,7 @@ use crate::world::{Daemon, Options, PATIENCE, World};
 
 every_source!(
     a_log_that_was_lost_is_a_gap_and_never_a_silent_restart,
+    an_outage_with_a_purged_log_ends_equal_to_the_source_with_leavers,
     a_restored_database_is_a_gap,
     another_server_behind_the_address_is_a_gap,
     a_table_made_anew_is_a_gap,
@@ -77,6 +78,66 @@ fn a_log_that_was_lost_is_a_gap_and_never_a_silent_restart(kind: &SourceKind) {
     let events = until_closed(&world, &daemon, "position_lost");
     // Nobody saw the key change, and still it is the same person.
     assert_eq!(events.user_id(20_000), fourth);
+}
+
+/// How many people left for good.
+fn left(events: &Events) -> usize {
+    let count = |kind: &str| events.of_type(kind).len();
+    count("user.deactivated") - count("user.activated")
+}
+
+fn an_outage_with_a_purged_log_ends_equal_to_the_source_with_leavers(kind: &SourceKind) {
+    let db = (kind.start)(&Setup::default());
+    let limited = Options {
+        limit: Some("{ max_changes = 20, max_percent = 100 }".to_owned()),
+        ..Options::pages_of(5)
+    };
+    let (options, proxy) = limited.slowed(&*db);
+    let world = World::on(db, &options);
+    world.db.sql(&hire_all(PEOPLE));
+    let daemon = world.streaming();
+    daemon.settle();
+    // The daemon lives, and its server is out of reach for as long as its log is kept.
+    proxy.refuse(true);
+    proxy.cut();
+    daemon.until("the source to be away", |s| {
+        s["sources"][0]["state"] == "waiting"
+    });
+    world.db.sql(UNSEEN);
+    world
+        .db
+        .sql("DELETE FROM people WHERE id BETWEEN 100 AND 109");
+    world.db.lose_log();
+    proxy.refuse(false);
+    let events = until_closed(&world, &daemon, "position_lost");
+    // Who got another key left with the old one, and is back with the new one.
+    assert_eq!(left(&events), 13);
+    // The same with more leavers than are believed.
+    proxy.refuse(true);
+    proxy.cut();
+    daemon.until("the source to be away", |s| {
+        s["sources"][0]["state"] == "waiting"
+    });
+    world
+        .db
+        .sql("DELETE FROM people WHERE id BETWEEN 10 AND 90");
+    world.db.sql(&hire(500));
+    world.db.lose_log();
+    proxy.refuse(false);
+    let status = daemon.until("the leavers to wait", |s| {
+        s["sources"][0]["plan"]["records"] == 81 && s["sources"][0]["state"] == "streaming"
+    });
+    daemon.settle();
+    let events = world.events(0);
+    assert_eq!(left(&events), 13);
+    assert!(events.user_id(500).is_some(), "joiners do not wait");
+    let hash = status["sources"][0]["plan"]["hash"].as_str().unwrap();
+    let said = world.rollcall(&["plan", "approve", hash]);
+    assert!(said.status.success(), "{said:?}");
+    daemon.until_delivered();
+    let events = world.assert_equal();
+    assert_eq!(left(&events), 13 + 81);
+    world.assert_verified();
 }
 
 #[test]

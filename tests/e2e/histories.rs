@@ -1,6 +1,7 @@
 //! Polling, streaming and reconciliation end in the same directory, whatever happened before:
 //! random histories of a table, while the daemon is killed, the right to read the log comes and
-//! goes, and reconciliations are ordered, at random moments.
+//! goes, and reconciliations are ordered, at random moments. And never more than the limit allows is
+//! taken away, whatever the sizes of transactions, over any restarts.
 //!
 //! All histories of a kind share one server, each with a database, an account and a daemon of its
 //! own, several at a time. `ROLLCALL_SEEDS` says how many there are for all kinds together; the
@@ -19,34 +20,44 @@ use crate::fold::{assert_same, expected};
 use crate::sources::{MARIADB, MYSQL, POSTGRES, Room, Server, Setup, SourceKind, every_source};
 use crate::world::{Daemon, Options, PATIENCE, World};
 
-every_source!(polling_streaming_and_reconciliation_end_in_the_same_directory);
+every_source!(
+    polling_streaming_and_reconciliation_end_in_the_same_directory,
+    never_more_than_the_limit_is_applied_whatever_the_sizes_and_restarts,
+);
 
 /// Histories of all kinds together.
 const USUAL: u64 = 200;
 
+/// … and of those that are about the limit.
+const LIMITED: u64 = 24;
+
 /// Histories of a kind that run at a time. They mostly wait.
 const AT_ONCE: usize = 5;
+
+/// Rooms of the one property begin behind those of the other.
+const LIMITED_ROOMS: u64 = 1_000_000;
 
 const ASKED_EVERY: Duration = Duration::from_millis(80);
 
 const PEOPLE: u64 = 30;
 const ROUNDS: u64 = 6;
 
-/// This kind's share of the seeds.
-fn seeds(kind: &SourceKind) -> VecDeque<u64> {
+/// This kind's share of so many seeds.
+fn seeds(kind: &SourceKind, usual: u64) -> VecDeque<u64> {
     let number = |name: &str| std::env::var(name).ok().and_then(|n| n.parse().ok());
     if let Some(seed) = number("ROLLCALL_SEED") {
         return VecDeque::from([seed]);
     }
     let kinds = [POSTGRES, MYSQL, MARIADB].map(|kind| kind.name);
     let own = kinds.iter().position(|name| *name == kind.name).unwrap();
-    let all = 0..number("ROLLCALL_SEEDS").unwrap_or(USUAL);
+    let all = 0..number("ROLLCALL_SEEDS").unwrap_or(usual);
     all.skip(own).step_by(kinds.len()).collect()
 }
 
-fn polling_streaming_and_reconciliation_end_in_the_same_directory(kind: &SourceKind) {
+/// Tries a history with each seed, several at a time, in rooms of one server.
+fn every_seed(kind: &SourceKind, usual: u64, history: fn(&Arc<dyn Server>, u64)) {
     let server = (kind.start)(&Setup::default());
-    let (seeds, failed) = (Mutex::new(seeds(kind)), Mutex::new(Vec::new()));
+    let (seeds, failed) = (Mutex::new(seeds(kind, usual)), Mutex::new(Vec::new()));
     let next = || seeds.lock().unwrap().pop_front();
     std::thread::scope(|scope| {
         for _ in 0..AT_ONCE {
@@ -62,6 +73,14 @@ fn polling_streaming_and_reconciliation_end_in_the_same_directory(kind: &SourceK
     });
     let failed = failed.into_inner().unwrap();
     assert!(failed.is_empty(), "ROLLCALL_SEED={failed:?}");
+}
+
+fn polling_streaming_and_reconciliation_end_in_the_same_directory(kind: &SourceKind) {
+    every_seed(kind, USUAL, history);
+}
+
+fn never_more_than_the_limit_is_applied_whatever_the_sizes_and_restarts(kind: &SourceKind) {
+    every_seed(kind, LIMITED, limited_history);
 }
 
 /// One history, from an empty room to an empty room.
@@ -200,4 +219,80 @@ impl<'a> Past<'a> {
             panic!("they became the same too late");
         }
     }
+}
+
+/// People leave and get other addresses, in transactions of any size, while the daemon is killed
+/// and stopped: as many as the limit allows, and not one more, are taken for true.
+fn limited_history(server: &Arc<dyn Server>, seed: u64) {
+    let room = Arc::clone(server).room(LIMITED_ROOMS + seed);
+    let mut dice = Dice(seed);
+    let most = 3 + dice.below(10);
+    let limit = format!("{{ max_changes = {most}, max_percent = 100, floor = 0 }}");
+    let options = Options {
+        limit: Some(limit),
+        connection: Some(room.connection()),
+        table: Some(room.table("people")),
+        ..Options::pages_of(8)
+    };
+    let world = World::on(Arc::clone(server), &options);
+    room.sql(&hire_all(3 * PEOPLE));
+    let mut daemon = world.start();
+    until(&daemon, "streaming");
+    let (mut crashes, mut next, mut asked) = (0, 1, 0);
+    while asked <= 2 * most && next < 3 * PEOPLE - 6 {
+        let several = 1 + dice.below(5);
+        asked += several;
+        let changes: String = (next..next + several)
+            .map(|id| match dice.below(3) {
+                0 => format!("UPDATE people SET email = 'new.{id}@example.com' WHERE id = {id};\n"),
+                1 => format!("UPDATE people SET kind = 'contractor' WHERE id = {id};\n"),
+                _ => format!("DELETE FROM people WHERE id = {id};\n"),
+            })
+            .collect();
+        next += several;
+        match dice.below(2) {
+            0 => room.sql(&changes),
+            _ => room.sql(&format!("BEGIN;\n{changes}COMMIT;\n")),
+        };
+        sleep(Duration::from_millis(dice.below(60)));
+        match dice.below(5) {
+            0 | 1 => {
+                daemon.kill9();
+                crashes += 1;
+                daemon = world.start();
+            }
+            2 => {
+                until(&daemon, "streaming");
+                daemon.stop();
+                daemon = world.start();
+            }
+            _ => {}
+        }
+        let told = taken(&world, crashes);
+        assert!(told <= most, "{told} of {most} at ROLLCALL_SEED={seed}");
+    }
+    let status = daemon.until("everything to be applied or to wait", |status| {
+        sleep(ASKED_EVERY);
+        let waiting = status["sources"][0]["plan"]["records"].as_u64();
+        waiting.unwrap_or(0) + taken(&world, crashes) == asked
+    });
+    assert!(taken(&world, crashes) <= most, "ROLLCALL_SEED={seed}");
+    let hash = status["sources"][0]["plan"]["hash"].as_str().unwrap();
+    let said = world.rollcall(&["plan", "approve", hash]);
+    assert!(said.status.success(), "{said:?}");
+    daemon.until_delivered();
+    let people = expected(&room.people());
+    assert_same(&world.events(crashes).fold(), &people);
+    daemon.stop();
+    room.remove();
+}
+
+/// How many people something was taken away from, and everybody was told.
+fn taken(world: &World, crashes: usize) -> u64 {
+    let events = world.events(crashes);
+    let kinds = ["user.deactivated", "user.identifier_changed"];
+    kinds
+        .iter()
+        .map(|kind| events.of_type(kind).len() as u64)
+        .sum()
 }

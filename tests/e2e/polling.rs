@@ -22,6 +22,7 @@ every_source!(
     a_failed_row_is_never_a_leaver,
     while_a_row_has_no_key_nobody_is_absent,
     an_order_reads_every_row_at_once_whatever_the_interval,
+    a_plan_is_applied_and_one_record_brought_in_step_where_the_table_is_polled,
     polls_that_a_crash_cuts_are_one_run,
     neither_a_wrong_password_nor_another_server_is_polled,
 );
@@ -491,6 +492,65 @@ fn an_order_reads_every_row_at_once_whatever_the_interval(kind: &SourceKind) {
         let runs = runs.as_array().unwrap();
         runs.len() > 1 && runs.iter().all(|r| r["outcome"] == "completed")
     });
+}
+
+fn a_plan_is_applied_and_one_record_brought_in_step_where_the_table_is_polled(kind: &SourceKind) {
+    let mut options = polled("always", "");
+    options.source = options.source.replace("100ms", "1h");
+    let world = World::new(kind, &options);
+    world.db.sql(&hire_all(PEOPLE));
+    let daemon = world.start();
+    until_polling(&daemon);
+    until_equal(&world, &daemon);
+    world.db.sql(CHANGES);
+    let run = |args: &[&str]| {
+        let output = world.rollcall(args);
+        let said = [output.stdout, output.stderr].concat();
+        (
+            output.status.code(),
+            String::from_utf8_lossy(&said).into_owned(),
+        )
+    };
+    // Only what it names, and whoever is away by its key.
+    let (code, said) = run(&["sync", "hr", "--key", "1", "--key", "2"]);
+    let wanted = " completed: 2 processed, 0 created, 1 updated, 1 deactivated";
+    assert!(code == Some(0) && said.contains(wanted), "{said}");
+    daemon.until_delivered();
+    let people = world.events(9).fold();
+    assert_eq!(people["1"]["title"], "Polled");
+    assert!(!people.contains_key("2") && people.contains_key("119"));
+    let file = world.config().with_file_name("plan.json");
+    let path = file.to_str().unwrap();
+    assert_eq!(run(&["plan", "hr", "--out", path]).0, Some(0));
+    // One that changes behind the plan is named, and nothing is applied.
+    world
+        .db
+        .sql("UPDATE people SET kind = 'employee' WHERE id = 5");
+    let (code, said) = run(&["apply", path]);
+    assert!(
+        code == Some(6) && said.contains("  5: the record"),
+        "{said}"
+    );
+    assert!(world.events(9).fold().contains_key("119"));
+    world
+        .db
+        .sql("UPDATE people SET kind = 'contractor' WHERE id = 5");
+    let (code, said) = run(&["apply", path]);
+    assert!(
+        code == Some(0) && said.starts_with("applied 4 records"),
+        "{said}"
+    );
+    daemon.until_delivered();
+    assert_same(&world.events(9).fold(), &expected(&world.db.people()));
+    world.assert_verified();
+    assert_eq!(state(&daemon.status()).0, "polling");
+    let polls = world.json(&["runs", "--kind", "poll"]);
+    assert_eq!(
+        polls.as_array().unwrap().len(),
+        0,
+        "nothing was polled: {polls}"
+    );
+    daemon.stop();
 }
 
 fn polls_that_a_crash_cuts_are_one_run(kind: &SourceKind) {

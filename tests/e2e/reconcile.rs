@@ -5,7 +5,7 @@ use std::net::TcpStream;
 
 use serde_json::Value;
 
-use crate::company::hire_all;
+use crate::company::{hire_all, hire_with};
 use crate::sources::{Setup, SourceKind, every_source};
 use crate::world::{Options, World};
 
@@ -13,6 +13,7 @@ every_source!(
     what_the_log_never_had_is_found_by_verify_and_mended_by_reconcile,
     an_order_to_a_source_that_is_away_outlives_a_restart,
     a_sync_of_one_user_brings_just_that_record,
+    a_sync_of_a_record_whose_key_has_several_columns_brings_just_that_record,
     a_program_with_a_token_starts_a_sync_and_one_without_is_refused,
     a_schedule_runs_without_overlap_and_what_was_missed_is_caught_up_once,
     a_reconciliation_that_was_killed_goes_on_behind_its_last_page_and_deactivates_nobody_before,
@@ -188,6 +189,53 @@ fn a_sync_of_one_user_brings_just_that_record(kind: &SourceKind) {
         said.contains(" completed: 1 processed, 0 created, 1 updated"),
         "{said}"
     );
+    daemon.stop();
+}
+
+fn a_sync_of_a_record_whose_key_has_several_columns_brings_just_that_record(kind: &SourceKind) {
+    let world = World::new(kind, &Options::default());
+    let old = match kind.name {
+        "postgres" => "DROP CONSTRAINT people_pkey",
+        _ => "DROP PRIMARY KEY",
+    };
+    world.db.sql(&format!(
+        "ALTER TABLE people {old}, ADD PRIMARY KEY (kind, id)"
+    ));
+    world.db.sql(&hire_all(20));
+    world.db.sql(&hire_with(50, &[("kind", "on, leave")]));
+    let daemon = world.streaming();
+    daemon.until_delivered();
+    world.assert_equal();
+    world.db.behind_the_log(7, 8);
+    world.db.behind_the_log(50, 9);
+    let sync = |key: &str| {
+        let output = world.rollcall(&["sync", "hr", "--key", key]);
+        let said = [output.stdout, output.stderr].concat();
+        let said = String::from_utf8_lossy(&said).into_owned();
+        (output.status.code(), said)
+    };
+    let (updated, gone) = (
+        " completed: 1 processed, 0 created, 1 updated, 0 deactivated",
+        " completed: 1 processed, 0 created, 0 updated, 1 deactivated",
+    );
+    for (key, wanted) in [
+        ("employee,7", updated),
+        ("employee,8", gone),
+        ("on, leave,50", updated),
+    ] {
+        let (code, said) = sync(key);
+        assert!(code == Some(0) && said.contains(wanted), "{key}: {said}");
+    }
+    let (code, said) = sync("7");
+    assert!(code == Some(1) && said.contains("has 2 columns"), "{said}");
+    daemon.until_delivered();
+    let people = world.events(0).fold();
+    assert!(!people.contains_key("8") && people["50"]["title"] == "Hidden");
+    assert!(people.contains_key("9"), "just those records");
+    assert!(sync("employee,9").1.contains(gone));
+    daemon.until_delivered();
+    world.assert_equal();
+    world.assert_verified();
     daemon.stop();
 }
 

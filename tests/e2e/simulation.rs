@@ -10,12 +10,13 @@ use rollcall_testbed::{Process, Signal, wait_until};
 use serde_json::Value;
 
 use crate::company::{hire, hire_all};
-use crate::sources::{SourceKind, every_source};
+use crate::sources::{Setup, SourceKind, every_source};
 use crate::world::{Daemon, Options, PATIENCE, World};
 
 every_source!(
     applying_a_simulation_gives_exactly_what_it_said,
     a_simulation_changes_nothing_and_leaves_nothing_behind,
+    a_simulation_that_is_killed_changes_nothing_and_leaves_nothing_behind,
     a_plan_that_no_longer_fits_is_refused_and_names_the_record,
     a_simulation_shows_what_a_change_of_mapping_would_do,
     a_change_of_mapping_waits_whatever_it_changes_and_its_plan_is_applied,
@@ -207,6 +208,52 @@ fn a_simulation_changes_nothing_and_leaves_nothing_behind(kind: &SourceKind) {
     let events = world.events(0);
     let deactivated = events.of_type("user.deactivated").len();
     assert_eq!(deactivated, 0);
+}
+
+fn a_simulation_that_is_killed_changes_nothing_and_leaves_nothing_behind(kind: &SourceKind) {
+    let db = (kind.start)(&Setup::default());
+    let options = Options {
+        limit: Some("{}".to_owned()),
+        ..Options::pages_of(1)
+    };
+    let (options, _proxy) = options.slowed(&*db);
+    let world = World::on(db, &options);
+    world.db.sql(&hire_all(PEOPLE));
+    let daemon = world.streaming();
+    daemon.settle();
+    daemon.stop();
+    change_unseen(&world);
+    let store = world.store().join("rollcall.db");
+    let before = std::fs::read(&store).unwrap();
+    let temporary = world.config().with_file_name("tmp");
+    std::fs::create_dir(&temporary).unwrap();
+    let left = || std::fs::read_dir(&temporary).unwrap().count();
+    let killed = || {
+        let mut command = world.command(&["plan", "hr"]);
+        command.env("TMPDIR", &temporary);
+        let simulation = Process::spawn(command).unwrap();
+        wait_until(PATIENCE, "the copy to be made", || left() > 0).unwrap();
+        assert!(simulation.is_running(), "{}", simulation.log());
+        simulation.kill9();
+        assert_eq!(left(), 1);
+    };
+    killed();
+    let mut command = world.command(&["plan", "hr"]);
+    let output = command.env("TMPDIR", &temporary).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(left(), 0, "the next one removes it");
+    killed();
+    assert!(
+        std::fs::read(&store).unwrap() == before,
+        "the store is as it was"
+    );
+    let mut command = world.command(&["run"]);
+    command.env("TMPDIR", &temporary);
+    let daemon = Process::spawn(command).unwrap();
+    wait_until(PATIENCE, "the daemon to remove it", || left() == 0).unwrap();
+    daemon.terminate(PATIENCE).unwrap();
+    let events = world.events(0);
+    assert_eq!(events.of_type("user.deactivated").len(), 0);
 }
 
 fn a_plan_that_no_longer_fits_is_refused_and_names_the_record(kind: &SourceKind) {

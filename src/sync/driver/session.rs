@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use rollcall_contract::{
-    Acknowledge, Batch, ChangeStream, ConnectorError, Cursor, Definite, Gap, GapReason, Key,
+    Acknowledge, Batch, ChangeStream, Class, ConnectorError, Cursor, Definite, Gap, GapReason, Key,
     Lineage, Op, Page, Pool, Pooled, StreamItem, TableSchema,
 };
 use rollcall_core::mapped::MappedRows;
@@ -483,13 +483,19 @@ impl<'a> Session<'a> {
             let Some(mut order) = self.driver.ordered.keys.pop_front() else {
                 return false;
             };
-            let columns = self.mappers.last().map_or(0, |(s, _)| s.key.len());
-            order.keys.retain(|key| key.parts().count() == columns);
-            if order.keys.is_empty() {
+            let Some((schema, _)) = self.mappers.last() else {
+                self.driver.ordered.keys.push_front(order);
+                return false;
+            };
+            for may_be in &mut order.keys {
+                may_be.retain(|key| may_be_key(schema, key));
+            }
+            if order.keys.iter().any(Vec::is_empty) {
+                let columns = schema.key.len();
                 let why = ConnectorError::definite(
                     "key_of_another_form",
                     format!(
-                        "The key of the table has {columns} columns, and none of the keys has as many."
+                        "The key of the table has {columns} columns, and what was given cannot be one."
                     ),
                     "Give a key as `rollcall users show` spells it: its columns in order, with commas between.",
                 );
@@ -497,7 +503,7 @@ impl<'a> Session<'a> {
                 let _ = order.ended.send(Err(why));
                 continue;
             }
-            self.read_keys(order.keys.clone(), Purpose::Sync);
+            self.read_keys(order.keys.concat(), Purpose::Sync);
             self.syncing = Some(order);
             return true;
         }
@@ -676,6 +682,23 @@ impl<'a> Session<'a> {
         self.scan_due |= changed || schemas.scan_due;
         Ok(mapper)
     }
+}
+
+/// Whether a key may be one of a table: as many parts as columns, and numbers where those are.
+fn may_be_key(schema: &TableSchema, key: &Key) -> bool {
+    let classes = schema.key.iter().map(|&at| schema.columns[at].class);
+    let fits = |class: Class, part: &[u8]| {
+        let text = std::str::from_utf8(part);
+        match class {
+            Class::Int => text.is_ok_and(|text| text.parse::<i128>().is_ok()),
+            Class::Uuid => text.is_ok_and(|text| text.parse::<uuid::Uuid>().is_ok()),
+            _ => true,
+        }
+    };
+    key.parts().count() == schema.key.len()
+        && classes
+            .zip(key.parts())
+            .all(|(class, part)| fits(class, part))
 }
 
 /// The next thing that the log brings; nothing for ever without one. Cancel safe.
