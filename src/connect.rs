@@ -298,21 +298,41 @@ pub fn mapping_spec(config: &SourceConfig) -> MappingSpec {
     }
 }
 
-/// What decides which source's value wins; nothing where there is one source.
+/// What decides whose value wins; nothing where nothing has to be decided.
 pub fn precedence(config: &Config) -> String {
     let order: Vec<&str> = config.sources.iter().map(|s| s.name.as_str()).collect();
-    match order.len() {
+    let authority = |(name, field): (&String, &config::FieldConfig)| {
+        (!field.authority.is_empty()).then(|| (name.clone(), field.authority.clone()))
+    };
+    let authority: BTreeMap<_, _> = config.fields.iter().filter_map(authority).collect();
+    let mut said = match order.len() {
         0 | 1 => String::new(),
-        _ => format!("{order:?} {:?}", config.authority),
+        _ => format!("{order:?} {authority:?}"),
+    };
+    for (name, field) in &config.fields {
+        if let Some(mode) = field.mode {
+            said.push_str(&format!(" {name} {mode:?} {:?}", field.skew));
+        }
     }
+    said
+}
+
+/// For an attribute, the column of a source that says when its value was changed.
+pub fn changed_columns(config: &Config, source: &SourceConfig) -> Vec<(String, String)> {
+    let columns = config.fields.iter().filter_map(|(attribute, field)| {
+        let column = field.changed.get(&source.name)?;
+        Some((attribute.clone(), column.clone()))
+    });
+    columns.collect()
 }
 
 /// Names everything in the configuration that decides what becomes of a source's rows. Where
 /// the server is and how it is read is no part of it.
 pub fn configuration(config: &Config, source: &SourceConfig) -> String {
     let said = format!(
-        "{:?}\n{:?}\n{:?}\n{:?}\n{:?}\n{:?}\n{:?}\n{}",
+        "{:?}\n{:?}\n{:?}\n{:?}\n{:?}\n{:?}\n{:?}\n{:?}\n{}",
         mapping_spec(source),
+        changed_columns(config, source),
         source.match_attributes,
         source.fingerprint,
         source.leaver,

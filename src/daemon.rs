@@ -641,6 +641,7 @@ fn limit_track(limit: &LimitConfig, readers: &Readers, id: SourceId) -> LimitTra
 pub(crate) fn mapping_of(config: &Config, source: &SourceConfig) -> MappingSpec {
     MappingSpec {
         precedence: connect::precedence(config),
+        changed: connect::changed_columns(config, source),
         ..connect::mapping_spec(source)
     }
 }

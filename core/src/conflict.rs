@@ -15,6 +15,8 @@ pub enum ConflictKind {
     Uniqueness = 3,
     /// A deleted key came back with somebody else's data.
     KeyReuse = 4,
+    /// A field's own value and a source's are of the same time.
+    Value = 5,
 }
 
 impl ConflictKind {
@@ -25,6 +27,7 @@ impl ConflictKind {
             ConflictKind::DisputedMatch => "disputed_match",
             ConflictKind::Uniqueness => "uniqueness",
             ConflictKind::KeyReuse => "key_reuse",
+            ConflictKind::Value => "value",
         }
     }
 
@@ -35,6 +38,7 @@ impl ConflictKind {
             2 => Some(ConflictKind::DisputedMatch),
             3 => Some(ConflictKind::Uniqueness),
             4 => Some(ConflictKind::KeyReuse),
+            5 => Some(ConflictKind::Value),
             _ => None,
         }
     }
@@ -43,6 +47,56 @@ impl ConflictKind {
 /// Names a conflict for ever: the same conflict is never opened twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Fingerprint(pub u64);
+
+/// What a person takes.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Choice {
+    /// Of several records with one match key: this one.
+    Record(#[serde(with = "key_bytes")] KeyBytes),
+    /// The record is this user's.
+    User(crate::id::UserId),
+    /// The record is somebody's who is not in the directory yet.
+    New,
+    /// Of two values: the one that the identity side wrote.
+    Own,
+    /// Of two values: the source's.
+    Source,
+}
+
+/// A key as the list of its bytes.
+mod key_bytes {
+    use super::KeyBytes;
+
+    pub(super) fn serialize<S: serde::Serializer>(
+        key: &KeyBytes,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(key.iter())
+    }
+
+    pub(super) fn deserialize<'de, D: serde::Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<KeyBytes, D::Error> {
+        <Vec<u8> as serde::Deserialize>::deserialize(deserializer).map(KeyBytes::from_vec)
+    }
+}
+
+/// A person's word on a conflict.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Decision {
+    /// What was taken.
+    pub choice: Choice,
+    /// Names the competing value, where the conflict's name does not: of another one, nothing
+    /// was decided.
+    pub of: u64,
+    /// Who decided.
+    pub actor: String,
+    /// Why; may be empty.
+    pub reason: String,
+    /// When, microseconds since the Unix epoch.
+    pub at_us: i64,
+}
 
 /// A conflict as it is stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,4 +117,7 @@ pub struct ConflictRow {
     pub opened_us: i64,
     /// When it was closed, if it is.
     pub closed_us: Option<i64>,
+    /// What a person decided. It stands until the competing value changes; then the conflict
+    /// is opened again.
+    pub decision: Option<Decision>,
 }

@@ -6,6 +6,17 @@ use std::fmt;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SourceId(pub u16);
 
+impl SourceId {
+    /// None of the sources: what the identity side itself writes. The store's numbers begin
+    /// with 1.
+    pub const OWN: SourceId = SourceId(0);
+
+    /// The source, unless it is none.
+    pub fn named(self) -> Option<SourceId> {
+        (self != SourceId::OWN).then_some(self)
+    }
+}
+
 /// The place of a user in the store: ascending, never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct UserRow(pub i64);
@@ -15,7 +26,9 @@ pub struct UserRow(pub i64);
 pub struct RunId(pub u64);
 
 /// The immutable id of a user: a UUID of version 7 (RFC 9562 section 5.7).
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(
+    Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
+)]
 pub struct UserId(pub [u8; 16]);
 
 impl fmt::Display for UserId {

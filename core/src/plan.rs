@@ -281,11 +281,13 @@ pub enum DueKind {
     Deletion = 2,
     /// What is left of a deleted user is forgotten.
     Purge = 3,
+    /// A pin ends: then, and of no source ([`SourceId::OWN`]).
+    Pin = 4,
 }
 
 impl DueKind {
-    /// All kinds.
-    pub const ALL: [DueKind; 3] = [DueKind::Grace, DueKind::Deletion, DueKind::Purge];
+    /// The kinds that a source's rules have a time for.
+    pub const OF_SOURCES: [DueKind; 3] = [DueKind::Grace, DueKind::Deletion, DueKind::Purge];
 }
 
 /// A reminder to look at a user. How long after `since_us` is for the rules of the source to

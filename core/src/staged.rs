@@ -13,7 +13,7 @@
 use std::fmt;
 
 use crate::attribute::{EMAIL, ROLES, USER_NAME};
-use crate::document::{Document, UserState};
+use crate::document::{Document, UserState, shown};
 use crate::id::RunId;
 use crate::mapped::ListValue;
 use crate::reason::LeaverReason;
@@ -157,7 +157,7 @@ pub fn counted(before: &Document<'_>, after: &Document<'_>) -> Option<Counted> {
 }
 
 fn loses_a_role(before: &Document<'_>, after: &Document<'_>) -> bool {
-    let (old, new) = (before.group(ROLES), after.group(ROLES));
+    let (old, new) = (shown(before.group(ROLES)), shown(after.group(ROLES)));
     if old.len() <= new.len() && old.iter().zip(new).all(|(a, b)| a.value == b.value) {
         return false;
     }

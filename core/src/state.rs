@@ -65,6 +65,10 @@ pub trait State {
     /// An open conflict by its fingerprint.
     fn conflict(&mut self, fingerprint: Fingerprint) -> Result<Option<ConflictRow>, StateError>;
 
+    /// A conflict that a person has decided and that is closed. Asked only where there would
+    /// be one.
+    fn decided(&mut self, fingerprint: Fingerprint) -> Result<Option<ConflictRow>, StateError>;
+
     /// A place for a new user. Handed out once, even when the plan is given up.
     fn allocate_user(&mut self) -> UserRow;
 }

@@ -4,6 +4,8 @@
 //! may ask everything) and, where configured, on TCP, where anybody may ask for health and
 //! metrics, and nobody without a bearer token for anything else.
 
+pub mod conflicts;
+pub mod fields;
 mod listen;
 pub mod orders;
 pub mod plans;

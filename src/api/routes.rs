@@ -11,10 +11,13 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use rollcall_core::staged::PlanHash;
 
+use super::conflicts::ResolveQuery;
 use super::tokens::Denied;
-use super::{orders, plans, views};
+use super::{fields, orders, plans, views};
 use crate::daemon::Shared;
 use crate::observe::{health, metrics};
+use crate::sync::clock::now_us;
+use crate::sync::fields::{EditWork, ResolveWork};
 use crate::sync::planned::Planned;
 use crate::sync::staging::Word;
 use crate::sync::work::{Cause, Work};
@@ -46,7 +49,10 @@ pub fn router(shared: Arc<Shared>) -> Router {
         .route("/v1/status", get(status))
         .route("/v1/users", get(users))
         .route("/v1/users/{user}", get(user))
+        .route("/v1/users/{user}/fields", post(edit))
         .route("/v1/conflicts", get(conflicts))
+        .route("/v1/conflicts/{conflict}", get(conflict))
+        .route("/v1/conflicts/{conflict}/resolve", post(resolve))
         .route("/v1/runs", get(runs))
         .route("/v1/runs/{run}", get(run))
         .route("/v1/events", get(events))
@@ -97,8 +103,85 @@ async fn user(State(shared): State<Arc<Shared>>, Path(user): Path<String>) -> Re
     answer(move || views::user(&shared.readers, &user)).await
 }
 
+/// Writes, pins or takes back values of a user; null when there is no such user.
+async fn edit(
+    State(shared): State<Arc<Shared>>,
+    Path(user): Path<String>,
+    axum::Json(query): axum::Json<fields::EditQuery>,
+) -> Response {
+    let edits = match fields::edits(&query, &shared.attributes, now_us()) {
+        Ok(edits) => edits,
+        Err(reasons) => return axum::Json(fields::EditView::Refused { reasons }).into_response(),
+    };
+    let found = {
+        let shared = Arc::clone(&shared);
+        tokio::task::spawn_blocking(move || views::place_of(&shared.readers, &user)).await
+    };
+    let (place, id) = match found {
+        Ok(Ok(Some(found))) => found,
+        Ok(Ok(None)) => return axum::Json(None::<fields::EditView>).into_response(),
+        Ok(Err(e)) => return failed(&e),
+        Err(_) => return StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    };
+    let (reply, told) = tokio::sync::oneshot::channel();
+    let work = Work::Edit(EditWork {
+        user: place,
+        edits,
+        actor: query.actor,
+        reason: query.reason,
+        reply,
+    });
+    if shared.engine.send(work).await.is_err() {
+        return StatusCode::SERVICE_UNAVAILABLE.into_response();
+    }
+    match told.await {
+        Ok(edited) => {
+            axum::Json(fields::told(edited, id.to_string(), &shared.attributes)).into_response()
+        }
+        Err(_) => StatusCode::SERVICE_UNAVAILABLE.into_response(),
+    }
+}
+
 async fn conflicts(State(shared): State<Arc<Shared>>) -> Response {
-    answer(move || Ok(Some(views::conflicts(&shared.readers, false)?))).await
+    answer(move || Ok(Some(super::conflicts::conflicts(&shared.readers, false)?))).await
+}
+
+async fn conflict(State(shared): State<Arc<Shared>>, Path(name): Path<String>) -> Response {
+    answer(move || super::conflicts::conflict(&shared.readers, &name)).await
+}
+
+async fn resolve(
+    State(shared): State<Arc<Shared>>,
+    Path(name): Path<String>,
+    axum::Json(query): axum::Json<ResolveQuery>,
+) -> Response {
+    let take = query.take;
+    let readers = Arc::clone(&shared);
+    let found = tokio::task::spawn_blocking(move || {
+        super::conflicts::chosen(&readers.readers, &name, take.as_deref())
+    });
+    let chosen = match found.await {
+        Ok(Ok(Ok(chosen))) => chosen,
+        Ok(Ok(Err(refused))) => return axum::Json(refused).into_response(),
+        Ok(Err(e)) => return failed(&e),
+        Err(_) => return StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    };
+    let (reply, told) = tokio::sync::oneshot::channel();
+    let work = Work::Resolve(ResolveWork {
+        fingerprint: chosen.fingerprint,
+        choice: chosen.choice.clone(),
+        user: chosen.user,
+        actor: query.actor,
+        reason: query.reason,
+        reply,
+    });
+    if shared.engine.send(work).await.is_err() {
+        return StatusCode::SERVICE_UNAVAILABLE.into_response();
+    }
+    match told.await {
+        Ok(word) => axum::Json(super::conflicts::told(&chosen, word)).into_response(),
+        Err(_) => StatusCode::SERVICE_UNAVAILABLE.into_response(),
+    }
 }
 
 async fn runs(

@@ -6,16 +6,16 @@ use std::sync::atomic::Ordering;
 
 use rollcall_contract::Key;
 use rollcall_core::attribute::{Attributes, EMAIL, USER_NAME};
-use rollcall_core::conflict::ConflictRow;
-use rollcall_core::document::{Document, Given, LinkState, LinkView, UserState, View};
+use rollcall_core::document::{
+    Document, Given, LinkState, LinkView, OwnGiven, Pin, UserState, View,
+};
 use rollcall_core::event::Event;
 use rollcall_core::id::{SourceId, UserId, UserRow, ValueHash};
 use rollcall_core::mapping::fold;
 use rollcall_core::plan::DueKind;
 use rollcall_core::reason::LeaverReason;
 use rollcall_store::{
-    ConflictFilter, DriftRow, ProofRow, Readers, RunFilter, Sequence, StoreError, UserFilter,
-    UserRowView,
+    DriftRow, ProofRow, Readers, RunFilter, Sequence, StoreError, UserFilter, UserRowView,
 };
 use serde::{Deserialize, Serialize};
 
@@ -445,6 +445,39 @@ pub struct GivenLine {
     pub committed: String,
     /// The run that applied it.
     pub run: u64,
+    /// What is known of a value that is Rollcall's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub own: Option<OwnLine>,
+}
+
+/// Beside a value that the identity side wrote.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct OwnLine {
+    /// Who wrote it.
+    pub actor: String,
+    /// Why; may be empty.
+    pub reason: String,
+    /// Whether it is pinned.
+    pub pinned: bool,
+    /// Until when, RFC 3339; none when for good.
+    pub until: Option<String>,
+    /// Whether it counts before the sources' values.
+    pub wins: bool,
+    /// The rule that says so.
+    pub decided_by: String,
+}
+
+impl From<OwnGiven> for OwnLine {
+    fn from(own: OwnGiven) -> OwnLine {
+        OwnLine {
+            actor: own.actor,
+            reason: own.reason,
+            pinned: own.pin.is_some(),
+            until: own.pin.and_then(Pin::until_us).map(rfc3339),
+            wins: own.standing.wins,
+            decided_by: own.standing.by.as_str().to_owned(),
+        }
+    }
 }
 
 impl From<Given> for GivenLine {
@@ -457,6 +490,7 @@ impl From<Given> for GivenLine {
             position: g.position,
             committed: rfc3339(g.commit_us),
             run: g.run.0,
+            own: g.own.map(OwnLine::from),
         }
     }
 }
@@ -540,6 +574,20 @@ fn suspected(links: &[LinkView]) -> Option<LeaverReason> {
     gone.filter(|_| !is_there).find_map(|l| l.state.gone())
 }
 
+/// The place and the id of a user by its id, userName, email, or `source:key`.
+///
+/// # Errors
+/// When the store cannot be read.
+pub fn place_of(readers: &Readers, name: &str) -> Result<Option<(UserRow, UserId)>, StoreError> {
+    let Some(row) = find(readers, name)? else {
+        return Ok(None);
+    };
+    let document = Document::decode(&row.document).map_err(|e| StoreError::Damaged {
+        detail: e.to_string(),
+    })?;
+    Ok(Some((row.row, document.id)))
+}
+
 fn find(readers: &Readers, name: &str) -> Result<Option<UserRowView>, StoreError> {
     if let Ok(id) = uuid::Uuid::parse_str(name) {
         return readers.user_by_id(UserId(*id.as_bytes()));
@@ -595,70 +643,6 @@ pub(super) fn keys_of(text: &str) -> impl Iterator<Item = Key> {
         key.push(part.as_bytes());
         key
     })
-}
-
-/// A conflict.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct ConflictView {
-    /// Its stable name, hexadecimal.
-    pub fingerprint: String,
-    /// What kind.
-    pub kind: String,
-    /// The source.
-    pub source: String,
-    /// Keys of the records concerned.
-    pub records: Vec<String>,
-    /// Ids of the users concerned.
-    pub users: Vec<String>,
-    /// The attribute concerned.
-    pub attribute: Option<String>,
-    /// RFC 3339.
-    pub opened: String,
-    /// RFC 3339.
-    pub closed: Option<String>,
-}
-
-/// Conflicts, the newest first.
-///
-/// # Errors
-/// When the store cannot be read.
-pub fn conflicts(readers: &Readers, with_closed: bool) -> Result<Vec<ConflictView>, StoreError> {
-    let sources = readers.sources()?;
-    let name = |id: SourceId| {
-        sources
-            .iter()
-            .find(|s| s.id == id)
-            .map_or_else(String::new, |s| s.name.clone())
-    };
-    let rows = readers.conflicts(
-        ConflictFilter {
-            with_closed,
-            source: None,
-        },
-        1000,
-    )?;
-    Ok(rows
-        .into_iter()
-        .map(|row| conflict_view(&row, name(row.source)))
-        .collect())
-}
-
-fn conflict_view(row: &ConflictRow, source: String) -> ConflictView {
-    ConflictView {
-        fingerprint: format!("{:016x}", row.fingerprint.0),
-        kind: row.kind.as_str().to_owned(),
-        source,
-        records: row
-            .records
-            .iter()
-            .filter_map(|k| Key::from_bytes(k))
-            .map(|k| k.display())
-            .collect(),
-        users: row.users.iter().map(ToString::to_string).collect(),
-        attribute: row.attribute.clone(),
-        opened: rfc3339(row.opened_us),
-        closed: row.closed_us.map(rfc3339),
-    }
 }
 
 /// The names of sources by their numbers.

@@ -2,7 +2,7 @@
 
 use rollcall_contract::{ConnectorError, Finding, Report, Severity, Source};
 use rollcall_core::attribute::Attributes;
-use rollcall_core::mapping::Mapper;
+use rollcall_core::mapping::{Mapper, Place};
 
 use super::exit::{Exit, Failure};
 use super::{Cli, output};
@@ -132,7 +132,7 @@ async fn check_source(config: &Config, source: &SourceConfig) -> Report {
         return report;
     };
     let attributes = declared_attributes(config);
-    let spec = connect::mapping_spec(source);
+    let spec = crate::daemon::mapping_of(config, source);
     match Mapper::compile(&spec, &schema, &attributes, 1) {
         Ok(mapper) => {
             for warning in mapper.warnings() {
@@ -154,9 +154,11 @@ async fn check_source(config: &Config, source: &SourceConfig) -> Report {
         }
         Err(errors) => {
             for error in errors {
-                let key = match error.rule.as_str() {
-                    "scope" | "redact" => format!("source.{}.{}", source.name, error.rule),
-                    rule => format!("source.{}.map.{rule}", source.name),
+                let (name, rule) = (&source.name, &error.rule);
+                let key = match error.place {
+                    Place::Scope | Place::Redact(_) => format!("source.{name}.{rule}"),
+                    Place::Rule(_) => format!("source.{name}.map.{rule}"),
+                    Place::Changed(_) => format!("field.{rule}.changed.{name}"),
                 };
                 let fix = format!("{}:{}", config.file.display(), config.locate(&key));
                 report.findings.push(Finding::new(

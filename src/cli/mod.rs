@@ -9,6 +9,7 @@ pub mod check;
 pub mod config;
 pub mod conflicts;
 pub mod discover;
+pub mod edit;
 pub mod events;
 pub mod exit;
 pub mod follow;
@@ -85,9 +86,9 @@ pub enum Command {
         after_help = "Examples:\n  rollcall status\n  rollcall status --json | jq '.sources[].state'"
     )]
     Status,
-    /// List, search and show users, with the reason of each value.
+    /// List, search and show users, with the reason of each value; write values.
     #[command(
-        after_help = "Examples:\n  rollcall users list --active false\n  rollcall users search garcia\n  rollcall users show ana@example.com\n  rollcall users show hr:4711"
+        after_help = "Examples:\n  rollcall users list --active false\n  rollcall users search garcia\n  rollcall users show ana@example.com\n  rollcall users show hr:4711\n  rollcall users set ana@example.com title=\"Head of Sales\" --pin --until 2026-12-31 --reason \"acting head\"\n  rollcall users unset ana@example.com title"
     )]
     Users(users::Args),
     /// List conflicts: what a person must correct at the source.

@@ -45,6 +45,20 @@ pub(super) fn post_json<T: serde::de::DeserializeOwned>(
     request(socket, Method::POST, path, body.into())?.ok_or_else(|| nobody(socket))
 }
 
+/// A part of a path, whatever it holds.
+pub(super) fn part(text: &str) -> String {
+    let mut part = String::new();
+    for byte in text.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+                part.push(char::from(byte));
+            }
+            _ => part.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    part
+}
+
 fn nobody(socket: &Path) -> Failure {
     let sentence = format!(
         "no daemon runs behind {}; this command changes something and needs one. Fix: start `rollcall run`",

@@ -1,7 +1,7 @@
 //! `rollcall users`: who is in the directory, and why each value is what it is.
 
 use super::exit::{Exit, Failure};
-use super::{Cli, output};
+use super::{Cli, edit, output};
 use crate::api::views::{self, GivenLine, UserQuery, UserView};
 
 /// What to show.
@@ -27,6 +27,13 @@ enum What {
         /// An id, a userName, an email, or SOURCE:KEY.
         user: String,
     },
+    /// Write values of a user: they count as the rules of each field say
+    /// (`rollcall config --explain field`).
+    Set(edit::SetArgs),
+    /// Take back values that were written: what sources say counts again.
+    Unset(edit::FieldArgs),
+    /// End a pin now; the value stays, and counts as the rules of its field say.
+    Unpin(edit::FieldArgs),
 }
 
 #[derive(Debug, clap::Args)]
@@ -46,22 +53,30 @@ struct ListArgs {
 }
 
 pub(super) fn run(cli: &Cli, args: &Args) -> Result<Exit, Failure> {
-    let readers = cli.readers()?;
-    let (search, list) = match &args.what {
-        What::Show { user } => {
-            let Some(view) = views::user(&readers, user)? else {
-                return Err(Failure::new(Exit::NotFound, "no such user"));
-            };
-            if cli.json {
-                output::json(&view)?;
-            } else {
-                show(&view)?;
-            }
-            return Ok(Exit::Ok);
-        }
-        What::List(list) => (None, list),
-        What::Search { text, list } => (Some(text.clone()), list),
+    match &args.what {
+        What::Set(args) => edit::set(cli, args),
+        What::Unset(args) => edit::unset(cli, args),
+        What::Unpin(args) => edit::unpin(cli, args),
+        What::Show { user } => show_one(cli, user),
+        What::List(list) => show_list(cli, None, list),
+        What::Search { text, list } => show_list(cli, Some(text.clone()), list),
+    }
+}
+
+fn show_one(cli: &Cli, user: &str) -> Result<Exit, Failure> {
+    let Some(view) = views::user(&cli.readers()?, user)? else {
+        return Err(Failure::new(Exit::NotFound, "no such user"));
     };
+    if cli.json {
+        output::json(&view)?;
+    } else {
+        show(&view)?;
+    }
+    Ok(Exit::Ok)
+}
+
+fn show_list(cli: &Cli, search: Option<String>, list: &ListArgs) -> Result<Exit, Failure> {
+    let readers = cli.readers()?;
     let query = UserQuery {
         search,
         active: list.active,
@@ -138,6 +153,22 @@ fn show(user: &UserView) -> Result<(), Failure> {
 }
 
 fn provenance(given: &GivenLine) -> String {
+    if let Some(own) = &given.own {
+        let pinned = match (own.pinned, &own.until) {
+            (false, _) => String::new(),
+            (true, None) => ", pinned".to_owned(),
+            (true, Some(until)) => format!(", pinned until {until}"),
+        };
+        let reason = match own.reason.as_str() {
+            "" => String::new(),
+            reason => format!(" ({reason})"),
+        };
+        let standing = edit::standing(own.wins, &own.decided_by);
+        return format!(
+            "{}, written {}{pinned}{reason}: {standing}",
+            own.actor, given.committed
+        );
+    }
     let origin = match (&given.source, &given.record) {
         (Some(source), Some(record)) => format!("{source}:{record}"),
         _ => "rollcall".to_owned(),

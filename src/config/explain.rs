@@ -61,7 +61,7 @@ fn begins(key: &Key, question: &[&str], dotted: bool) -> bool {
 impl Key {
     /// Whether the names that the operator chooses may have dots.
     fn has_dotted_names(&self) -> bool {
-        matches!(self.kind, Kind::Rule | Kind::Property) || self.table() == "authority"
+        matches!(self.kind, Kind::Rule | Kind::Property) || self.table() == "field"
     }
 
     /// Whether it has to be there, or what counts when it is not, in words.

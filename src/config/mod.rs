@@ -11,6 +11,7 @@
 
 mod error;
 mod explain;
+mod field;
 mod keys;
 mod mapping;
 mod reader;
@@ -34,6 +35,7 @@ use toml::de::DeTable;
 
 pub use error::{ConfigError, ConfigErrors, Place};
 pub use explain::{explain, markdown};
+pub use field::{FieldConfig, FieldMode};
 pub use keys::{KEYS, Key, Kind, Presence};
 pub use mapping::{Constant, MappingConfig, OnNull, RuleConfig, RuleKind, ScopeConfig, Strength};
 pub use schema::json_schema;
@@ -78,8 +80,8 @@ pub struct Config {
     pub notify: Option<NotifyConfig>,
     /// Custom attributes by name, without `custom.`.
     pub attributes: BTreeMap<String, AttributeType>,
-    /// For an attribute, the sources that decide it, the first one first; each exists.
-    pub authority: BTreeMap<String, Vec<String>>,
+    /// Whose value counts, for attributes that say it.
+    pub fields: BTreeMap<String, FieldConfig>,
     /// The followed tables, in the order of the file.
     pub sources: Vec<SourceConfig>,
     /// The destinations, in the order of the file.

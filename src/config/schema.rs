@@ -94,7 +94,7 @@ fn table(pattern: &str) -> Map<String, Value> {
 
 /// Parts of names that stand there as tables: `name.givenName` without quotes is one.
 fn groups(any: &Key) -> Map<String, Value> {
-    if !matches!(any.kind, Kind::Rule) && any.table() != "authority" {
+    if !matches!(any.kind, Kind::Rule) && any.table() != "field" {
         return Map::new();
     }
     GROUPS

@@ -3,16 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use secrecy::ExposeSecret as _;
-use toml::de::DeValue;
 
 use super::SOCKET_NAME;
 use super::error::Place;
-use super::reader::{Section, child, suggest};
+use super::reader::{Section, suggest};
 use super::secret::{Context, Resolver, secret, split_fix};
 use super::{
     ApiConfig, AttributeType, Config, Destination, Environment, LogConfig, LogFormat, NdjsonConfig,
     NotifyConfig, Sealing, ShutdownConfig, SinkConfig, SourceConfig, SourceKind, StoreConfig,
-    TokenConfig, VaultConfig, keys, mapping, sink, source, values,
+    TokenConfig, VaultConfig, field, keys, sink, source, values,
 };
 use crate::vault::Owner;
 
@@ -70,9 +69,10 @@ pub(super) fn config(root: &Section<'_>, environment: Option<&dyn Environment>) 
             sink::sink(name, section, &context)
         })
     });
-    let authority = root
-        .section("authority")
-        .and_then(|section| authority(&section, &names_in(root, "source")));
+    let fields = root.section("field").and_then(|section| {
+        let custom = attributes.as_ref()?;
+        field::fields(&section, &names_in(root, "source"), custom)
+    });
     root.finish();
     if let (Some(sources), Some(sinks)) = (&sources, &sinks) {
         crossings(root, sources, sinks);
@@ -88,7 +88,7 @@ pub(super) fn config(root: &Section<'_>, environment: Option<&dyn Environment>) 
         shutdown: shutdown?,
         notify: notify?,
         attributes: attributes?,
-        authority: authority?,
+        fields: fields?,
         sources: sources?,
         sinks: sinks?,
         places: BTreeMap::new(),
@@ -258,45 +258,6 @@ fn names_in(root: &Section<'_>, key: &'static str) -> Vec<String> {
     let section = root.section(key);
     let entries = section.map(|section| section.entries()).unwrap_or_default();
     entries.into_iter().map(|(name, _)| name).collect()
-}
-
-/// `name.givenName = [...]` is a table in a table for TOML and one attribute for us.
-fn authority(section: &Section<'_>, sources: &[String]) -> Option<BTreeMap<String, Vec<String>>> {
-    let mut read = BTreeMap::new();
-    let mut complete = true;
-    let mut items = Vec::new();
-    for (name, item) in section.entries() {
-        match item.value() {
-            DeValue::Table(_) if mapping::GROUPS.contains(&name.as_str()) => {
-                let inner = item.section()?.entries_of(section.pattern());
-                items.extend(
-                    inner
-                        .into_iter()
-                        .map(|(part, item)| (child(&name, &part), item)),
-                );
-            }
-            _ => items.push((name, item)),
-        }
-    }
-    for (attribute, item) in items {
-        let Some(order) = values::texts(&item) else {
-            complete = false;
-            continue;
-        };
-        for name in order.iter().filter(|name| !sources.contains(name)) {
-            complete = false;
-            source::reject_name(
-                section,
-                &attribute,
-                item.place(),
-                "source",
-                name,
-                sources.iter().map(String::as_str),
-            );
-        }
-        read.insert(attribute, order);
-    }
-    complete.then_some(read)
 }
 
 /// What no two readers of one server's log may share: the key that says it, and which it is.

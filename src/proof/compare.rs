@@ -137,11 +137,13 @@ impl Prover<'_> {
             if field.strength != Strength::Always {
                 continue;
             }
-            let own = document
-                .group(field.attribute)
-                .iter()
-                .find(|c| c.link == Some(at as u16))
-                .map(|c| c.value);
+            let mut group = document.group(field.attribute).iter();
+            let own = group.find(|c| c.link == Some(at as u16));
+            // The field's own rule may make the source's value weaker.
+            if own.is_some_and(|c| c.strength != Strength::Always) {
+                continue;
+            }
+            let own = own.map(|c| c.value);
             let Some(wanted) = said(field.assigned) else {
                 continue;
             };

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use rollcall_contract::Key;
 use rollcall_core::attribute::{ACTIVE, AttrId, AttrType, Attributes, EMAIL, USER_NAME};
-use rollcall_core::document::{Contribution, Document, Link, LinkState, Record, UserState};
+use rollcall_core::document::{self, Contribution, Document, Link, LinkState, Record, UserState};
 use rollcall_core::id::{SourceId, UserId, UserRow};
 use rollcall_core::mapped::ListValue;
 use rollcall_core::mapping::Mapper;
@@ -462,7 +462,7 @@ impl Comparing<'_> {
         let first = group.first()?;
         let kind = self.attributes.get(first.attribute).map(|a| a.kind);
         if kind == Some(AttrType::List) {
-            let mut texts: Vec<&str> = group
+            let mut texts: Vec<&str> = document::shown(group)
                 .iter()
                 .flat_map(|c| ListValue::texts(c.value))
                 .collect();

@@ -13,10 +13,10 @@ use hashbrown::HashMap;
 use rollcall_contract::{Before, Change, Key, Op, TxId};
 use rollcall_core::attribute::{AttrId, Attributes};
 use rollcall_core::directory::{
-    ChangeRef, LeaverAction, LeaverRules, Origin, Remap, Resolver, RowKeys, Rules, SourceRules,
-    Workspace,
+    ChangeRef, FieldRules, LeaverAction, LeaverRules, Mode, Origin, Remap, Resolver, RowKeys,
+    Rules, SourceRules, Workspace,
 };
-use rollcall_core::document::{Document, LinkState};
+use rollcall_core::document::{Document, LinkState, Moment};
 use rollcall_core::event::EventKind;
 use rollcall_core::id::{MatchHash, RunId, SourceId};
 use rollcall_core::mapped::{MappedRow, MappedRows, Outcome};
@@ -66,6 +66,15 @@ impl Remap for Mappers {
             mapper.map_shadow_or_defer(shadow, out);
         }
     }
+
+    fn changed(
+        &self,
+        source: SourceId,
+        attribute: AttrId,
+        shadow: &[u8],
+    ) -> Option<Option<Moment>> {
+        self.get(source)?.changed(attribute, shadow)
+    }
 }
 
 /// The rules of the organization and what applying them needs between two batches.
@@ -101,24 +110,25 @@ pub fn rules(
             Some(rules)
         })
         .collect();
-    let authority = config
-        .authority
-        .iter()
-        .filter_map(|(name, order)| {
-            Some((
-                attribute(name)?,
-                order
-                    .iter()
-                    .filter_map(|source| ids.get(source).copied())
-                    .collect(),
-            ))
-        })
-        .collect();
+    let fields = config.fields.iter().filter_map(|(name, field)| {
+        let order = field.authority.iter();
+        let rules = FieldRules {
+            authority: order
+                .filter_map(|source| ids.get(source).copied())
+                .collect(),
+            mode: field.mode.map(mode),
+            skew_us: field
+                .skew
+                .map_or(FieldRules::SKEW_US, |skew| skew.as_micros() as u64),
+        };
+        Some((attribute(name)?, rules))
+    });
+    let fields = fields.collect();
     Rules::new(
         &config.organization,
         attributes.clone(),
         sources,
-        authority,
+        fields,
         Box::new(mappers),
     )
 }
@@ -133,6 +143,17 @@ fn leaver_rules(leaver: &config::LeaverConfig) -> LeaverRules {
         grace_us: us(leaver.deactivate_after),
         delete_after_us: leaver.delete_after.map(us),
         purge_after_us: us(leaver.purge_after),
+    }
+}
+
+fn mode(mode: config::FieldMode) -> Mode {
+    match mode {
+        config::FieldMode::SourceWins => Mode::SourceWins,
+        config::FieldMode::TargetWins => Mode::TargetWins,
+        config::FieldMode::MostRecent => Mode::MostRecent,
+        config::FieldMode::IfEmpty => Mode::IfEmpty,
+        config::FieldMode::OnCreate => Mode::OnCreate,
+        config::FieldMode::Merge => Mode::Merge,
     }
 }
 

@@ -1,4 +1,4 @@
-//! What comes when a time is over: the end of a grace, a deletion, a purge.
+//! What comes when a time is over: the end of a grace, a deletion, a purge, the end of a pin.
 //!
 //! The engine only asks: each record concerned is read once more, as one that is to be
 //! completed ([`rollcall_core::plan::Plan::reread`]), and its absence there is what moves it
@@ -92,7 +92,7 @@ impl DueBook {
     /// Of sources with these rules.
     pub(super) fn new(sources: &HashMap<SourceId, LeaverRules>) -> DueBook {
         let sweeps = sources.iter().flat_map(|(&source, rules)| {
-            DueKind::ALL.into_iter().filter_map(move |kind| {
+            DueKind::OF_SOURCES.into_iter().filter_map(move |kind| {
                 Some(Sweep {
                     source,
                     kind,
@@ -102,9 +102,16 @@ impl DueBook {
                 })
             })
         });
+        let pins = Sweep {
+            source: SourceId::OWN,
+            kind: DueKind::Pin,
+            delay_us: 0,
+            behind: START,
+            again_us: 0,
+        };
         DueBook {
             alarm: Alarm::default(),
-            sweeps: sweeps.collect(),
+            sweeps: sweeps.chain([pins]).collect(),
         }
     }
 
@@ -133,6 +140,10 @@ impl Engine {
             let (due, next) = self.due.sweeps[at].fallen(&self.readers, now)?;
             self.due.alarm.no_later_than(next);
             let Some(first) = due.first() else { continue };
+            if first.kind == DueKind::Pin {
+                self.end_pins(&due, now, pending)?;
+                continue;
+            }
             let run = self.stream_run(first.source, now)?;
             let directory = &mut self.directory;
             let mut resolver = directory.resolver(&mut self.writer, &mut pending.plan, now, run);

@@ -347,6 +347,20 @@ impl Engine {
             Work::Plan { hash, word, reply } => {
                 self.plan_word(hash, word, reply, pending)?;
             }
+            Work::Edit(work) => {
+                let edited = self.edit(&work, pending)?;
+                pending.then(move || {
+                    // Who asked may be gone.
+                    let _ = work.reply.send(edited);
+                });
+            }
+            Work::Resolve(work) => {
+                let word = self.resolve(&work, pending)?;
+                pending.then(move || {
+                    // Who asked may be gone.
+                    let _ = work.reply.send(word);
+                });
+            }
             Work::Upkeep => self.upkeep(pending)?,
             Work::Due => self.fall_due(pending)?,
             Work::Settle { reply } => {

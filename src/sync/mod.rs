@@ -28,6 +28,7 @@ pub mod driver;
 pub mod due;
 pub mod engine;
 pub mod envelope;
+pub mod fields;
 pub mod gaps;
 pub mod ids;
 pub mod keys;

@@ -15,6 +15,7 @@ use rollcall_core::state::KeyBytes;
 use rollcall_store::{DriftRow, ProofRow};
 use tokio::sync::oneshot;
 
+use super::fields::{EditWork, ResolveWork};
 use super::planned::{Answered, Planned, PlannedWork};
 use super::polling::PollTrack;
 use super::staging::{PlanAnswer, Word};
@@ -270,6 +271,10 @@ pub enum Work {
         /// What came of it.
         reply: oneshot::Sender<PlanAnswer>,
     },
+    /// The identity side writes.
+    Edit(EditWork),
+    /// Somebody has decided a conflict.
+    Resolve(ResolveWork),
     /// The daemon stops: everything sent before is committed, and the runs of streams end,
     /// so that sinks can still be given all of it.
     Settle {

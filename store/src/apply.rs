@@ -328,11 +328,15 @@ fn waiting(connection: &Connection, plan: &Plan) -> Result<i64, StoreError> {
 fn conflicts(connection: &Connection, plan: &Plan) -> Result<(), StoreError> {
     let mut write = connection.prepare_cached(
         "INSERT OR REPLACE INTO conflict(fingerprint, kind, source, attribute, opened_us, \
-         closed_us, parties) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+         closed_us, parties, decision) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
     )?;
     let mut sorted: Vec<_> = plan.conflicts.values().collect();
     sorted.sort_unstable_by_key(|c| c.fingerprint);
     for c in sorted {
+        let decision = c.decision.as_ref().map(serde_json::to_string);
+        let decision = decision
+            .transpose()
+            .map_err(|e| StoreError::Refused(format!("a decision cannot be encoded: {e}")))?;
         write.execute((
             c.fingerprint.0 as i64,
             c.kind as u8,
@@ -341,6 +345,7 @@ fn conflicts(connection: &Connection, plan: &Plan) -> Result<(), StoreError> {
             c.opened_us,
             c.closed_us,
             parties::encode(&c.records, &c.users),
+            decision,
         ))?;
     }
     Ok(())

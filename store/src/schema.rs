@@ -322,6 +322,9 @@ CREATE TABLE due(
 INSERT OR IGNORE INTO due(source, kind, since_us, user)
   SELECT link.source, 2, user.updated_us, user.id
   FROM link JOIN user ON user.id = link.user WHERE NOT user.active;
+
+-- What a person decided of a conflict, as JSON.
+ALTER TABLE conflict ADD COLUMN decision TEXT;
 ";
 
 /// The version that this program writes.

@@ -178,7 +178,7 @@ fn a_record_that_leaves_the_scope_is_a_leaver(kind: &SourceKind) {
 fn two_sources_feed_one_user_and_the_first_in_authority_decides(kind: &SourceKind) {
     let db = (kind.start)(&Setup::default());
     let second = format!(
-        "[authority]\ntitle = [\"badges\", \"hr\"]\n\
+        "[field.title]\nauthority = [\"badges\", \"hr\"]\n\
          [source.badges]\n{}\ntable = \"{}\"\n\
          [source.badges.map]\nemail = \"mail\"\ntitle = \"title\"\naddress.locality = \"room\"\n",
         db.connection(),

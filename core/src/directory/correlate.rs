@@ -12,10 +12,10 @@ use super::hold::Holding;
 use super::rules::SourceRules;
 use super::{Cause, Resolver};
 use crate::attribute::{AttrId, EMAIL, USER_NAME};
-use crate::conflict::{ConflictKind, Fingerprint};
+use crate::conflict::{Choice, ConflictKind, Fingerprint};
 use crate::document::{Document, Hold, LinkState};
 use crate::id::{MatchHash, UserId, UserRow, ValueHash};
-use crate::mapped::{Assigned, MappedRow, Strength};
+use crate::mapped::{Assigned, MappedField, MappedRow, Strength};
 use crate::mapping::fold;
 use crate::reason::SkipReason;
 use crate::state::{KeyBytes, StateError};
@@ -79,6 +79,14 @@ pub(super) enum Correlated {
     Hold(Holding),
 }
 
+/// What becomes of a record whose userName or email another user has.
+pub(super) enum Taken {
+    /// It is held.
+    Hold(Holding),
+    /// A person has said that it is this user's.
+    ByThemselves(UserRow),
+}
+
 /// Names a conflict: source, kind, attribute and value, and for all kinds but duplicates the
 /// record.
 pub(super) fn fingerprint(
@@ -100,7 +108,7 @@ pub(super) fn fingerprint(
 }
 
 /// Key, user, and whether it is to be held.
-type Other = (KeyBytes, Option<UserId>, bool);
+pub(super) type Other = (KeyBytes, Option<UserId>, bool);
 
 struct Owner {
     row: UserRow,
@@ -129,7 +137,8 @@ impl Resolver<'_> {
                 group.find(|c| c.link == Some(at as u16)).map(|c| c.value)
             };
             let field = row.fields().find(|f| f.attribute == attribute);
-            let value = field.and_then(|field| match (field.strength, field.assigned) {
+            let strength = |f: &MappedField<'_>| self.rules.strength(attribute, f.strength);
+            let value = field.and_then(|field| match (strength(&field), field.assigned) {
                 (_, Assigned::Keep) => given(),
                 (Strength::Always, Assigned::Value(value)) => Some(value),
                 (Strength::Always, Assigned::Clear) => None,
@@ -166,10 +175,22 @@ impl Resolver<'_> {
                 continue;
             }
             let others = self.records_with(cause, key)?;
+            let is_announced = self.ws.announced.contains(&key.hash())
+                || self.rules.known_duplicates.contains(&key.hash());
+            if is_announced || !others.is_empty() {
+                match self.is_chosen(cause, fp, &others)? {
+                    Some(true) => continue,
+                    Some(false) => {
+                        holding.conflicts.push(fp);
+                        holding.attribute.get_or_insert(key.attribute);
+                        held = true;
+                        continue;
+                    }
+                    None => {}
+                }
+            }
             if others.is_empty() {
-                if self.ws.announced.contains(&key.hash())
-                    || self.rules.known_duplicates.contains(&key.hash())
-                {
+                if is_announced {
                     holding.attribute.get_or_insert(key.attribute);
                     held = true;
                 }
@@ -292,6 +313,18 @@ impl Resolver<'_> {
             };
             let users: SmallVec<[UserId; 2]> = owners.iter().map(|o| o.id).collect();
             let fp = fingerprint(cause, kind, Some(key.attribute), &key.folded);
+            if kind == ConflictKind::DisputedMatch {
+                match self.answer(fp)? {
+                    Some(Choice::User(user)) => {
+                        let mut owners = owners.iter();
+                        if let Some(owner) = owners.find(|o| o.id == user && !o.linked) {
+                            return Ok(Correlated::Owner(owner.row));
+                        }
+                    }
+                    Some(Choice::New) => return Ok(Correlated::Nobody),
+                    _ => {}
+                }
+            }
             self.join_kind(cause, fp, kind, Some(key.attribute), cause.key, &users)?;
             let mut holding = Holding::new(reason);
             holding.attribute = Some(key.attribute);
@@ -311,12 +344,19 @@ impl Resolver<'_> {
         user: Option<UserRow>,
         before: Option<&Document<'_>>,
         after: &Document<'_>,
-    ) -> Result<Option<Holding>, StateError> {
+    ) -> Result<Option<Taken>, StateError> {
         let Some((key, owner)) = self.collision(cause, user, before, after)? else {
             return Ok(None);
         };
         let kind = ConflictKind::Uniqueness;
         let fp = fingerprint(cause, kind, Some(key.attribute), &key.folded);
+        if before.is_none() && self.answer(fp)? == Some(Choice::User(owner)) {
+            let owners = self.users_with(cause, &key)?;
+            let mut owners = owners.into_iter().filter(|o| !o.linked);
+            if let Some(owner) = owners.find(|o| o.id == owner) {
+                return Ok(Some(Taken::ByThemselves(owner.row)));
+            }
+        }
         self.join_kind(cause, fp, kind, Some(key.attribute), cause.key, &[owner])?;
         let mut holding = Holding::new(SkipReason::Uniqueness);
         holding.attribute = Some(key.attribute);
@@ -331,7 +371,7 @@ impl Resolver<'_> {
                 holding.blocked.extend(new);
             }
         }
-        Ok(Some(holding))
+        Ok(Some(Taken::Hold(holding)))
     }
 
     /// The first unique value of `after` that another active user has.

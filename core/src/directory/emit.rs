@@ -29,7 +29,7 @@ impl Resolver<'_> {
                 part(cause.position.as_bytes());
                 part(&cause.ordinal.to_le_bytes());
             }
-            Origin::Scan | Origin::Stored => {
+            Origin::Scan | Origin::Stored | Origin::Own => {
                 part(&[cause.origin as u8]);
                 part(&self.run.0.to_le_bytes());
                 part(&cause.hash.to_le_bytes());
@@ -57,7 +57,7 @@ impl Resolver<'_> {
             kind,
             id,
             user: Some(user),
-            source: Some(cause.source),
+            source: cause.source.named(),
             time_us: cause.commit_us,
             run: self.run,
             position: cause.position,
@@ -140,7 +140,7 @@ impl Resolver<'_> {
                 kind,
                 id,
                 user: None,
-                source: Some(touch.source),
+                source: touch.source.named(),
                 time_us: touch.time_us,
                 run: self.run,
                 position: &touch.position,

@@ -101,6 +101,7 @@ impl Resolver<'_> {
         erased.updated_us = self.now_us;
         erased.contributions.clear();
         erased.evidence.clear();
+        erased.owns.clear();
         for link in &mut erased.links {
             if let LinkState::Erasing(reason) = link.state {
                 link.state = LinkState::Gone(reason);
@@ -115,6 +116,8 @@ impl Resolver<'_> {
         self.remind(cause.source, DueKind::Purge, user);
         self.wake_for(Some(before), &erased);
         self.gain_keys(user, Some(before), &erased);
+        self.tell_ties(cause, Some(before), &erased)?;
+        self.tell_pins(user, Some(before), &erased);
         self.emit_deleted(cause, before, &erased);
         self.write(user, &erased, false, true);
         self.ws.keep(erased);
@@ -301,7 +304,7 @@ impl Resolver<'_> {
             (DueKind::Grace, _) => matches!(link.state, LinkState::Suspected(_)),
             (DueKind::Deletion, UserState::Deactivated(_))
             | (DueKind::Purge, UserState::Tombstone) => matches!(link.state, LinkState::Gone(_)),
-            (DueKind::Deletion | DueKind::Purge, _) => false,
+            (DueKind::Deletion | DueKind::Purge | DueKind::Pin, _) => false,
         };
         let of_source = document.links.iter().filter(|l| l.source == due.source);
         let mut is_due = false;

@@ -4,13 +4,22 @@
 //! the sorted contributions (and with them the winners) depend only on what each source
 //! said last, not on when. That is also why a value that one source contributed to a list
 //! can never be removed by another.
+//!
+//! A value that the identity side wrote is one more contribution, without a link. Where it
+//! stands among those of the sources is computed the same way ([`order`]): from what each
+//! said last, from when that was changed, and from one bit beside each source's value that
+//! says whether it was changed since the own value was written. So a field's value does not
+//! depend on the order in which two sources arrive either.
 
 use smallvec::SmallVec;
 
-use super::rules::{LeaverAction, Rules};
+use super::rules::{LeaverAction, Mode, Rules};
 use crate::attribute::{ACTIVE, AttrId, AttrType};
-use crate::document::{Contribution, Document, Evidence, Link, UserState};
+use crate::document::{
+    Contribution, Document, Evidence, Link, Moment, Own, Rule, Standing, UserState, shown,
+};
 use crate::event::body::Changed;
+use crate::id::SourceId;
 use crate::mapped::{Assigned, ListValue, MappedField, MappedRow, Strength};
 use crate::reason::LeaverReason;
 
@@ -28,11 +37,12 @@ fn next<'a>(
     previous: Option<&Contribution<'_>>,
     first: bool,
 ) -> Next<'a> {
-    match (field.strength, field.assigned) {
+    let strength = rules.strength(field.attribute, field.strength);
+    match (strength, field.assigned) {
         (_, Assigned::Keep) => Next::Previous,
         (Strength::Always, Assigned::Clear) => Next::Nothing,
         (_, Assigned::Clear) => Next::Previous,
-        (_, Assigned::Value([])) if rules.is_list(field.attribute) => match field.strength {
+        (_, Assigned::Value([])) if rules.is_list(field.attribute) => match strength {
             Strength::Always => Next::Nothing,
             _ => Next::Previous,
         },
@@ -66,7 +76,8 @@ pub(super) fn says_the_same(
             Next::Nothing => previous.is_none(),
             Next::Previous => true,
             Next::Value(v) => previous.is_some_and(|c| {
-                c.value == v && c.rule == field.rule && c.strength == field.strength
+                let strength = rules.strength(field.attribute, field.strength);
+                c.value == v && c.rule == field.rule && c.strength == strength
             }),
         };
         if !same {
@@ -76,14 +87,25 @@ pub(super) fn says_the_same(
     own.next().is_none()
 }
 
+/// A mapped row, and what is known of the change that brought it.
+#[derive(Clone, Copy)]
+pub(super) struct Said<'r, 'a> {
+    pub(super) source: SourceId,
+    pub(super) row: &'r MappedRow<'a>,
+    pub(super) evidence: Evidence<'a>,
+    /// When the row was changed, if the log told.
+    pub(super) changed: Option<Moment>,
+    /// Whether the record is linked by this change.
+    pub(super) first: bool,
+    pub(super) now_us: i64,
+}
+
 /// Replaces the contributions of a link by what its mapped row says now.
 pub(super) fn contribute<'a>(
     rules: &Rules,
     document: &mut Document<'a>,
     link: u16,
-    row: &MappedRow<'a>,
-    evidence: Evidence<'a>,
-    first: bool,
+    said: &Said<'_, 'a>,
 ) {
     let previous: SmallVec<[Contribution<'a>; 24]> = document
         .contributions
@@ -93,49 +115,233 @@ pub(super) fn contribute<'a>(
         .collect();
     document.contributions.retain(|c| c.link != Some(link));
     let fresh = document.evidence.len() as u16;
-    document.evidence.push(evidence);
-    for field in row.fields() {
+    document.evidence.push(said.evidence);
+    for field in said.row.fields() {
         let before = previous.iter().find(|c| c.attribute == field.attribute);
-        match (next(rules, &field, before, first), before) {
+        match (next(rules, &field, before, said.first), before) {
             (Next::Nothing, _) | (Next::Previous, None) => {}
             (Next::Previous, Some(c)) => document.contributions.push(*c),
-            (Next::Value(value), before) => document.contributions.push(Contribution {
-                attribute: field.attribute,
-                link: Some(link),
-                rule: field.rule,
-                strength: field.strength,
-                evidence: before
-                    .filter(|c| c.value == value)
-                    .map_or(fresh, |c| c.evidence),
-                value,
-            }),
+            (Next::Value(value), before) => {
+                let same = before.filter(|c| c.value == value);
+                let evidence = match same {
+                    Some(c) => c.evidence,
+                    None if rules.is_timed(field.attribute) => {
+                        timed_evidence(rules, document, said, field.attribute)
+                    }
+                    None => fresh,
+                };
+                let is_owned = || document.own(field.attribute).is_some();
+                document.contributions.push(Contribution {
+                    attribute: field.attribute,
+                    link: Some(link),
+                    rule: field.rule,
+                    strength: rules.strength(field.attribute, field.strength),
+                    evidence,
+                    fresh: same.map_or_else(is_owned, |c| c.fresh),
+                    sole: false,
+                    value,
+                });
+            }
         }
     }
-    order(rules, document);
+    order(rules, document, said.now_us);
 }
 
-/// Sorts the contributions by attribute and rank.
-pub(super) fn order(rules: &Rules, document: &mut Document<'_>) {
+/// Evidence of when a value was changed: what the row itself says, else what the log says.
+fn timed_evidence<'a>(
+    rules: &Rules,
+    document: &mut Document<'a>,
+    said: &Said<'_, 'a>,
+    attribute: AttrId,
+) -> u16 {
+    let trusted = rules
+        .remap
+        .changed(said.source, attribute, said.row.shadow());
+    document.evidence.push(Evidence {
+        changed: trusted.unwrap_or(said.changed),
+        ..said.evidence
+    });
+    (document.evidence.len() - 1) as u16
+}
+
+/// Sorts the contributions by attribute and, within one, the winner first. Pins that have
+/// ended are taken off.
+pub(super) fn order(rules: &Rules, document: &mut Document<'_>, now_us: i64) {
     let links = &document.links;
-    if links.len() < 2 {
+    if document.owns.is_empty() {
+        if links.len() < 2 {
+            document
+                .contributions
+                .sort_by_key(|c| (c.attribute, c.link));
+            return;
+        }
         document
             .contributions
-            .sort_by_key(|c| (c.attribute, c.link));
-        return;
+            .sort_by_cached_key(|c| place(rules, links, c));
+        if !rules.has_timed() {
+            return;
+        }
+    } else {
+        document
+            .contributions
+            .sort_by_cached_key(|c| place(rules, links, c));
+        let ended = |own: &Own<'_>| {
+            let until = own.pin.and_then(|pin| pin.until_us());
+            until.is_some_and(|until| until <= now_us)
+        };
+        for own in document.owns.iter_mut().filter(|own| ended(own)) {
+            own.pin = None;
+        }
     }
-    document
-        .contributions
-        .sort_by_cached_key(|c| place(rules, links, c));
+    arrange(rules, document);
 }
 
-/// Whether the contributions are as [`order`] leaves them: a change of the authority changes
-/// what that is.
-pub(super) fn is_in_order(rules: &Rules, document: &Document<'_>) -> bool {
+/// Whether the contributions are as [`order`] leaves them: other rules of a field, and the end
+/// of a pin, change what that is.
+pub(super) fn is_in_order(rules: &Rules, document: &Document<'_>, now_us: i64) -> bool {
     let links = &document.links;
-    links.len() < 2
-        || document
-            .contributions
-            .is_sorted_by_key(|c| place(rules, links, c))
+    if document.owns.is_empty() && (links.len() < 2 || !rules.has_timed()) {
+        return links.len() < 2
+            || document
+                .contributions
+                .is_sorted_by_key(|c| place(rules, links, c));
+    }
+    let mut ordered = document.clone();
+    order(rules, &mut ordered, now_us);
+    ordered.contributions == document.contributions && ordered.owns == document.owns
+}
+
+/// Brings the winner of each sorted group to its front, where that is not its rank alone.
+fn arrange(rules: &Rules, document: &mut Document<'_>) {
+    let Document {
+        links,
+        evidence,
+        contributions,
+        owns,
+        ..
+    } = document;
+    let mut rest = &mut contributions[..];
+    while let Some(first) = rest.first() {
+        let attribute = first.attribute;
+        let has_own = first.link.is_none();
+        let len = rest.partition_point(|c| c.attribute == attribute);
+        let (group, behind) = rest.split_at_mut(len);
+        rest = behind;
+        let is_listed = |c: &Contribution<'_>| {
+            let source = c.link.map(|l| links[usize::from(l)].source);
+            source.is_some_and(|s| rules.has_authority(attribute, s))
+        };
+        let sources = &mut group[usize::from(has_own)..];
+        let in_time = sources.partition_point(|c| c.strength != Strength::IfEmpty);
+        let sources = &mut sources[..in_time];
+        let listed = sources.partition_point(is_listed);
+        if rules.is_timed(attribute) {
+            newest_first(rules, evidence, &mut sources[listed..]);
+        }
+        if !has_own {
+            continue;
+        }
+        let own = owns.iter_mut().find(|own| own.attribute == attribute);
+        let (Some(own), [mine, ..]) = (own, &mut *group) else {
+            continue;
+        };
+        let mine = *mine;
+        let rival = group[1..].first().filter(|_| in_time > 0);
+        own.standing = standing(rules, evidence, own, &mine, rival, listed > 0);
+        let behind = match own.standing {
+            Standing { wins: true, .. } => 0,
+            Standing {
+                by: Rule::Authority,
+                ..
+            } => listed,
+            _ => in_time,
+        };
+        group[..=behind].rotate_left(1);
+        group[behind].sole = rules.is_list(attribute)
+            && own.standing.wins
+            && matches!(own.standing.by, Rule::Pin | Rule::TargetWins);
+    }
+}
+
+/// Where the newer value wins: of sources without authority the first one, in the order of
+/// the configuration, that is not surely older than another.
+fn newest_first(rules: &Rules, evidence: &[Evidence<'_>], sources: &mut [Contribution<'_>]) {
+    let changed = |c: &Contribution<'_>| evidence[usize::from(c.evidence)].changed;
+    let Some(newest) = sources.iter().filter_map(|c| Some(changed(c)?.at_us)).max() else {
+        return;
+    };
+    let Some(attribute) = sources.first().map(|c| c.attribute) else {
+        return;
+    };
+    let skew = rules.skew_us(attribute);
+    let may_be_newest = |c: &Contribution<'_>| {
+        changed(c).is_none_or(|m| m.end_us().saturating_add_unsigned(skew) > newest)
+    };
+    if let Some(at) = sources.iter().position(may_be_newest) {
+        sources[..=at].rotate_right(1);
+    }
+}
+
+/// How an own value stands to the first of the sources' values, if there is one that is not
+/// only meant for the empty field.
+fn standing(
+    rules: &Rules,
+    evidence: &[Evidence<'_>],
+    own: &Own<'_>,
+    mine: &Contribution<'_>,
+    rival: Option<&Contribution<'_>>,
+    is_listed: bool,
+) -> Standing {
+    let stands = |wins, by| Standing { wins, by };
+    let attribute = own.attribute;
+    if own.pin.is_some() {
+        return stands(true, Rule::Pin);
+    }
+    let mode = rules.mode(attribute);
+    if mode == Mode::Merge {
+        return stands(true, Rule::Merge);
+    }
+    if is_listed && !rules.is_list(attribute) {
+        return stands(false, Rule::Authority);
+    }
+    if matches!(mode, Mode::TargetWins | Mode::IfEmpty | Mode::OnCreate) {
+        return stands(true, Rule::TargetWins);
+    }
+    let Some(rival) = rival else {
+        return stands(true, Rule::Alone);
+    };
+    let source_wins = |by| stands(!rival.fresh, by);
+    if mode != Mode::MostRecent {
+        return source_wins(Rule::SourceWins);
+    }
+    let written_us = evidence[usize::from(mine.evidence)].commit_us;
+    let Some(changed) = evidence[usize::from(rival.evidence)].changed else {
+        return source_wins(Rule::NoEvidence);
+    };
+    let end_us = changed.end_us();
+    if (changed.at_us..end_us).contains(&written_us) {
+        // What came second does not take the place of what was there.
+        return match own.decided {
+            _ if mine.value == rival.value => source_wins(Rule::MostRecent),
+            Some(decided) if decided.against == value_hash(rival.value) => {
+                stands(decided.own, Rule::Decision)
+            }
+            _ => stands(rival.fresh, Rule::Tie),
+        };
+    }
+    let apart = match written_us < changed.at_us {
+        true => changed.at_us.abs_diff(written_us),
+        false => written_us.abs_diff(end_us - 1),
+    };
+    if apart <= rules.skew_us(attribute) {
+        return source_wins(Rule::WithinSkew);
+    }
+    stands(written_us >= end_us, Rule::MostRecent)
+}
+
+/// Names a value for as long as it stays the same.
+pub(super) fn value_hash(value: &[u8]) -> u64 {
+    xxhash_rust::xxh3::xxh3_64(value)
 }
 
 fn place(rules: &Rules, links: &[Link<'_>], c: &Contribution<'_>) -> (AttrId, u32, Option<u16>) {
@@ -149,11 +355,12 @@ fn place(rules: &Rules, links: &[Link<'_>], c: &Contribution<'_>) -> (AttrId, u3
 
 /// Drops what former links gave, once a present one feeds the user. While there is none,
 /// the attributes stay as they were; and what a source that ignores leavers gave stays.
-pub(super) fn drop_former(rules: &Rules, document: &mut Document<'_>) {
+pub(super) fn drop_former(rules: &Rules, document: &mut Document<'_>, now_us: i64) {
     let links = &document.links;
     if !links.iter().any(|l| l.state.feeds()) {
         return;
     }
+    let before = document.contributions.len();
     document.contributions.retain(|c| {
         c.link.is_none_or(|l| {
             let link = &links[usize::from(l)];
@@ -163,6 +370,9 @@ pub(super) fn drop_former(rules: &Rules, document: &mut Document<'_>) {
                     .is_some_and(|s| s.leaver.action == LeaverAction::Ignore)
         })
     });
+    if document.contributions.len() != before {
+        order(rules, document, now_us);
+    }
 }
 
 /// Whether the user may work. `leaving` when a link has just gone and its source does not
@@ -194,6 +404,7 @@ fn same_value(rules: &Rules, a: &[Contribution<'_>], b: &[Contribution<'_>]) -> 
     {
         return first_a.value == first_b.value;
     }
+    let (a, b) = (shown(a), shown(b));
     if a.len() == b.len() && a.iter().zip(b).all(|(x, y)| x.value == y.value) {
         return true;
     }

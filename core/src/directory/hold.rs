@@ -72,6 +72,11 @@ impl Holding {
     }
 }
 
+/// Names the conflict of a key that came back with somebody else's data.
+pub(super) fn reuse(cause: &Cause<'_>) -> Fingerprint {
+    fingerprint(cause, ConflictKind::KeyReuse, None, &[])
+}
+
 impl Resolver<'_> {
     /// Stores a record's new image without applying it. Its user, if it has one, stays as it
     /// is.
@@ -267,7 +272,7 @@ impl Resolver<'_> {
         document: &Document<'_>,
     ) -> Result<(), StateError> {
         let kind = ConflictKind::KeyReuse;
-        let fp = fingerprint(cause, kind, None, &[]);
+        let fp = reuse(cause);
         self.join_kind(cause, fp, kind, None, cause.key, &[document.id])?;
         let mut holding = Holding::new(SkipReason::KeyReuse);
         holding.conflicts.push(fp);
@@ -540,9 +545,11 @@ impl Resolver<'_> {
                     .map(|a| a.name.clone()),
                 opened_us: now_us,
                 closed_us: None,
+                decision: None,
             });
         if row.closed_us.take().is_some() {
             row.users.clear();
+            row.decision = None;
         }
         if let Err(at) = row.records.binary_search_by(|r| r[..].cmp(key)) {
             row.records.insert(at, KeyBytes::from_slice(key));
@@ -569,6 +576,22 @@ impl Resolver<'_> {
         };
         row.records.retain(|r| r[..] != *key);
         if row.records.is_empty() && row.closed_us.is_none() {
+            row.closed_us = Some(now_us);
+        }
+        Ok(())
+    }
+
+    /// A conflict names nothing any more.
+    pub(super) fn close_conflict(
+        &mut self,
+        cause: &Cause<'_>,
+        fp: Fingerprint,
+    ) -> Result<(), StateError> {
+        self.touch_conflict(cause, fp)?;
+        let now_us = self.now_us;
+        if let Some(row) = self.plan.conflicts.get_mut(&fp)
+            && row.closed_us.is_none()
+        {
             row.closed_us = Some(now_us);
         }
         Ok(())

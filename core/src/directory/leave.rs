@@ -35,7 +35,7 @@ enum Step {
 }
 
 /// A link whose value may not take over, because it is somebody else's.
-struct Loser {
+pub(super) struct Loser {
     at: usize,
     key: Key,
     owner: UserId,
@@ -116,7 +116,7 @@ impl Resolver<'_> {
                 link.since_us = self.now_us;
                 self.release(cause, cause.key, old.hold, &[])?;
                 if cause.rules.leaver.action == LeaverAction::Deactivate {
-                    fold::drop_former(self.rules, after);
+                    fold::drop_former(self.rules, after, self.now_us);
                     after.state = fold::decide(after, Some(reason));
                     if step == Step::Leaves
                         && self.stages_leaver(cause, user, row.is_some(), before, after, at)
@@ -196,7 +196,7 @@ impl Resolver<'_> {
 
     /// What was a loser may now be the winner and belong to somebody else. The user then
     /// goes without; gives the links that this value came from.
-    fn drop_taken(
+    pub(super) fn drop_taken(
         &mut self,
         cause: &Cause<'_>,
         user: UserRow,
@@ -212,15 +212,17 @@ impl Resolver<'_> {
             after
                 .contributions
                 .retain(|c| (c.attribute, c.link) != (lost.attribute, lost.link));
-            if let Some(at) = lost.link.map(usize::from) {
-                losers.push(Loser { at, key, owner });
+            match lost.link.map(usize::from) {
+                Some(at) => losers.push(Loser { at, key, owner }),
+                None => after.owns.retain(|own| own.attribute != lost.attribute),
             }
+            fold::order(self.rules, after, self.now_us);
         }
         Ok(losers)
     }
 
     /// Holds records whose value was dropped, as if they had come with it now.
-    fn hold_losers(
+    pub(super) fn hold_losers(
         &mut self,
         cause: &Cause<'_>,
         user: UserRow,

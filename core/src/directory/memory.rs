@@ -175,6 +175,11 @@ impl State for MemoryState {
             .cloned())
     }
 
+    fn decided(&mut self, fingerprint: Fingerprint) -> Result<Option<ConflictRow>, StateError> {
+        let row = self.conflicts.get(&fingerprint).cloned();
+        Ok(row.filter(|c| c.closed_us.is_some() && c.decision.is_some()))
+    }
+
     fn allocate_user(&mut self) -> UserRow {
         self.last_row += 1;
         UserRow(self.last_row)

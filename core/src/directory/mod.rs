@@ -24,6 +24,7 @@
 //!   ([`Resolver::finish`]): what opened and closed within it is not told.
 
 mod correlate;
+mod decide;
 mod emit;
 mod erase;
 mod fold;
@@ -32,6 +33,7 @@ mod hold;
 mod leave;
 mod lookup;
 mod memory;
+mod own;
 mod rules;
 mod settle;
 mod staging;
@@ -40,21 +42,24 @@ mod workspace;
 #[cfg(test)]
 mod tests;
 
+pub use decide::Word;
 pub use memory::MemoryState;
-pub use rules::{LeaverAction, LeaverRules, Remap, RowKeys, Rules, SourceRules};
+pub use own::{Author, Edit, Edited};
+pub use rules::{FieldRules, LeaverAction, LeaverRules, Mode, Remap, RowKeys, Rules, SourceRules};
 pub use workspace::Workspace;
 
 use smallvec::SmallVec;
 
 use crate::attribute::AttrId;
-use crate::document::{Document, Evidence, Link, LinkState, Record, Remains};
+use crate::conflict::Choice;
+use crate::document::{Document, Evidence, Link, LinkState, Moment, Record, Remains};
 use crate::id::{MatchHash, NewIds, RunId, SourceId, UserRow};
 use crate::mapped::{Assigned, MappedRow, Outcome};
 use crate::mapping;
 use crate::plan::Plan;
 use crate::reason::{LeaverReason, SkipReason};
 use crate::state::{KeyBytes, LinkTarget, State, StateError};
-use correlate::{Correlated, Key};
+use correlate::{Correlated, Key, Taken};
 use hold::Holding;
 use lookup::Stored;
 
@@ -67,6 +72,8 @@ pub enum Origin {
     Scan,
     /// From the stored shadow.
     Stored,
+    /// From the identity side; the key is the user's id.
+    Own,
 }
 
 /// One change of a record.
@@ -139,6 +146,14 @@ impl<'a> Cause<'a> {
     /// Whether the change came from outside, and counts.
     fn counts(&self) -> bool {
         self.origin != Origin::Stored
+    }
+
+    /// When the log says that the row was changed; a scan does not know.
+    fn changed(&self) -> Option<Moment> {
+        (self.origin == Origin::Log).then_some(Moment {
+            at_us: self.commit_us,
+            span_us: 1,
+        })
     }
 
     /// Whether this is a scanned row that is stored with this hash: it brings nothing.
@@ -398,7 +413,7 @@ impl<'r> Resolver<'r> {
         let live = link.state == LinkState::Live;
         if live
             && fold::says_the_same(self.rules, document, at as u16, row)
-            && fold::is_in_order(self.rules, document)
+            && fold::is_in_order(self.rules, document, self.now_us)
         {
             if cause.counts() {
                 self.plan.counters.unchanged += 1;
@@ -439,7 +454,11 @@ impl<'r> Resolver<'r> {
     ) -> Result<(), StateError> {
         let was_deleted = document.links[at].state.gone() != Some(LeaverReason::OutOfScope);
         if was_deleted && self.is_somebody_else(cause.rules, document, row) {
-            return self.hold_reused(cause, row.shadow(), document);
+            match self.answer_for(cause, hold::reuse(cause), row)? {
+                Some(Choice::New) => return self.join_or_create(cause, row),
+                Some(Choice::User(user)) if user == document.id => {}
+                _ => return self.hold_reused(cause, row.shadow(), document),
+            }
         }
         let keys = self.match_keys(cause.rules, row, None);
         if let Some(holding) = self.duplicate(cause, &keys)? {
@@ -461,18 +480,27 @@ impl<'r> Resolver<'r> {
         }
         match self.correlate(cause, &keys)? {
             Correlated::Hold(holding) => self.hold(cause, row.shadow(), &holding),
-            Correlated::Owner(user) => {
-                let mut bytes = self.ws.buffer();
-                self.load_user(user, &mut bytes)?;
-                let document = self.decode(&bytes)?;
-                let at = document.links.len();
-                let result = self.apply_to(cause, row, &keys, user, Some(&document), at);
-                self.ws.keep(document);
-                self.ws.give_back(bytes);
-                result
-            }
+            Correlated::Owner(user) => self.join_user(cause, row, &keys, user),
             Correlated::Nobody => self.apply_to(cause, row, &keys, UserRow(0), None, 0),
         }
+    }
+
+    /// Links a record to a user that there is.
+    fn join_user(
+        &mut self,
+        cause: &Cause<'_>,
+        row: &MappedRow<'_>,
+        keys: &[Key],
+        user: UserRow,
+    ) -> Result<(), StateError> {
+        let mut bytes = self.ws.buffer();
+        self.load_user(user, &mut bytes)?;
+        let document = self.decode(&bytes)?;
+        let at = document.links.len();
+        let result = self.apply_to(cause, row, keys, user, Some(&document), at);
+        self.ws.keep(document);
+        self.ws.give_back(bytes);
+        result
     }
 
     /// Applies a row to its user: `document` is none for a new one, `at` is the index of the
@@ -527,15 +555,31 @@ impl<'r> Resolver<'r> {
             position: cause.position,
             commit_us: cause.commit_us,
             run: self.run,
+            changed: None,
         };
-        fold::contribute(self.rules, &mut after, at as u16, row, evidence, first);
-        fold::drop_former(self.rules, &mut after);
+        let said = fold::Said {
+            source: cause.source,
+            row,
+            evidence,
+            changed: cause.changed(),
+            first,
+            now_us: self.now_us,
+        };
+        fold::contribute(self.rules, &mut after, at as u16, &said);
+        fold::drop_former(self.rules, &mut after, self.now_us);
         after.state = fold::decide(&after, None);
         after.remains = &[];
         let known = document.map(|_| user);
-        if let Some(holding) = self.taken(cause, keys, known, document, &after)? {
-            self.ws.keep(after);
-            return self.hold(cause, row.shadow(), &holding);
+        match self.taken(cause, keys, known, document, &after)? {
+            None => {}
+            Some(Taken::Hold(holding)) => {
+                self.ws.keep(after);
+                return self.hold(cause, row.shadow(), &holding);
+            }
+            Some(Taken::ByThemselves(owner)) => {
+                self.ws.keep(after);
+                return self.join_user(cause, row, keys, owner);
+            }
         }
         if let Some(before) = document
             && self.stages(cause, row.shadow(), before, &after)?

@@ -4,6 +4,7 @@ use hashbrown::{HashMap, HashSet};
 use smallvec::SmallVec;
 
 use crate::attribute::{ACTIVE, AttrId, AttrType, Attributes, EMAIL, USER_NAME};
+use crate::document::Moment;
 use crate::id::{MatchHash, SourceId, ValueHash};
 use crate::mapped::{Assigned, MappedRow, MappedRows, Strength};
 use crate::mapping::fold;
@@ -55,8 +56,54 @@ impl LeaverRules {
             DueKind::Grace => Some(self.grace_us),
             DueKind::Deletion => self.delete_after_us,
             DueKind::Purge => Some(self.purge_after_us),
+            DueKind::Pin => None,
         }
     }
+}
+
+/// Who decides a field between the sources and the identity side, where neither a pin nor an
+/// authority does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Mode {
+    /// A value that the identity side writes stays until a source changes its own.
+    SourceWins,
+    /// A value that the identity side writes stays.
+    TargetWins,
+    /// The newer value wins.
+    MostRecent,
+    /// Sources give a value only while there is none.
+    IfEmpty,
+    /// Sources give a value only when the user is made or the record is linked first.
+    OnCreate,
+    /// A list: all parts count, and everybody takes away only what it gave.
+    Merge,
+}
+
+/// The rules of one field.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FieldRules {
+    /// The sources whose value counts before all but a pinned one, the first one first; the
+    /// others follow in the order of the configuration.
+    pub authority: Vec<SourceId>,
+    /// Who else decides; none for the usual: [`Mode::Merge`] of a list, else
+    /// [`Mode::SourceWins`].
+    pub mode: Option<Mode>,
+    /// How far the clocks of two sides may differ, microseconds.
+    pub skew_us: u64,
+}
+
+impl FieldRules {
+    /// Only an order of sources.
+    pub fn of_authority(authority: Vec<SourceId>) -> FieldRules {
+        FieldRules {
+            authority,
+            mode: None,
+            skew_us: FieldRules::SKEW_US,
+        }
+    }
+
+    /// How far clocks may differ where nothing else is said.
+    pub const SKEW_US: u64 = 2_000_000;
 }
 
 /// The rules of one source.
@@ -101,6 +148,21 @@ pub trait Remap {
     /// enough (a redacted column is mapped), the row is [`crate::mapped::Outcome::Deferred`]
     /// and the record is read again. Appends nothing when the source is not known.
     fn remap(&self, source: SourceId, shadow: &[u8], out: &mut MappedRows);
+
+    /// When a row says that a field of it was changed: none when the configuration names no
+    /// column for that, and none within when the column has no value.
+    #[expect(
+        clippy::option_option,
+        reason = "a row that does not say it is not a source that is not asked"
+    )]
+    fn changed(
+        &self,
+        _source: SourceId,
+        _attribute: AttrId,
+        _shadow: &[u8],
+    ) -> Option<Option<Moment>> {
+        None
+    }
 }
 
 /// What a mapped row is found by.
@@ -125,7 +187,13 @@ pub struct Rules {
     /// call [`super::Resolver::retry`] with them.
     pub known_duplicates: HashSet<MatchHash>,
     sources: Vec<SourceRules>,
-    authority: HashMap<AttrId, Vec<SourceId>>,
+    /// Under whose name the identity side writes.
+    own: SourceRules,
+    fields: HashMap<AttrId, FieldRules>,
+    /// Fields in which a source's value is weaker than its rule says.
+    weak: Vec<(AttrId, Strength)>,
+    /// Fields in which the newer value wins.
+    timed: Vec<AttrId>,
     keys: Vec<AttrId>,
     decisive: Vec<AttrId>,
 }
@@ -135,20 +203,19 @@ impl std::fmt::Debug for Rules {
         f.debug_struct("Rules")
             .field("organization", &self.organization)
             .field("sources", &self.sources)
-            .field("authority", &self.authority)
+            .field("fields", &self.fields)
             .finish_non_exhaustive()
     }
 }
 
 impl Rules {
-    /// Rules. `sources` in the order of the configuration; `authority` names, for an
-    /// attribute, the sources whose value counts first (the others follow in the order of
-    /// the configuration).
+    /// Rules. `sources` in the order of the configuration; `fields` has those whose rules are
+    /// not the usual ones.
     pub fn new(
         organization: impl Into<String>,
         attributes: Attributes,
         sources: Vec<SourceRules>,
-        authority: HashMap<AttrId, Vec<SourceId>>,
+        fields: HashMap<AttrId, FieldRules>,
         remap: Box<dyn Remap + Send + Sync>,
     ) -> Self {
         let mut keys: Vec<AttrId> = [USER_NAME, EMAIL]
@@ -167,13 +234,24 @@ impl Rules {
         decisive.extend(sources.iter().flat_map(|s| s.fingerprint.iter().copied()));
         decisive.sort_unstable();
         decisive.dedup();
+        let with = |mode: Mode| {
+            let all = fields.iter().filter(move |(_, f)| f.mode == Some(mode));
+            all.map(|(attribute, _)| *attribute)
+        };
+        let on_create = with(Mode::OnCreate).map(|a| (a, Strength::OnCreate));
+        let if_empty = with(Mode::IfEmpty).map(|a| (a, Strength::IfEmpty));
+        let weak = on_create.chain(if_empty).collect();
+        let timed = with(Mode::MostRecent).collect();
         Rules {
             organization: organization.into(),
             attributes,
             remap,
             known_duplicates: HashSet::new(),
             sources,
-            authority,
+            own: SourceRules::new(SourceId::OWN, ""),
+            fields,
+            weak,
+            timed,
             keys,
             decisive,
         }
@@ -187,6 +265,50 @@ impl Rules {
     /// The rules of a source, if it is configured.
     pub fn source(&self, id: SourceId) -> Option<&SourceRules> {
         self.sources.iter().find(|s| s.id == id)
+    }
+
+    pub(super) fn own(&self) -> &SourceRules {
+        &self.own
+    }
+
+    /// How a value of a source is used: as its rule says, unless the field's mode makes it
+    /// weaker.
+    pub(super) fn strength(&self, attribute: AttrId, said: Strength) -> Strength {
+        if said != Strength::Always {
+            return said;
+        }
+        let weak = self.weak.iter().find(|(a, _)| *a == attribute);
+        weak.map_or(said, |(_, strength)| *strength)
+    }
+
+    /// Whether the newer value of a field wins.
+    pub(super) fn is_timed(&self, attribute: AttrId) -> bool {
+        self.timed.contains(&attribute)
+    }
+
+    /// Whether in any field the newer value wins.
+    pub(super) fn has_timed(&self) -> bool {
+        !self.timed.is_empty()
+    }
+
+    /// Who decides a field.
+    pub fn mode(&self, attribute: AttrId) -> Mode {
+        let mode = self.fields.get(&attribute).and_then(|f| f.mode);
+        mode.unwrap_or_else(|| match self.is_list(attribute) {
+            true => Mode::Merge,
+            false => Mode::SourceWins,
+        })
+    }
+
+    pub(super) fn skew_us(&self, attribute: AttrId) -> u64 {
+        let field = self.fields.get(&attribute);
+        field.map_or(FieldRules::SKEW_US, |f| f.skew_us)
+    }
+
+    /// Whether a source has authority over a field.
+    pub(super) fn has_authority(&self, attribute: AttrId, source: SourceId) -> bool {
+        let field = self.fields.get(&attribute);
+        field.is_some_and(|f| f.authority.contains(&source))
     }
 
     /// From here on this becomes of a source's changes that are counted.
@@ -260,7 +382,8 @@ impl Rules {
 
     /// The place of a contribution among those to one attribute: lower wins. A value that is
     /// only meant for the empty field comes after all others; then authority counts, then
-    /// the order of the configuration. Rollcall's own value is before every source.
+    /// the order of the configuration. Rollcall's own value is before every source, until it
+    /// is placed ([`super::fold::order`]).
     pub(super) fn rank(
         &self,
         attribute: AttrId,
@@ -269,8 +392,8 @@ impl Rules {
     ) -> u32 {
         let Some(source) = source else { return 0 };
         let late = u32::from(strength == Strength::IfEmpty) << 20;
-        if let Some(order) = self.authority.get(&attribute)
-            && let Some(i) = order.iter().position(|s| *s == source)
+        if let Some(field) = self.fields.get(&attribute)
+            && let Some(i) = field.authority.iter().position(|s| *s == source)
         {
             return 1 + late + i as u32;
         }

@@ -21,6 +21,10 @@ impl Resolver<'_> {
         after: &mut Document<'_>,
     ) -> Result<(), StateError> {
         self.count_links(before, after);
+        if !after.owns.is_empty() || before.is_some_and(|b| !b.owns.is_empty()) {
+            self.tell_ties(cause, before, after)?;
+            self.tell_pins(user, before, after);
+        }
         let Some(before) = before else {
             self.plan.counters.created += 1;
             self.gain_keys(user, None, after);

@@ -3,7 +3,10 @@
 //! Every read is checked against what is left, so no input can make it panic or allocate
 //! more than the input's own size allows: counts are only trusted as far as elements follow.
 
-use super::{Contribution, Document, Evidence, FORMAT, Link, LinkState, Spare, UserState, recycle};
+use super::{
+    Contribution, Document, Evidence, FORMAT, Link, LinkState, Moment, Own, Spare, UserState, own,
+    recycle,
+};
 use crate::attribute::AttrId;
 use crate::id::{RunId, SourceId, UserId};
 use crate::mapped::Strength;
@@ -173,6 +176,8 @@ fn strength(n: u8) -> Strength {
 const OF_LINK: u8 = 1;
 /// Evidence with a position and a time of its own.
 const OWN: u8 = 0;
+/// As [`OWN`], with the moment at which the source changed the value.
+const CHANGED: u8 = 2;
 
 // The first byte of a contribution: strength, and what is as usual.
 const STRENGTH: u8 = 0b0000_0011;
@@ -180,7 +185,9 @@ const STRENGTH: u8 = 0b0000_0011;
 const IN_SHADOW: u8 = 0b0000_0100;
 /// Link and evidence are those of the contribution before (of the first: 0 and 0).
 const AS_BEFORE: u8 = 0b0000_1000;
-const KNOWN: u8 = STRENGTH | IN_SHADOW | AS_BEFORE;
+const FRESH: u8 = 0b0001_0000;
+const SOLE: u8 = 0b0010_0000;
+const KNOWN: u8 = STRENGTH | IN_SHADOW | AS_BEFORE | FRESH | SOLE;
 
 pub(super) fn decode<'a>(bytes: &'a [u8], spare: Spare) -> Option<Document<'a>> {
     let mut links: Vec<Link<'a>> = recycle(spare.links);
@@ -229,12 +236,20 @@ pub(super) fn decode<'a>(bytes: &'a [u8], spare: Spare) -> Option<Document<'a>> 
                 position: l.position,
                 commit_us: l.commit_us,
                 run,
+                changed: None,
             },
-            (OWN, _) => Evidence {
+            (OWN | CHANGED, _) => Evidence {
                 link,
                 position: r.text()?,
                 commit_us: r.i64()?,
                 run,
+                changed: match kind {
+                    CHANGED => Some(Moment {
+                        at_us: r.i64()?,
+                        span_us: r.int()?,
+                    }),
+                    _ => None,
+                },
             },
             _ => return None,
         });
@@ -273,6 +288,8 @@ pub(super) fn decode<'a>(bytes: &'a [u8], spare: Spare) -> Option<Document<'a>> 
             rule,
             strength: strength(shape & STRENGTH),
             evidence: at,
+            fresh: shape & FRESH != 0,
+            sole: shape & SOLE != 0,
             value,
         });
     }
@@ -280,7 +297,9 @@ pub(super) fn decode<'a>(bytes: &'a [u8], spare: Spare) -> Option<Document<'a>> 
         UserState::Tombstone if !r.0.is_empty() => r.bytes()?,
         _ => &[],
     };
-    r.0.is_empty().then_some(Document {
+    let mut owns: Vec<Own<'a>> = recycle(spare.owns);
+    own::decode(&mut r, &mut owns)?;
+    Some(Document {
         id,
         version,
         state,
@@ -290,6 +309,7 @@ pub(super) fn decode<'a>(bytes: &'a [u8], spare: Spare) -> Option<Document<'a>> 
         evidence,
         contributions,
         remains,
+        owns,
     })
 }
 
@@ -320,6 +340,12 @@ pub(super) fn encode(d: &Document<'_>, out: &mut Vec<u8>) {
     for c in &d.contributions {
         let at = place[usize::from(c.evidence)];
         let mut shape = c.strength as u8;
+        if c.fresh {
+            shape |= FRESH;
+        }
+        if c.sole {
+            shape |= SOLE;
+        }
         if (c.link, at) == before {
             shape |= AS_BEFORE;
         }
@@ -354,6 +380,7 @@ pub(super) fn encode(d: &Document<'_>, out: &mut Vec<u8>) {
     if d.state == UserState::Tombstone {
         put_bytes(out, d.remains);
     }
+    own::encode(&d.owns, out);
 }
 
 /// Writes the evidence that contributions refer to; gives the new place of each.
@@ -374,12 +401,21 @@ fn encode_evidence(d: &Document<'_>, out: &mut Vec<u8>) -> smallvec::SmallVec<[u
             let link = &d.links[usize::from(l)];
             link.position == e.position && link.commit_us == e.commit_us
         });
-        out.push(if is_last { OF_LINK } else { OWN });
+        let kind = match (e.changed, is_last) {
+            (Some(_), _) => CHANGED,
+            (None, true) => OF_LINK,
+            (None, false) => OWN,
+        };
+        out.push(kind);
         put_index(out, e.link);
         put_int(out, e.run.0);
-        if !is_last {
+        if kind != OF_LINK {
             put_bytes(out, e.position.as_bytes());
             out.extend_from_slice(&e.commit_us.to_le_bytes());
+        }
+        if let Some(changed) = e.changed {
+            out.extend_from_slice(&changed.at_us.to_le_bytes());
+            put_int(out, changed.span_us);
         }
     }
     place

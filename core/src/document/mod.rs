@@ -6,7 +6,8 @@
 //! that a person can be shown why a value is what it is.
 //!
 //! # Layout
-//! A version byte, the fixed head, the links, then the evidence and the contributions.
+//! A version byte, the fixed head, the links, the evidence, the contributions, and behind
+//! them, where the identity side has written values, what is known of these ([`Own`]).
 //! Integers are LEB128 unless a width is given, texts and bytes are preceded by their
 //! length. A document is rewritten whole with every change, and pages of documents are most
 //! of what the store reads and writes, so nothing is said twice: evidence (position, commit
@@ -21,14 +22,16 @@
 
 mod codec;
 mod hold;
+mod own;
 mod record;
 mod remains;
 mod view;
 
 pub use hold::Hold;
+pub use own::{Decided, Own, Pin, Rule, Standing};
 pub use record::Record;
 pub use remains::Remains;
-pub use view::{FieldView, Given, LinkView, View};
+pub use view::{FieldView, Given, LinkView, OwnGiven, View};
 
 use crate::attribute::AttrId;
 use crate::id::{RunId, SourceId, UserId};
@@ -139,10 +142,29 @@ pub struct Evidence<'a> {
     pub link: Option<u16>,
     /// Readable position of the change that brought the value.
     pub position: &'a str,
-    /// Its commit time, microseconds since the Unix epoch.
+    /// Its commit time, microseconds since the Unix epoch; of Rollcall's own value, when it
+    /// was written.
     pub commit_us: i64,
     /// The run that applied it.
     pub run: RunId,
+    /// When the source changed the value, where a rule asks for it and the source says it.
+    pub changed: Option<Moment>,
+}
+
+/// A stretch of time in which something happened: as exact as the clock that tells of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Moment {
+    /// When it begins, microseconds since the Unix epoch.
+    pub at_us: i64,
+    /// How long it is; at least 1.
+    pub span_us: u64,
+}
+
+impl Moment {
+    /// When it is over: the first microsecond behind it.
+    pub fn end_us(self) -> i64 {
+        self.at_us.saturating_add_unsigned(self.span_us.max(1))
+    }
 }
 
 /// One value that one link gives to one attribute.
@@ -158,8 +180,20 @@ pub struct Contribution<'a> {
     pub strength: Strength,
     /// Index into the evidence.
     pub evidence: u16,
+    /// Whether the source has changed it since the field's own value was written.
+    pub fresh: bool,
+    /// Of a list: whether the parts behind this one do not count.
+    pub sole: bool,
     /// The value in the attribute's canonical form.
     pub value: &'a [u8],
+}
+
+/// Those of a field's contributions whose parts a list shows.
+pub fn shown<'c, 'a>(group: &'c [Contribution<'a>]) -> &'c [Contribution<'a>] {
+    match group {
+        [first, ..] if first.sole => &group[..1],
+        _ => group,
+    }
 }
 
 /// A decoded document, borrowing its bytes.
@@ -183,6 +217,8 @@ pub struct Document<'a> {
     pub contributions: Vec<Contribution<'a>>,
     /// Of a tombstone, hashes of what tells people apart ([`Remains`]); otherwise empty.
     pub remains: &'a [u8],
+    /// What is known of the contributions without a link, in the order of attributes.
+    pub owns: Vec<Own<'a>>,
 }
 
 /// Vectors of a document that is no longer needed.
@@ -191,6 +227,7 @@ pub struct Spare {
     links: Vec<Link<'static>>,
     evidence: Vec<Evidence<'static>>,
     contributions: Vec<Contribution<'static>>,
+    owns: Vec<Own<'static>>,
 }
 
 /// The empty vector, with the memory of another one. Collecting an iterator of a vector
@@ -213,6 +250,7 @@ impl<'a> Document<'a> {
             evidence: Vec::new(),
             contributions: Vec::new(),
             remains: &[],
+            owns: Vec::new(),
         }
     }
 
@@ -231,13 +269,16 @@ impl<'a> Document<'a> {
         let mut links: Vec<Link<'a>> = recycle(spare.links);
         let mut evidence: Vec<Evidence<'a>> = recycle(spare.evidence);
         let mut contributions: Vec<Contribution<'a>> = recycle(spare.contributions);
+        let mut owns: Vec<Own<'a>> = recycle(spare.owns);
         links.extend_from_slice(&self.links);
         evidence.extend_from_slice(&self.evidence);
         contributions.extend_from_slice(&self.contributions);
+        owns.extend_from_slice(&self.owns);
         Document {
             links,
             evidence,
             contributions,
+            owns,
             ..*self
         }
     }
@@ -248,6 +289,7 @@ impl<'a> Document<'a> {
             links: recycle(self.links),
             evidence: recycle(self.evidence),
             contributions: recycle(self.contributions),
+            owns: recycle(self.owns),
         }
     }
 
@@ -291,6 +333,11 @@ impl<'a> Document<'a> {
         let start = all.partition_point(|c| c.attribute < attribute);
         let len = all[start..].partition_point(|c| c.attribute == attribute);
         &all[start..start + len]
+    }
+
+    /// What is known of an attribute's own value, if it has one.
+    pub fn own(&self, attribute: AttrId) -> Option<&Own<'a>> {
+        self.owns.iter().find(|own| own.attribute == attribute)
     }
 
     /// The winning value of a single-valued attribute.

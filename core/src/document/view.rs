@@ -2,7 +2,9 @@
 
 use rollcall_contract::Key;
 
-use super::{Contribution, Document, DocumentError, Hold, LinkState, UserState};
+use super::{
+    Contribution, Document, DocumentError, Hold, LinkState, Pin, Standing, UserState, shown,
+};
 use crate::attribute::{AttrType, Attributes};
 use crate::conflict::Fingerprint;
 use crate::id::{RunId, SourceId, UserId};
@@ -27,6 +29,21 @@ pub struct Given {
     pub commit_us: i64,
     /// The run that applied it.
     pub run: RunId,
+    /// What is known of it when it is Rollcall's own.
+    pub own: Option<OwnGiven>,
+}
+
+/// Beside a value that the identity side wrote.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OwnGiven {
+    /// Who wrote it.
+    pub actor: String,
+    /// Why; may be empty.
+    pub reason: String,
+    /// Whether it is pinned.
+    pub pin: Option<Pin>,
+    /// How it stands to the values of sources.
+    pub standing: Standing,
 }
 
 /// A field.
@@ -118,7 +135,7 @@ impl View {
             let mut given = group.iter().map(|c| give(&document, c, kind, &source_name));
             let Some(winner) = given.next() else { continue };
             let value = if kind == AttrType::List {
-                list_text(group.iter().flat_map(|c| ListValue::texts(c.value)))
+                list_text(shown(group).iter().flat_map(|c| ListValue::texts(c.value)))
             } else {
                 winner.value.clone()
             };
@@ -163,6 +180,15 @@ fn give(
         position: evidence.position.to_owned(),
         commit_us: evidence.commit_us,
         run: evidence.run,
+        own: document
+            .own(c.attribute)
+            .filter(|_| c.link.is_none())
+            .map(|own| OwnGiven {
+                actor: own.actor.to_owned(),
+                reason: own.reason.to_owned(),
+                pin: own.pin,
+                standing: own.standing,
+            }),
     }
 }
 

@@ -7,8 +7,8 @@
 //! the same bytes.
 
 use crate::attribute::{ACTIVE, AttrId, AttrType, Attribute, Attributes};
-use crate::conflict::ConflictRow;
-use crate::document::{Contribution, Document};
+use crate::conflict::{Choice, ConflictRow, Decision};
+use crate::document::{Contribution, Document, shown};
 use crate::id::UserId;
 use crate::mapped::ListValue;
 
@@ -107,16 +107,7 @@ pub fn conflict(out: &mut Vec<u8>, conflict: &ConflictRow, source_name: &str) {
         if i > 0 {
             out.push(b',');
         }
-        out.push(b'[');
-        if let Some(key) = rollcall_contract::Key::from_bytes(key) {
-            for (i, part) in key.parts().enumerate() {
-                if i > 0 {
-                    out.push(b',');
-                }
-                text(out, part);
-            }
-        }
-        out.push(b']');
+        record(out, key);
     }
     out.extend_from_slice(b"],\"users\":[");
     for (i, user) in conflict.users.iter().enumerate() {
@@ -125,7 +116,49 @@ pub fn conflict(out: &mut Vec<u8>, conflict: &ConflictRow, source_name: &str) {
         }
         user_id(out, *user);
     }
-    out.extend_from_slice(b"]}");
+    out.push(b']');
+    if let Some(decided) = &conflict.decision {
+        decision(out, decided);
+    }
+    out.push(b'}');
+}
+
+fn decision(out: &mut Vec<u8>, decided: &Decision) {
+    out.extend_from_slice(b",\"decision\":{\"took\":");
+    match &decided.choice {
+        Choice::New => string(out, "new"),
+        Choice::Own => string(out, "own"),
+        Choice::Source => string(out, "source"),
+        Choice::User(user) => {
+            out.extend_from_slice(b"\"user\",\"user\":");
+            user_id(out, *user);
+        }
+        Choice::Record(key) => {
+            out.extend_from_slice(b"\"record\",\"record\":");
+            record(out, key);
+        }
+    }
+    out.extend_from_slice(b",\"by\":");
+    string(out, &decided.actor);
+    if !decided.reason.is_empty() {
+        out.extend_from_slice(b",\"reason\":");
+        string(out, &decided.reason);
+    }
+    out.push(b'}');
+}
+
+/// A record's key: an array of its columns.
+fn record(out: &mut Vec<u8>, key: &[u8]) {
+    out.push(b'[');
+    if let Some(key) = rollcall_contract::Key::from_bytes(key) {
+        for (i, part) in key.parts().enumerate() {
+            if i > 0 {
+                out.push(b',');
+            }
+            text(out, part);
+        }
+    }
+    out.push(b']');
 }
 
 fn version(out: &mut Vec<u8>, user: &Document<'_>) {
@@ -243,7 +276,7 @@ fn value(out: &mut Vec<u8>, attribute: &Attribute, group: &[Contribution<'_>]) {
     };
     match attribute.kind {
         AttrType::List => {
-            let mut texts: smallvec::SmallVec<[&str; 16]> = group
+            let mut texts: smallvec::SmallVec<[&str; 16]> = shown(group)
                 .iter()
                 .flat_map(|c| ListValue::texts(c.value))
                 .collect();

@@ -25,7 +25,7 @@ use rollcall_contract::{Class, Value};
 use smallvec::SmallVec;
 use unicode_normalization::UnicodeNormalization;
 
-use super::spec::ConstValue;
+use super::spec::{ConstValue, DEFAULT_MAX_VALUE_BYTES};
 use super::text::{is_plainly_nfc, push_nfc};
 use crate::attribute::{AttrType, Attribute, EMAIL, USER_NAME};
 use crate::mapped::ListValue;
@@ -40,6 +40,25 @@ pub(crate) struct Target {
     pub(crate) kind: AttrType,
     trimmed: bool,
     split: Option<String>,
+}
+
+/// Appends a value that a person wrote as text, in the form of its attribute; the parts of a
+/// list are separated by commas. `false` when nothing is left of it.
+///
+/// # Errors
+/// When it is no value of the attribute, or too long for one.
+pub fn push_written(
+    attribute: &Attribute,
+    text: &str,
+    out: &mut Vec<u8>,
+) -> Result<bool, SkipReason> {
+    if text.len() > DEFAULT_MAX_VALUE_BYTES {
+        return Err(SkipReason::TooLong);
+    }
+    let split = (attribute.kind == AttrType::List).then(|| ",".to_owned());
+    let before = out.len();
+    let pushed = Target::new(attribute, split).push_text(text, out)?;
+    Ok(pushed && out.len() > before)
 }
 
 impl Target {

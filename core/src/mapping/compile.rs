@@ -4,7 +4,7 @@
 //! fault. A mapper that comes out refers to columns and attributes by number only; nothing
 //! is looked up by name for a row.
 
-use rollcall_contract::TableSchema;
+use rollcall_contract::{Class, TableSchema};
 
 use super::canonical::Target;
 use super::dry_run;
@@ -12,7 +12,7 @@ use super::error::{MappingError, Place, did_you_mean};
 use super::expression::{Expression, Flaw};
 use super::mapper::{Mapper, Rule, Source};
 use super::spec::{ConstValue, MappingSpec, OnNull, RuleKind, RuleSpec};
-use crate::attribute::{AttrType, Attributes};
+use crate::attribute::{AttrId, AttrType, Attributes};
 
 impl Mapper {
     /// Compiles a mapping for rows of a schema.
@@ -39,6 +39,7 @@ impl Mapper {
             compiler.repeated(index, spec);
             rules.extend(compiler.rule(index, rule));
         }
+        let changed = compiler.changed(&spec.changed);
         let Compiler {
             redacted,
             errors,
@@ -74,13 +75,14 @@ impl Mapper {
             redacted,
             needed,
             max_value_bytes: spec.max_value_bytes,
-            fingerprint: xxhash_rust::xxh3::xxh3_64(format!("{spec:?}").as_bytes()),
+            fingerprint: xxhash_rust::xxh3::xxh3_64(spec.said().as_bytes()),
             texts: spec.rules.iter().map(rule_text).collect(),
             scope_text: spec
                 .scope
                 .as_ref()
                 .map(|s| format!("scope = expression {s}")),
             warnings,
+            changed,
             older: hashbrown::HashMap::new(),
         })
     }
@@ -158,6 +160,34 @@ impl Compiler<'_> {
                 Some(at) => self.redacted[at] = true,
             }
         }
+    }
+
+    /// The columns that say when a value was changed. They are read from stored rows.
+    fn changed(&mut self, columns: &[(String, String)]) -> Vec<(AttrId, usize)> {
+        let mut found = Vec::new();
+        for (index, (attribute, column)) in columns.iter().enumerate() {
+            let place = Place::Changed(index);
+            let Some(at) = self.schema.position(column) else {
+                self.unknown_column(place, attribute, column);
+                continue;
+            };
+            let of = &self.schema.columns[at];
+            let fits = matches!(
+                of.class,
+                Class::Timestamp | Class::TimestampTz | Class::Date
+            );
+            if self.redacted[at] || !fits {
+                let found = match self.redacted[at] {
+                    true => format!("the redacted column `{column}`"),
+                    false => format!("column `{column}` of type {}", of.type_name),
+                };
+                let expected = "a stored column with a time stamp or a day";
+                self.error(place, attribute, found, expected, None);
+                continue;
+            }
+            found.extend(self.attributes.by_name(attribute).map(|a| (a.id, at)));
+        }
+        found
     }
 
     fn scope(&mut self, source: &str) -> Option<Expression> {

@@ -15,6 +15,8 @@ pub enum Place {
     Scope,
     /// The redacted column with this index.
     Redact(usize),
+    /// The column with this index that says when a value was changed.
+    Changed(usize),
 }
 
 /// One error, or one remark, on a mapping.
@@ -22,7 +24,7 @@ pub enum Place {
 pub struct MappingError {
     /// Where it is.
     pub place: Place,
-    /// The attribute of the rule, `scope` or `redact`.
+    /// The attribute of the rule or of the column, `scope` or `redact`.
     pub rule: String,
     /// What was found.
     pub found: String,

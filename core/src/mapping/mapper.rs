@@ -23,9 +23,11 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 use super::canonical::Target;
 use super::error::MappingError;
 use super::expression::{Expression, Stop};
+use super::moment;
 use super::shadow::{self, Cells, Shadow};
 use super::spec::OnNull;
 use crate::attribute::AttrId;
+use crate::document::Moment;
 use crate::mapped::{MappedRows, Outcome, Strength};
 use crate::reason::SkipReason;
 
@@ -73,6 +75,8 @@ pub struct Mapper {
     /// The same of the scope.
     pub(super) scope_text: Option<String>,
     pub(super) warnings: Vec<MappingError>,
+    /// For an attribute, the column that says when its value was changed.
+    pub(super) changed: Vec<(AttrId, usize)>,
     /// For older schemas: where each present column was.
     pub(super) older: HashMap<u32, Vec<Option<usize>>>,
 }
@@ -229,6 +233,21 @@ impl Mapper {
             None => self.columns.iter().map(|_| Cell::Missing).collect(),
         };
         self.finish(&cells, if_incomplete, out);
+    }
+
+    /// When a stored row says that its value of an attribute was changed: none when no column
+    /// is asked for that, and none within when the column has no such value.
+    #[expect(
+        clippy::option_option,
+        reason = "a row that does not say it is not a source that is not asked"
+    )]
+    pub fn changed(&self, attribute: AttrId, shadow: &[u8]) -> Option<Option<Moment>> {
+        let (_, column) = self.changed.iter().find(|(a, _)| *a == attribute)?;
+        let known = self.known(shadow);
+        Some(known.and_then(|known| match known.get(*column) {
+            Cell::Value(text) => moment::parse(std::str::from_utf8(text).ok()?),
+            _ => None,
+        }))
     }
 
     fn known<'a>(&'a self, stored: &'a [u8]) -> Option<Known<'a>> {

@@ -21,12 +21,14 @@ pub mod fixture;
 mod function;
 pub mod guess;
 mod mapper;
+mod moment;
 mod operand;
 mod predicate;
 mod shadow;
 mod spec;
 mod text;
 
+pub use canonical::push_written;
 pub use error::{MappingError, Place};
 pub use expression::MAX_EXPRESSION_BYTES;
 pub use mapper::Mapper;

@@ -22,6 +22,24 @@ pub struct MappingSpec {
     /// What decides which source's value wins, in any form: not used in mapping, but with
     /// another one every record has to be applied again.
     pub precedence: String,
+    /// For an attribute, the column that says when its value was changed.
+    pub changed: Vec<(String, String)>,
+}
+
+impl MappingSpec {
+    /// All of it as one text. What was added to mappings later stands there only where it is
+    /// used, so that a mapping without it has the name that it always had.
+    pub(super) fn said(&self) -> String {
+        let mut said = format!(
+            "MappingSpec {{ rules: {:?}, scope: {:?}, redact: {:?}, max_value_bytes: {:?}, \
+             precedence: {:?} }}",
+            self.rules, self.scope, self.redact, self.max_value_bytes, self.precedence
+        );
+        if !self.changed.is_empty() {
+            said.push_str(&format!(" changed: {:?}", self.changed));
+        }
+        said
+    }
 }
 
 impl Default for MappingSpec {
@@ -32,6 +50,7 @@ impl Default for MappingSpec {
             redact: Vec::new(),
             max_value_bytes: DEFAULT_MAX_VALUE_BYTES,
             precedence: String::new(),
+            changed: Vec::new(),
         }
     }
 }

@@ -255,12 +255,37 @@ fn names_that_lead_nowhere_are_errors() {
     assert_eq!(
         after(
             "[source.hr]",
-            "[authority]\ndepartment = [\"hr\", \"crm\"]\n[source.hr]"
+            "[field.department]\nauthority = [\"hr\", \"crm\"]\n[source.hr]"
         ),
         [
-            "rollcall.toml:4:14: authority.department: found the source \"crm\", which does not exist, expected the name of a source; fix: name one of hr, or add [source.crm]"
+            "rollcall.toml:4:13: field.department.authority: found the source \"crm\", which does not exist, expected the name of a source; fix: name one of hr, or add [source.crm]"
         ]
     );
+}
+
+#[test]
+fn the_rules_of_a_field_are_those_of_its_type_and_all_errors_are_told_at_once() {
+    let found = after(
+        "[source.hr]",
+        "[field.active]\nmode = \"target_wins\"\n[field.roles]\nmode = \"most_recent\"\n\
+         [field.title]\nmode = \"merge\"\nskew = \"1s\"\n\
+         [field.department]\nskew = \"1s\"\nmode = \"target_wins\"\n\
+         [field.name.givenNam]\nmode = \"target_wins\"\n\
+         [field.locale]\nmode = \"most_recent\"\nchanged = { crm = \"updated_at\" }\n[source.hr]",
+    );
+    let expected = [
+        "field.active: found the attribute \"active\"",
+        "fix: remove [field.active]",
+        "field.roles.mode: found the text \"most_recent\", expected merge, target_wins",
+        "field.title.mode: found the text \"merge\", expected a mode of an attribute that is no list",
+        "field.department.skew: found the text \"1s\", expected such a key only beside",
+        "write [field.name.givenName]",
+        "field.locale.changed.crm: found the source \"crm\", which does not exist",
+    ];
+    assert_eq!(found.len(), 6, "{found:#?}");
+    for part in expected {
+        assert!(found.iter().any(|f| f.contains(part)), "{part}: {found:#?}");
+    }
 }
 
 #[test]

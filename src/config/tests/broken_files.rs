@@ -19,8 +19,11 @@ level = "info,rollcall=debug"
 command = ["page", "-x", "-x"]
 [attributes.badge]
 type = "text"
-[authority]
-name.givenName = ["hr"]
+[field.name.givenName]
+authority = ["hr"]
+[field.title]
+mode = "most_recent"
+changed = { hr = "updated_at" }
 [source.hr]
 type = "postgres"
 host = "localhost"

@@ -15,8 +15,11 @@ const EVERY_BRANCH: &str = r#"
 organization = "acme"
 [attributes.badge]
 type = "text"
-[authority]
-email = ["hr"]
+[field.title]
+authority = ["hr"]
+mode = "most_recent"
+skew = "1s"
+changed = { hr = "updated_at" }
 [source.hr]
 type = "postgres"
 host = "localhost"
@@ -97,7 +100,8 @@ fn from_examples(source: &str, sink: &str, leave_out: &[&str]) -> String {
                 .replace("sink.*", "sink.events")
                 .replace("token.*", "token.ci")
                 .replace("attributes.*", "attributes.birthDate")
-                .replace("authority.*", "authority.department")
+                .replace("field.*", "field.department")
+                .replace("changed.*", "changed.hr")
                 .replace("properties.*", "properties.\"linger.ms\""),
         };
         let path = concrete(key.pattern);
@@ -139,7 +143,6 @@ fn the_examples_together_are_a_valid_file() {
         "source.*.map.*.constant",
         "source.*.map.*.on_null",
         "sink.*.sasl.token_file",
-        "authority.*",
     ];
     for (source, sink) in [
         ("postgres", "kafka"),

@@ -51,8 +51,8 @@ pub struct GapRow {
     pub closed_by: Option<RunId>,
 }
 
-const CONFLICT: &str =
-    "SELECT fingerprint, kind, source, attribute, opened_us, closed_us, parties FROM conflict";
+const CONFLICT: &str = "SELECT fingerprint, kind, source, attribute, opened_us, closed_us, parties, decision \
+     FROM conflict";
 const RUN: &str = "SELECT id, source, kind, cause, outcome, detail, started_us, ended_us, \
                    from_position, to_position, counters, unlisted FROM run";
 
@@ -75,6 +75,10 @@ fn read_conflict(row: &Row<'_>) -> Result<ConflictRow, StoreError> {
         closed_us: row.get(5)?,
         records,
         users,
+        decision: match row.get::<_, Option<String>>(7)? {
+            None => None,
+            Some(text) => Some(serde_json::from_str(&text).map_err(|_| damaged("a decision"))?),
+        },
     })
 }
 

@@ -151,6 +151,14 @@ pub(crate) fn waiting(
     Ok(())
 }
 
+/// A conflict, open or closed.
+pub(crate) fn conflict(
+    connection: &Connection,
+    fingerprint: Fingerprint,
+) -> Result<Option<ConflictRow>, StoreError> {
+    history::conflict(connection, fingerprint)
+}
+
 pub(crate) fn open_conflict(
     connection: &Connection,
     fingerprint: Fingerprint,

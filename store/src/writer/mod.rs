@@ -457,7 +457,7 @@ impl Writer {
     }
 
     /// Forgets runs that ended, with the records that they name, and gaps and conflicts that
-    /// were closed, before a time. At most a thousand of each in one call; gives how many
+    /// were closed, before a time; what a person has decided stays. At most a thousand of each in one call; gives how many
     /// rows went. Gaps behind which a source had another history stay: their number tells
     /// which history a stored record belongs to.
     pub fn forget_history(&mut self, before_us: i64) -> Result<u64, StoreError> {
@@ -468,7 +468,7 @@ impl Writer {
             .prepare_cached(&format!(
                 "SELECT EXISTS(SELECT 1 FROM run WHERE ended_us < ?1) \
                  OR EXISTS(SELECT 1 FROM gap WHERE {GAP_MAY_GO}) \
-                 OR EXISTS(SELECT 1 FROM conflict WHERE closed_us < ?1)"
+                 OR EXISTS(SELECT 1 FROM conflict WHERE closed_us < ?1 AND decision IS NULL)"
             ))
             .and_then(|mut s| s.query_row([before_us], |r| r.get::<_, bool>(0)))
             .map_err(StoreError::from);
@@ -488,7 +488,7 @@ impl Writer {
                     "DELETE FROM gap WHERE id IN (SELECT id FROM gap WHERE {GAP_MAY_GO} LIMIT 1000)"
                 ),
                 "DELETE FROM conflict WHERE fingerprint IN (SELECT fingerprint FROM conflict \
-                 WHERE closed_us < ?1 LIMIT 1000)",
+                 WHERE closed_us < ?1 AND decision IS NULL LIMIT 1000)",
             ] {
                 forgotten += c.execute(sql, [before_us])? as u64;
             }

@@ -125,6 +125,21 @@ impl State for Writer {
         Ok(self.guard(outcome)?)
     }
 
+    fn decided(&mut self, fingerprint: Fingerprint) -> Result<Option<ConflictRow>, StateError> {
+        let laid_over = self
+            .overlay
+            .as_ref()
+            .and_then(|p| p.conflicts.get(&fingerprint));
+        let row = match laid_over {
+            Some(conflict) => Some(conflict.clone()),
+            None => {
+                let outcome = query::conflict(&self.connection, fingerprint);
+                self.guard(outcome)?
+            }
+        };
+        Ok(row.filter(|c| c.closed_us.is_some() && c.decision.is_some()))
+    }
+
     fn allocate_user(&mut self) -> UserRow {
         let row = self.next_user;
         self.next_user += 1;

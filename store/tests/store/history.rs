@@ -429,6 +429,7 @@ fn a_conflict_is_open_until_it_is_closed() {
         attribute: Some("email".to_owned()),
         opened_us: 3,
         closed_us: None,
+        decision: None,
     };
     let mut plan = Plan::default();
     plan.conflicts.insert(row.fingerprint, row.clone());

@@ -8,6 +8,8 @@
 )]
 
 mod counting;
+mod decisions;
+mod fields;
 mod leavers;
 mod promises;
 mod properties;
@@ -36,7 +38,8 @@ pub(super) const ROLES: AttrId = AttrId(26);
 pub(super) const NUMBER: AttrId = AttrId(28);
 
 /// Reads `16=a@x;26=r1,r2`. `!scope` is out of scope, `!fail` fails, `10~` keeps, `10^v` is
-/// on create, `10?v` is if empty. A missing attribute is cleared.
+/// on create, `10?v` is if empty. A missing attribute is cleared. `@5/2` says that all of it
+/// was changed at 5 or 6, and `@` that nobody knows when.
 pub(super) fn map(shadow: &str, out: &mut MappedRows) {
     let shadow_start = out.mark();
     out.bytes().extend_from_slice(shadow.as_bytes());
@@ -53,6 +56,7 @@ pub(super) fn map(shadow: &str, out: &mut MappedRows) {
                     rule: Some(7),
                 }
             }
+            _ if part.starts_with('@') => {}
             _ => {
                 let at = part.find(['=', '~', '^', '?']).unwrap();
                 let (id, rest) = part.split_at(at);
@@ -94,6 +98,16 @@ impl Remap for TestMapper {
     fn remap(&self, _: SourceId, shadow: &[u8], out: &mut MappedRows) {
         map(std::str::from_utf8(shadow).unwrap(), out);
     }
+
+    fn changed(&self, _: SourceId, _: AttrId, shadow: &[u8]) -> Option<Option<Moment>> {
+        let shadow = std::str::from_utf8(shadow).unwrap();
+        let said = shadow.split(';').find_map(|part| part.strip_prefix('@'))?;
+        let moment = said.split_once('/').map(|(at, span)| Moment {
+            at_us: at.parse().unwrap(),
+            span_us: span.parse().unwrap(),
+        });
+        Some(moment)
+    }
 }
 
 struct Ids(u8);
@@ -117,12 +131,12 @@ pub(super) fn two_sources() -> Rules {
 pub(super) fn ruled_by(order: [SourceId; 2]) -> Rules {
     let a = SourceRules::new(A, "hr");
     let b = SourceRules::new(B, "crm");
-    let authority = HashMap::from([(TITLE, order.to_vec())]);
+    let titles = FieldRules::of_authority(order.to_vec());
     Rules::new(
         "acme",
         attributes(),
         vec![a, b],
-        authority,
+        HashMap::from([(TITLE, titles)]),
         Box::new(TestMapper),
     )
 }
@@ -360,12 +374,30 @@ impl World {
         let mut taken: HashSet<(AttrId, Vec<u8>)> = HashSet::new();
         let mut staged: HashSet<(SourceId, KeyBytes)> = HashSet::new();
         let mut linked: HashMap<SourceId, i64> = HashMap::new();
+        let mut tied = 0;
         for (row, bytes) in &self.state.users {
             let d = Document::decode(bytes).unwrap();
             let mut again = Vec::new();
             d.encode(&mut again);
             assert_eq!(&again, bytes, "a document encodes to itself");
             assert!(!d.links.is_empty(), "no user without evidence");
+            let own = d.contributions.iter().filter(|c| c.link.is_none());
+            let own: Vec<AttrId> = own.map(|c| c.attribute).collect();
+            let owns: Vec<AttrId> = d.owns.iter().map(|o| o.attribute).collect();
+            assert_eq!(own, owns, "what is known of each own value");
+            let ends = d.owns.iter().filter_map(|o| o.pin?.until_us());
+            let mut due = self.state.due.iter();
+            let due = due.find(|d| d.user == *row && d.kind == crate::plan::DueKind::Pin);
+            assert_eq!(
+                due.map(|d| d.since_us),
+                ends.min(),
+                "the end of a pin comes due"
+            );
+            tied += d
+                .owns
+                .iter()
+                .filter(|o| o.standing.by == crate::document::Rule::Tie)
+                .count();
             for l in d.links.iter().filter(|l| l.state.is_present()) {
                 let key = (l.source, KeyBytes::from_slice(l.key));
                 assert!(links.insert(key.clone()), "a link leads to one user");
@@ -440,8 +472,12 @@ impl World {
         }
         assert_eq!(owners, self.state.owners, "values");
         assert_eq!(waiting, self.state.waiting, "waiting records");
-        let open: HashSet<_> = self
+        let (ties, open): (Vec<_>, Vec<_>) = self
             .open()
+            .into_iter()
+            .partition(|c| c.kind == crate::conflict::ConflictKind::Value);
+        assert_eq!(ties.len(), tied, "a conflict for each tie");
+        let open: HashSet<_> = open
             .iter()
             .flat_map(|c| {
                 c.records
@@ -450,6 +486,11 @@ impl World {
                     .collect::<Vec<_>>()
             })
             .collect();
+        // What a person has decided names those who were not taken.
+        named.retain(|(fp, _)| {
+            let row = self.state.conflicts.get(fp);
+            row.is_none_or(|c| c.closed_us.is_none() || c.decision.is_none())
+        });
         assert_eq!(named, open, "conflicts name the records that are held");
         self.nothing_held_could_be_applied();
     }
