@@ -93,8 +93,8 @@ impl Session {
         Ok(Session { client, server })
     }
 
-    pub(crate) fn is_broken(&self) -> bool {
-        self.client.is_broken()
+    pub(crate) fn is_usable(&mut self) -> bool {
+        self.client.is_usable()
     }
 }
 

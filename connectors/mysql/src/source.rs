@@ -65,9 +65,9 @@ impl MySqlSource {
     /// The session for questions, alone for the caller. It stays only when it is given back.
     async fn ask(&self) -> Result<(MutexGuard<'_, Option<Client>>, Client), ConnectorError> {
         let mut kept = self.asking.lock().await;
-        let client = match kept.take() {
-            Some(client) if !client.is_broken() => client,
-            _ => Client::connect(&self.config).await?,
+        let client = match kept.take_if(|client| client.is_usable()) {
+            Some(client) => client,
+            None => Client::connect(&self.config).await?,
         };
         Ok((kept, client))
     }
@@ -166,10 +166,10 @@ impl MySqlSource {
 
     /// The session that was kept, when it is still good, or a new one. After an error it is
     /// not kept.
-    async fn session(&self, kept: Option<Session>) -> Result<Session, ConnectorError> {
-        match kept {
-            Some(session) if !session.is_broken() => Ok(session),
-            _ => Session::connect(&self.config).await,
+    async fn session(&self, mut kept: Option<Session>) -> Result<Session, ConnectorError> {
+        match kept.take_if(|session| session.is_usable()) {
+            Some(session) => Ok(session),
+            None => Session::connect(&self.config).await,
         }
     }
 }

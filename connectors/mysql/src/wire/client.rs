@@ -107,6 +107,12 @@ impl Client {
         self.is_broken
     }
 
+    /// Whether the session that was idle is of use: nothing went wrong, and the server has
+    /// not closed it meanwhile.
+    pub(crate) fn is_usable(&mut self) -> bool {
+        !self.is_broken && !self.packets.has_ended()
+    }
+
     /// Runs a statement and gives its rows as text.
     ///
     /// # Errors

@@ -5,8 +5,10 @@
 //! and is verified: a gap in it means that the two sides no longer talk of the same thing.
 
 use std::ops::Range;
+use std::pin::Pin;
+use std::task::{Context, Waker};
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead as _, AsyncReadExt, AsyncWriteExt, ReadBuf};
 
 use super::socket::ByteStream;
 use crate::errors::{MySqlError, from_io, protocol_violation};
@@ -64,6 +66,16 @@ impl Packets {
     pub(crate) fn continue_at(mut self, sequence: u8) -> Self {
         self.sequence = sequence;
         self
+    }
+
+    /// Whether the stream has something to say although nothing was asked: its end, or words
+    /// before it.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        let mut byte = [0];
+        let mut unasked = ReadBuf::new(&mut byte);
+        let mut context = Context::from_waker(Waker::noop());
+        let stream = Pin::new(&mut self.stream);
+        self.done < self.buffer.len() || stream.poll_read(&mut context, &mut unasked).is_ready()
     }
 
     /// Sends a payload.
