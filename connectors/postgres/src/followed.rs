@@ -10,6 +10,7 @@
 use rollcall_contract::{ConnectorError, Gap, GapReason, TableName};
 use serde::{Deserialize, Serialize};
 use tokio_postgres::GenericClient;
+use tokio_postgres::types::Type;
 
 use crate::query;
 
@@ -50,11 +51,11 @@ pub(crate) async fn look<C: GenericClient>(
 ) -> Result<(Identities, Option<Publication>), ConnectorError> {
     const DOING: &str = "reading the publication";
     let relation = client
-        .query_opt(
+        .query_typed_opt(
             "SELECT c.oid, c.relkind = 'p' FROM pg_catalog.pg_class c \
              JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
              WHERE n.nspname = $1 AND c.relname = $2",
-            &[&table.schema, &table.name],
+            &[(&table.schema, Type::NAME), (&table.name, Type::NAME)],
         )
         .await
         .map_err(|e| query::failed(&e, DOING))?;
@@ -66,14 +67,14 @@ pub(crate) async fn look<C: GenericClient>(
     };
     if partitioned {
         let partitions = client
-            .query(
+            .query_typed(
                 "WITH RECURSIVE below(oid) AS ( \
                      SELECT inhrelid FROM pg_catalog.pg_inherits WHERE inhparent = $1 \
                      UNION ALL \
                      SELECT i.inhrelid FROM pg_catalog.pg_inherits i \
                      JOIN below b ON i.inhparent = b.oid) \
                  SELECT oid FROM below ORDER BY oid",
-                &[&table_oid],
+                &[(&table_oid, Type::OID)],
             )
             .await
             .map_err(|e| query::failed(&e, "reading the table's partitions"))?;
@@ -82,7 +83,7 @@ pub(crate) async fn look<C: GenericClient>(
     }
     // Columns that only some versions have are read by name out of the row as JSON.
     let Some(row) = client
-        .query_opt(
+        .query_typed_opt(
             "SELECT p.oid, p.xmin::text, p.pubinsert, p.pubupdate, p.pubdelete, p.pubtruncate, \
                     p.pubviaroot, p.puballtables, t.j->>'tablename' IS NOT NULL, \
                     t.j->>'rowfilter', \
@@ -93,7 +94,11 @@ pub(crate) async fn look<C: GenericClient>(
                WHERE pt.pubname = p.pubname AND pt.schemaname = $2 AND pt.tablename = $3) t \
                ON true \
              WHERE p.pubname = $1",
-            &[&publication, &table.schema, &table.name],
+            &[
+                (&publication, Type::NAME),
+                (&table.schema, Type::NAME),
+                (&table.name, Type::NAME),
+            ],
         )
         .await
         .map_err(|e| query::failed(&e, DOING))?
@@ -150,7 +155,7 @@ async fn membership<C: GenericClient>(
              WHERE pr.prpubid = $1 {by_schema}) m"
     );
     let row = client
-        .query_one(&sql, &[&publication, &table])
+        .query_typed_one(&sql, &[(&publication, Type::OID), (&table, Type::OID)])
         .await
         .map_err(|e| query::failed(&e, "reading the publication's tables"))?;
     Ok(row

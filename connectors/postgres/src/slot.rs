@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use rollcall_contract::{ConnectorError, GapReason};
 use serde::Deserialize;
+use tokio_postgres::types::Type;
 use tokio_postgres::{Client, GenericClient};
 
 use crate::lsn::Lsn;
@@ -81,10 +82,10 @@ pub(crate) async fn read<C: GenericClient>(
     slot: &str,
 ) -> Result<Option<SlotRow>, ConnectorError> {
     let row = client
-        .query_opt(
+        .query_typed_opt(
             "SELECT pg_catalog.to_jsonb(s)::text FROM pg_catalog.pg_replication_slots s \
              WHERE s.slot_name = $1",
-            &[&slot],
+            &[(&slot, Type::NAME)],
         )
         .await
         .map_err(|e| query::failed(&e, "reading the replication slot"))?;

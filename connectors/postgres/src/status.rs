@@ -24,7 +24,7 @@ pub(crate) async fn look(
     config: &PostgresConfig,
 ) -> Result<SourceStatus, ConnectorError> {
     let row = client
-        .query_one(
+        .query_typed_one(
             "SELECT (CASE WHEN pg_catalog.pg_is_in_recovery() \
                       THEN pg_catalog.pg_last_wal_replay_lsn() \
                       ELSE pg_catalog.pg_current_wal_flush_lsn() END)::text, \

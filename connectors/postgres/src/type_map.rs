@@ -42,7 +42,7 @@ impl TypeMap {
         // 16384 is the first OID that a user's object can have (FirstNormalObjectId).
         // Composite types, one for each table, are left out: unknown types read alike.
         let rows = client
-            .query(
+            .query_typed(
                 "SELECT t.oid, t.typname::text, t.typtype::text, t.typcategory::text, \
                         t.typbasetype, t.typelem, e.typdelim::text \
                  FROM pg_catalog.pg_type t \
