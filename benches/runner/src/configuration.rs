@@ -19,6 +19,34 @@ impl KafkaTarget {
     }
 }
 
+/// One source with the mapping of all benches. The name is that of the slot, too.
+pub(crate) fn source(name: &str, kind: &str, connection: &str) -> String {
+    format!(
+        "[source.{name}]\ntype = \"{kind}\"\n{connection}\
+         scope = \"status != 'contractor'\"\n\
+         limit = {{ action = \"off\" }}\n\
+         [source.{name}.map]\n\
+         userName = \"email\"\n\
+         email = \"email\"\n\
+         name.givenName = \"first_name\"\n\
+         name.familyName = \"last_name\"\n\
+         displayName = {{ expr = \"first_name + ' ' + last_name\" }}\n\
+         title = {{ column = \"job\", default = \"Employee\" }}\n\
+         department = \"department\"\n\
+         phoneNumber = \"phone\"\n"
+    )
+}
+
+/// What stands before the sources.
+pub(crate) fn head(store: &Path) -> String {
+    format!(
+        "organization = \"bench\"\n\
+         [store]\npath = \"{}\"\n\
+         [log]\nlevel = \"warn\"\n",
+        store.display()
+    )
+}
+
 /// Writes it. The name is that of the file, and of the slot.
 pub(crate) fn write_config(
     folder: &Path,
@@ -27,26 +55,7 @@ pub(crate) fn write_config(
     name: &str,
     kafka: Option<&KafkaTarget>,
 ) -> Result<PathBuf> {
-    let mut text = format!(
-        "organization = \"bench\"\n\
-         [store]\npath = \"{store}\"\n\
-         [log]\nlevel = \"warn\"\n\
-         [source.hr]\ntype = \"{kind}\"\n{connection}\
-         scope = \"status != 'contractor'\"\n\
-         limit = {{ action = \"off\" }}\n\
-         [source.hr.map]\n\
-         userName = \"email\"\n\
-         email = \"email\"\n\
-         name.givenName = \"first_name\"\n\
-         name.familyName = \"last_name\"\n\
-         displayName = {{ expr = \"first_name + ' ' + last_name\" }}\n\
-         title = {{ column = \"job\", default = \"Employee\" }}\n\
-         department = \"department\"\n\
-         phoneNumber = \"phone\"\n",
-        store = store.display(),
-        kind = server.kind(),
-        connection = server.connection(name),
-    );
+    let mut text = head(store) + &source("hr", server.kind(), &server.connection(name));
     if let Some(kafka) = kafka {
         text.push_str(&format!(
             "[sink.events]\ntype = \"kafka\"\nbrokers = [\"{}\"]\ntopic = \"{}\"\n\

@@ -181,6 +181,13 @@ impl Daemon {
         })
     }
 
+    /// Waits until there are so many users, of whom so many are not active.
+    pub(crate) fn until_users(&self, users: u64, inactive: u64, limit: Duration) -> Result<Status> {
+        self.wait(limit, "all changes to be stored", |status| {
+            status.users == users && status.active == users - inactive
+        })
+    }
+
     /// Holds the process still, or lets it go on.
     pub(crate) fn freeze(&self, is_frozen: bool) {
         self.process.signal(if is_frozen {

@@ -52,7 +52,7 @@ pub(crate) fn run(world: &mut World, delivery: &'static str) -> Result<()> {
     let consumer = consumer(&kafka)?;
     let before = daemon.stat()?;
     let (sent, seen) = std::thread::scope(|scope| -> Result<_> {
-        let writer = scope.spawn(|| write(&server, changes));
+        let writer = scope.spawn(|| write(&server, STEADY, changes));
         let seen = consume(&consumer, changes, length + ARRIVE_LIMIT)?;
         let sent = writer.join().map_err(|_| "the writer panicked")??;
         Ok((sent, seen))
@@ -84,8 +84,24 @@ pub(crate) fn run(world: &mut World, delivery: &'static str) -> Result<()> {
     )
 }
 
-/// Commits one change every 5 ms; gives when each was sent.
-fn write(server: &Postgres, changes: usize) -> Result<Vec<Instant>> {
+/// Who is changed, and how often.
+#[derive(Clone, Copy)]
+pub(crate) struct Trickle {
+    pub(crate) per_second: u32,
+    /// The first id.
+    pub(crate) first: u64,
+    /// So many people.
+    pub(crate) users: u64,
+}
+
+const STEADY: Trickle = Trickle {
+    per_second: PER_SECOND,
+    first: 1,
+    users: USERS,
+};
+
+/// Commits changes at a steady pace; gives when each was sent.
+pub(crate) fn write(server: &Postgres, trickle: Trickle, changes: usize) -> Result<Vec<Instant>> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
@@ -97,13 +113,13 @@ fn write(server: &Postgres, changes: usize) -> Result<Vec<Instant>> {
         let update = client
             .prepare("UPDATE employees SET job = $1, updated_at = now() WHERE id = $2")
             .await?;
-        let mut ticks = tokio::time::interval(Duration::from_secs(1) / PER_SECOND);
+        let mut ticks = tokio::time::interval(Duration::from_secs(1) / trickle.per_second);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut sent = Vec::with_capacity(changes);
         for number in 0..changes {
             ticks.tick().await;
             let marker = format!("marker-{number:08}");
-            let id = (number as u64 % USERS) as i64 + 1;
+            let id = (trickle.first + number as u64 % trickle.users) as i64;
             sent.push(Instant::now());
             client.execute(&update, &[&marker, &id]).await?;
         }
@@ -158,7 +174,7 @@ fn consume(
 }
 
 /// The number behind the marker in an event.
-fn marker(body: &[u8]) -> Option<usize> {
+pub(crate) fn marker(body: &[u8]) -> Option<usize> {
     let at = body.windows(MARKER.len()).position(|w| w == MARKER)? + MARKER.len();
     std::str::from_utf8(body.get(at..at + 8)?)
         .ok()?

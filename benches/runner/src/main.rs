@@ -18,8 +18,10 @@ mod idle;
 mod latency;
 mod limit;
 mod load;
+mod neighbour;
 mod reader;
 mod report;
+mod sources;
 mod world;
 
 use std::path::PathBuf;
@@ -125,6 +127,8 @@ const GROUPS: &[Group] = &[
         latency::run(world, "at_least_once")
     }),
     (&["idle_"], |world, _| idle::run(world)),
+    (&["sources_"], |world, _| sources::run(world)),
+    (&["neighbour_"], |world, _| neighbour::run(world)),
     (&["growth_"], |world, _| growth::run(world)),
     (&["pg_huge_"], |world, cli| match cli.huge {
         true => huge::postgres(world, cli.huge_gib),

@@ -42,6 +42,9 @@ const PROMISED: &[(&str, Bound)] = &[
     ("latency_at_least_once_p99_ms", Bound::AtMost(15.0)),
     ("idle_rss_mib", Bound::AtMost(48.0)),
     ("idle_cpu_percent", Bound::AtMost(0.5)),
+    ("sources_200_rss_mib", Bound::AtMost(256.0)),
+    ("sources_200_cpu_percent", Bound::AtMost(2.0)),
+    ("neighbour_latency_ratio", Bound::AtMost(5.0)),
     ("growth_ratio", Bound::AtMost(2.5)),
     ("pg_huge_tx_rss_mib", Bound::AtMost(256.0)),
 ];
