@@ -45,7 +45,7 @@ use crate::sync::work::{Cause, KeysOrder, Order, ProofWork, Work};
 pub const LISTED_MAX: usize = 1_000;
 
 /// Looked at least this often, so that a clock that was set is noticed.
-const LOOK_EVERY: Duration = Duration::from_secs(20);
+const LOOK_EVERY: Duration = Duration::from_secs(60);
 
 /// While a scan runs, a gap is open or the source cannot be read, it is looked again so often.
 const RESTS: Duration = Duration::from_secs(2);
@@ -153,8 +153,7 @@ impl Rolling {
 
     /// Looks at what is due; gives how long to wait then.
     async fn turn(self: &Arc<Self>, looked_us: &mut i64) -> Result<Duration, Missed> {
-        let proofs = self.readers.proofs()?;
-        let Some(row) = proofs.into_iter().find(|row| row.source == self.id) else {
+        let Some(row) = self.readers.proof(self.id)? else {
             self.is_followed()?;
             self.store(|reply| ProofWork::first(new_proof(self.id, now_us()), reply))
                 .await?;

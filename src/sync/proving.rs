@@ -70,8 +70,7 @@ impl Engine {
         source: SourceId,
         pending: &mut Pending,
     ) -> Result<Option<RunId>, StoreError> {
-        let proofs = self.readers.proofs()?;
-        let Some(row) = proofs.into_iter().find(|row| row.source == source) else {
+        let Some(row) = self.readers.proof(source)? else {
             return Ok(None);
         };
         if self.sources.get(&source).is_some_and(|t| t.is_proved) {

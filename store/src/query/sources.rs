@@ -52,6 +52,9 @@ fn source(row: &Row<'_>) -> rusqlite::Result<SourceRow> {
     })
 }
 
+const PROOF: &str = "source, since_us, proved_us, began_us, run, slices, read_after, \
+    read_ended, known_after, known_ended, rows, expected_rows, drifted, repaired";
+
 fn proof(row: &Row<'_>) -> rusqlite::Result<ProofRow> {
     let walk = |after: usize, ended: usize| -> rusqlite::Result<Walk> {
         let key: Option<Vec<u8>> = row.get(after)?;
@@ -160,13 +163,19 @@ impl Readers {
     /// How far each source's rolling proof is, where there is one.
     pub fn proofs(&self) -> Result<Vec<ProofRow>, StoreError> {
         self.with(|c| {
-            let mut statement = c.prepare_cached(
-                "SELECT source, since_us, proved_us, began_us, run, slices, read_after, \
-                 read_ended, known_after, known_ended, rows, expected_rows, drifted, repaired \
-                 FROM proof ORDER BY source",
-            )?;
+            let mut statement =
+                c.prepare_cached(&format!("SELECT {PROOF} FROM proof ORDER BY source"))?;
             let rows = statement.query_map([], proof)?;
             Ok(rows.collect::<Result<_, _>>()?)
+        })
+    }
+
+    /// How far a source's rolling proof is, if there is one.
+    pub fn proof(&self, source: SourceId) -> Result<Option<ProofRow>, StoreError> {
+        self.with(|c| {
+            let mut statement =
+                c.prepare_cached(&format!("SELECT {PROOF} FROM proof WHERE source = ?1"))?;
+            Ok(statement.query_row([source.0], proof).optional()?)
         })
     }
 

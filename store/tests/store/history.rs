@@ -188,6 +188,7 @@ fn everything_of_a_commit_is_read_back_after_a_restart() {
     assert_eq!(readers.parked_counts().unwrap(), [("kafka".to_owned(), 1)]);
     assert_eq!(readers.schemas(SOURCE).unwrap(), [schema]);
     assert_eq!(readers.proofs().unwrap(), std::slice::from_ref(&proof));
+    assert_eq!(readers.proof(SOURCE).unwrap().as_ref(), Some(&proof));
     let drifted = readers.drifted(SOURCE, 10).unwrap();
     assert_eq!(drifted, std::slice::from_ref(&drift));
     assert_eq!(readers.drifted_counts().unwrap(), [(SOURCE, 1)]);
