@@ -429,6 +429,7 @@ impl Prepared {
         engine: &mpsc::Sender<Work>,
     ) -> Option<Parts> {
         let &id = self.ids.get(&source.name)?;
+        let batch = source.batch.among(config.sources.len());
         let live = Arc::new(SourceLive::default());
         let (asks, asked) = mpsc::unbounded_channel();
         let (orders, ordered) = mpsc::channel(ORDERS);
@@ -448,10 +449,11 @@ impl Prepared {
                 .iter()
                 .filter_map(|name| self.attributes.by_name(name).map(|a| a.id))
                 .collect(),
-            page_rows: source.batch.page_rows,
-            page_bytes: usize::try_from(source.batch.page_size_bytes).unwrap_or(usize::MAX),
+            page_rows: batch.page_rows,
+            page_bytes: usize::try_from(batch.page_size_bytes).unwrap_or(usize::MAX),
             asked,
             retry_max: source.retry_max,
+            quarantine_after: source.quarantine_after,
             orders: ordered,
             ordered: Ordered::before(before.as_deref().and_then(Cause::named)),
             polls: Polls::new(source.poll.clone()),
@@ -505,7 +507,13 @@ impl Prepared {
         let mut schedulers = Vec::new();
         let (mut proofs, turn) = (Vec::new(), Arc::new(Semaphore::new(1)));
         for source in &config.sources {
-            let connector = connect::source(&config.organization, source);
+            let connector = connect::source(
+                &config.organization,
+                &SourceConfig {
+                    batch: source.batch.among(config.sources.len()),
+                    ..source.clone()
+                },
+            );
             let Some(parts) = self.source(config, source, connector, engine) else {
                 continue;
             };
@@ -692,6 +700,7 @@ fn track(
             changes: source.batch.rows,
             bytes: usize::try_from(source.batch.size_bytes).unwrap_or(usize::MAX),
         },
+        worked: None,
         is_proved: source.proof.is_some(),
         proof_run: None,
         limit: source.limit.map(|limit| limit_track(&limit, readers, id)),
@@ -699,6 +708,7 @@ fn track(
         remapping,
         poll: None,
         state: "new",
+        reason: String::new(),
         position: String::new(),
         raw_changes: source.change_stream.as_ref().map(|_| RawChanges {
             redact: source.redact.clone(),

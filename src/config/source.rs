@@ -57,6 +57,8 @@ pub struct SourceConfig {
     pub connect_timeout: Duration,
     /// The longest pause between two attempts.
     pub retry_max: Duration,
+    /// After so long without a connection that holds it is quarantined.
+    pub quarantine_after: Duration,
 }
 
 /// What happens to a user whose record is gone, and when.
@@ -154,6 +156,22 @@ pub struct BatchConfig {
     pub page_size_bytes: u64,
 }
 
+impl BatchConfig {
+    /// Of a source among so many. What one of several has read is taken in before another one
+    /// gets its turn, so it reads less at once.
+    pub fn among(self, sources: usize) -> BatchConfig {
+        if sources <= 1 {
+            return self;
+        }
+        BatchConfig {
+            rows: self.rows.min(1_000),
+            size_bytes: self.size_bytes.min(512 << 10),
+            page_rows: self.page_rows.min(2_000),
+            page_size_bytes: self.page_size_bytes.min(1 << 20),
+        }
+    }
+}
+
 pub(super) fn source(
     name: String,
     section: Section<'_>,
@@ -214,6 +232,7 @@ pub(super) fn source(
     let batch = section.section("batch").and_then(batch);
     let connect_timeout = section.required("connect_timeout", values::positive_duration);
     let retry_max = section.required("retry_max", values::positive_duration);
+    let quarantine_after = section.required("quarantine_after", values::positive_duration);
     section.finish();
 
     let change_stream = match change_stream {
@@ -243,6 +262,7 @@ pub(super) fn source(
         batch: batch?,
         connect_timeout: connect_timeout?,
         retry_max: retry_max?,
+        quarantine_after: quarantine_after?,
     })
 }
 

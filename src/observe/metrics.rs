@@ -10,13 +10,14 @@ use crate::sync::clock::now_us;
 use std::sync::atomic::Ordering;
 
 /// The states a source can be in: each is a series, so that alerts can name them.
-pub const SOURCE_STATES: [&str; 7] = [
+pub const SOURCE_STATES: [&str; 8] = [
     "connecting",
     "scanning",
     "streaming",
     "polling",
     "waiting",
     "refused",
+    "quarantined",
     "stopped",
 ];
 

@@ -1,5 +1,5 @@
-//! Pauses between attempts: ever longer, with jitter, so that many sources or sinks that lost
-//! the same server do not knock together.
+//! Pauses between attempts: ever longer, each by chance anything up to its length, so that many
+//! sources or sinks that lost the same server do not knock together.
 
 use std::time::Duration;
 
@@ -7,6 +7,9 @@ use std::time::Duration;
 pub const LONGEST: Duration = Duration::from_secs(30);
 
 const FIRST: Duration = Duration::from_millis(200);
+
+/// No pause is shorter.
+const SHORTEST: Duration = Duration::from_millis(10);
 
 /// Ever longer pauses.
 pub struct Backoff {
@@ -25,14 +28,20 @@ impl Backoff {
 
     /// The next pause.
     pub fn pause(&mut self) -> Duration {
-        let mut random = [0u8; 1];
-        let share = match getrandom::fill(&mut random) {
-            Ok(()) => u32::from(random[0]),
-            Err(_) => 128,
-        };
-        let wait = self.next / 2 + self.next / 512 * share;
+        let wait = Backoff::jitter(self.next);
         self.next = (self.next * 2).min(self.longest);
         wait
+    }
+
+    /// Some part of a pause, by chance.
+    pub fn jitter(pause: Duration) -> Duration {
+        let mut random = [0; 2];
+        let share = match getrandom::fill(&mut random) {
+            Ok(()) => u16::from_le_bytes(random),
+            Err(_) => u16::MAX / 2,
+        };
+        let wait = pause.mul_f64(f64::from(share) / f64::from(u16::MAX));
+        wait.max(SHORTEST).min(pause)
     }
 
     /// The longest pause: for what only an operator can mend.
@@ -43,5 +52,29 @@ impl Backoff {
     /// It worked: begin with short pauses again.
     pub fn reset(&mut self) {
         self.next = FIRST.min(self.longest);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_up_to_the_longest_and_begin_anew() {
+        let longest = Duration::from_secs(2);
+        let mut backoff = Backoff::new(longest);
+        let mut at_most = FIRST;
+        for _ in 0..8 {
+            let pause = backoff.pause();
+            assert!(
+                (SHORTEST..=at_most).contains(&pause),
+                "{pause:?} of {at_most:?}"
+            );
+            at_most = (at_most * 2).min(longest);
+        }
+        let many: Vec<Duration> = (0..200).map(|_| backoff.pause()).collect();
+        assert!(many.iter().any(|p| *p < longest / 4) && many.iter().any(|p| *p > longest / 2));
+        backoff.reset();
+        assert!(backoff.pause() <= FIRST);
     }
 }

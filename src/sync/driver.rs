@@ -33,7 +33,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use self::session::{Session, WithoutLog};
-use super::backoff::Backoff;
+use super::attempts::{Attempts, Verdict};
 use super::polling::{LogKept, PollTrack};
 use super::polls::Polls;
 use super::shared::SourceLive;
@@ -76,6 +76,8 @@ pub struct Driver {
     pub asked: mpsc::UnboundedReceiver<Ask>,
     /// The longest pause between two attempts.
     pub retry_max: Duration,
+    /// After so long without a connection that holds it is quarantined.
+    pub quarantine_after: Duration,
     /// The polls in place of the log.
     pub polls: Polls,
     /// What people, schedules and programs want of this source.
@@ -95,6 +97,28 @@ pub struct Ordered {
     began: Vec<oneshot::Sender<RunId>>,
     /// Records that are to be read.
     keys: VecDeque<KeysOrder>,
+}
+
+impl Ordered {
+    /// What was ordered before the daemon started.
+    pub(crate) fn before(cause: Option<Cause>) -> Ordered {
+        Ordered {
+            scan: cause,
+            ..Ordered::default()
+        }
+    }
+
+    /// Takes an order until a session begins with it. A plan is not kept.
+    fn keep(&mut self, order: Order) {
+        match order {
+            Order::Reconcile { cause, began } => {
+                self.scan.get_or_insert(cause);
+                self.began.extend(began);
+            }
+            Order::Keys(order) if self.keys.len() < KEYS_ORDERS => self.keys.push_back(order),
+            Order::Keys(_) | Order::Apply { .. } => {}
+        }
+    }
 }
 
 /// So many orders for records wait at most; who gives one more is refused.
@@ -130,29 +154,30 @@ impl From<oneshot::error::RecvError> for Ended {
     }
 }
 
-impl Ordered {
-    /// What was ordered before the daemon started.
-    pub(crate) fn before(cause: Option<Cause>) -> Ordered {
-        Ordered {
-            scan: cause,
-            ..Ordered::default()
-        }
-    }
-}
-
 impl Driver {
     /// Runs until cancelled. Failures are retried for ever: quickly and ever slower when
-    /// they may mend themselves, slowly when an operator is needed.
+    /// they may mend themselves, slowly when an operator is needed or when that has gone on for
+    /// long, and at once when somebody gives an order.
     pub async fn run(mut self) {
-        let mut delay = Backoff::new(self.retry_max);
+        let mut attempts = Attempts::new(self.retry_max, self.quarantine_after);
         loop {
-            let (state, wait, reason) = match self.session(&mut delay).await {
+            let e = match self.session(&mut attempts).await {
                 Ok(never) => match never {},
                 Err(Ended::Cancelled | Ended::EngineGone | Ended::Followable(_)) => return,
-                Err(Ended::Failed(e)) if e.is_transient() => {
-                    ("waiting", delay.pause(), e.to_string())
-                }
-                Err(Ended::Failed(e)) => ("refused", delay.longest(), e.to_string()),
+                Err(Ended::Failed(e)) => e,
+            };
+            let (verdict, wait) = attempts.failed(Instant::now(), e.is_transient());
+            let (state, reason) = match verdict {
+                Verdict::Waiting => ("waiting", e.to_string()),
+                Verdict::Refused => ("refused", e.to_string()),
+                Verdict::Quarantined(failures, lasts) => (
+                    "quarantined",
+                    format!(
+                        "It has failed {failures} times in {} min, and is tried now and then; `rollcall sync {}` tries at once. {e}",
+                        lasts.as_secs() / 60,
+                        self.name
+                    ),
+                ),
             };
             tracing::warn!(
                 source = self.name,
@@ -160,12 +185,29 @@ impl Driver {
                 retry_in_ms = wait.as_millis() as u64,
                 "{reason}"
             );
-            if self.state(state, reason).await.is_err() {
+            if self.state(state, reason).await.is_err() || self.rest(wait).await.is_err() {
                 return;
             }
+        }
+    }
+
+    /// Waits for so long, or until somebody wants something of the source.
+    async fn rest(&mut self, wait: Duration) -> Result<(), Ended> {
+        let wait = tokio::time::sleep(wait);
+        tokio::pin!(wait);
+        loop {
             tokio::select! {
-                () = self.cancel.cancelled() => return,
-                () = tokio::time::sleep(wait) => {}
+                () = self.cancel.cancelled() => return Err(Ended::Cancelled),
+                () = &mut wait => return Ok(()),
+                order = self.orders.recv() => match order {
+                    // A plan is for a source that is connected: whoever asked is told.
+                    Some(Order::Apply { .. }) => {}
+                    Some(order) => {
+                        self.ordered.keep(order);
+                        return Ok(());
+                    }
+                    None => return Err(Ended::EngineGone),
+                },
             }
         }
     }
@@ -188,7 +230,7 @@ impl Driver {
         Ok(answer.await?)
     }
 
-    async fn session(&mut self, delay: &mut Backoff) -> Result<Infallible, Ended> {
+    async fn session(&mut self, attempts: &mut Attempts) -> Result<Infallible, Ended> {
         self.state("connecting", String::new()).await?;
         let resume = self
             .ask(|reply| Work::Resume {
@@ -215,7 +257,7 @@ impl Driver {
             Err(why) => {
                 let known = resume.cursor.map(|(_, lineage)| lineage);
                 let repairs = std::mem::take(&mut repairs);
-                match self.poll(known, why, repairs, delay).await {
+                match self.poll(known, why, repairs, attempts).await {
                     Ok(never) => match never {},
                     Err(Ended::Followable(opened)) => *opened,
                     Err(ended) => return Err(ended),
@@ -223,7 +265,7 @@ impl Driver {
             }
         };
         self.polls.forget();
-        self.follow(opened, repairs, delay).await
+        self.follow(opened, repairs, attempts).await
     }
 
     /// Follows the log until the session ends.
@@ -231,7 +273,7 @@ impl Driver {
         &mut self,
         opened: LogOpened,
         repairs: Vec<Key>,
-        delay: &mut Backoff,
+        attempts: &mut Attempts,
     ) -> Result<Infallible, Ended> {
         for gap in &opened.gaps {
             tracing::warn!(
@@ -256,7 +298,7 @@ impl Driver {
                 })
             })
             .await?;
-        delay.reset();
+        attempts.connected(Instant::now());
         self.live.set_notices(Vec::new());
         let watch = self.watch_status(|status| status);
         let mut stream = opened.stream;
@@ -276,7 +318,7 @@ impl Driver {
         known: Option<Lineage>,
         why: Option<Definite>,
         repairs: Vec<Key>,
-        delay: &mut Backoff,
+        attempts: &mut Attempts,
     ) -> Result<Infallible, Ended> {
         let (lineage, gap) = match self.source.identify(known.as_ref()).await {
             Ok(lineage) => (lineage, None),
@@ -305,7 +347,7 @@ impl Driver {
             reply,
         })
         .await?;
-        delay.reset();
+        attempts.connected(Instant::now());
         self.live.set_server(SourceStatus::default());
         let watch = self.watch_status(of_polled);
         let mut session = Session::new(self, Cursor::nowhere(""), None, repairs);

@@ -4,14 +4,17 @@
 //! committed in large lots and a single change at once), and committed in one transaction
 //! with its cursor. The store writes a lot on a thread of its own while the next one is
 //! decided on here; a lot is closed when it is full, when nothing more waits, or when the
-//! store has nothing to do. Only behind the commit come the acknowledgement to the source,
+//! store has nothing to do. Sources are served in turn: their drivers wait for the one place in
+//! the queue in the order in which they came, work of another source closes a lot, and while
+//! several of them bring something, lots and batches are small. So what one brings waits for
+//! one lot of another that is applied and one that is written, however much that has. Only behind the commit come the acknowledgement to the source,
 //! the hand-over to the sinks and the answers to whoever waits. If the store cannot commit,
 //! the engine ends and the daemon stops: nothing was acknowledged, so nothing is lost.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use hashbrown::HashMap;
 use rollcall_contract::{Acknowledge, Cursor, Key};
@@ -36,6 +39,9 @@ use crate::observe::notify::Notifier;
 
 /// After so long without a change the store takes in its log and gives memory back.
 const QUIET_US: i64 = 5_000_000;
+
+/// Lots of a source are small for so long after another one has brought something.
+const NEIGHBOURLY: Duration = Duration::from_secs(10);
 
 /// So often is looked for history that may go.
 const HISTORY_US: i64 = 60_000_000;
@@ -191,8 +197,7 @@ impl Engine {
             pending.source = source;
             pending.in_scan = in_scan.or(pending.in_scan);
             self.handle(work, &mut pending)?;
-            let track = source.and_then(|s| self.sources.get(&s));
-            if track.is_some_and(|t| t.lot.is_full(pending.changes, pending.bytes)) {
+            if source.is_some_and(|s| self.is_lot_full(s, &pending)) {
                 break;
             }
             match queue.try_recv() {
@@ -207,6 +212,28 @@ impl Engine {
         }
         self.commit_lot(&mut pending)?;
         Ok(None)
+    }
+
+    /// Whether a lot of a source takes no more.
+    fn is_lot_full(&mut self, source: SourceId, pending: &Pending) -> bool {
+        let now = Instant::now();
+        let is_recent = |t: &SourceTrack| {
+            let ago = t.worked.map(|at| now.saturating_duration_since(at));
+            ago.is_some_and(|ago| ago < NEIGHBOURLY)
+        };
+        let mut others = self.sources.iter().filter(|(id, _)| **id != source);
+        let is_shared = others.any(|(_, track)| is_recent(track));
+        let Some(track) = self.sources.get_mut(&source) else {
+            return true;
+        };
+        if pending.changes > 0 {
+            track.worked = Some(now);
+        }
+        let limit = match is_shared {
+            true => track.lot.beside_others(),
+            false => track.lot,
+        };
+        limit.is_full(pending.changes, pending.bytes)
     }
 
     fn handle(&mut self, work: Work, pending: &mut Pending) -> Result<(), StoreError> {

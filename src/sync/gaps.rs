@@ -186,18 +186,26 @@ impl Engine {
         let Some(track) = self.sources.get_mut(&source) else {
             return Ok(());
         };
+        // Attempts to connect come and go; what people want to hear of is where they lead.
+        if state == "connecting" || (track.state, &track.reason) == (state, &reason) {
+            return Ok(());
+        }
         let before = std::mem::replace(&mut track.state, state);
-        if !track.is_connected() {
+        track.reason.clone_from(&reason);
+        let (name, is_connected) = (track.name.clone(), track.is_connected());
+        if !is_connected {
             self.tell_of_approval(source)?;
         }
-        let Some(track) = self.sources.get(&source) else {
-            return Ok(());
-        };
-        // Attempts to connect come and go; what people want to hear of is where they lead.
-        if before == state || state == "connecting" {
+        pending.commit.states.push(StateChange {
+            source,
+            state: state.to_owned(),
+            reason: Some(reason.clone()).filter(|r| !r.is_empty()),
+            mapping: None,
+        });
+        // That something else is in the way is no other state.
+        if before == state {
             return Ok(());
         }
-        let name = track.name.clone();
         tracing::info!(source = name, state, reason, "state");
         let body = serde_json::json!({ "source": name, "before": before, "state": state, "reason": reason });
         let what = format!("state:{before}:{state}:{now}");
@@ -210,12 +218,6 @@ impl Engine {
             pending,
             now,
         );
-        pending.commit.states.push(StateChange {
-            source,
-            state: state.to_owned(),
-            reason: Some(reason).filter(|r| !r.is_empty()),
-            mapping: None,
-        });
         Ok(())
     }
 }

@@ -22,6 +22,7 @@
 
 pub mod apply;
 mod approval;
+pub mod attempts;
 pub mod backoff;
 pub mod clock;
 pub mod driver;

@@ -113,7 +113,8 @@ impl std::fmt::Display for ScanProgress {
 /// A copy of the live figures at one moment.
 #[derive(Clone, Debug, Default, serde::Serialize, serde::Deserialize)]
 pub struct SourceSnapshot {
-    /// `connecting`, `scanning`, `streaming`, `polling`, `waiting`, `refused`, `stopped`.
+    /// `connecting`, `scanning`, `streaming`, `polling`, `waiting`, `refused`,
+    /// `quarantined`, `stopped`.
     pub state: String,
     /// Why, in one sentence.
     pub reason: String,

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
+use std::time::Instant;
 
 use rollcall_contract::{Acknowledge, Gap, Key, TxId};
 use rollcall_core::id::MatchHash;
@@ -33,11 +34,26 @@ pub struct LotLimit {
 }
 
 impl LotLimit {
+    /// Beside sources that bring something too: what comes from one of them waits for a lot
+    /// that is being applied and one that is being written, so lots are small.
+    pub fn beside_others(self) -> LotLimit {
+        LotLimit {
+            changes: self.changes.min(BESIDE_OTHERS.changes),
+            bytes: self.bytes.min(BESIDE_OTHERS.bytes),
+        }
+    }
+
     /// Whether a lot that holds so much takes no more.
     pub fn is_full(&self, changes: usize, bytes: usize) -> bool {
         changes >= self.changes || bytes >= self.bytes
     }
 }
+
+/// The lots, and the batches that they are made of, of sources that share the engine.
+pub const BESIDE_OTHERS: LotLimit = LotLimit {
+    changes: 1_000,
+    bytes: 512 << 10,
+};
 
 /// What the engine asks of a source's driver.
 #[derive(Debug)]
@@ -70,6 +86,8 @@ pub struct SourceTrack {
     pub proof_run: Option<TrackedRun>,
     /// When a lot is closed.
     pub lot: LotLimit,
+    /// When it last brought something.
+    pub worked: Option<Instant>,
     /// How much it may take away unseen; none when there is no limit.
     pub limit: Option<LimitTrack>,
     /// Whether a plan waits for approval.
@@ -80,6 +98,8 @@ pub struct SourceTrack {
     pub remapping: Remapping,
     /// Where the source stands.
     pub state: &'static str,
+    /// Why.
+    pub reason: String,
     /// Position of the last change applied.
     pub position: String,
     /// Whether raw changes are published.
@@ -92,7 +112,7 @@ pub struct SourceTrack {
 impl SourceTrack {
     /// Whether its rows can be read at present.
     pub(super) fn is_connected(&self) -> bool {
-        !matches!(self.state, "waiting" | "refused" | "connecting")
+        matches!(self.state, "scanning" | "streaming" | "polling")
     }
 
     /// The source of a simulation: its limit stops nothing, and no raw change is published.

@@ -78,7 +78,7 @@ pub enum Cause {
 
 impl Cause {
     /// All of them.
-    const ALL: [Cause; 7] = [
+    const ALL: [Cause; 8] = [
         Cause::Manual,
         Cause::Schedule,
         Cause::Gap,
@@ -86,6 +86,7 @@ impl Cause {
         Cause::Api,
         Cause::Poll,
         Cause::CaughtUp,
+        Cause::Proof,
     ];
 
     /// The cause of that name.
@@ -235,7 +236,8 @@ pub enum Work {
     State {
         /// Which source.
         source: SourceId,
-        /// `connecting`, `scanning`, `streaming`, `polling`, `waiting`, `refused`, `stopped`.
+        /// `connecting`, `scanning`, `streaming`, `polling`, `waiting`, `refused`,
+        /// `quarantined`, `stopped`.
         state: &'static str,
         /// Why, in one sentence; empty when there is nothing to say.
         reason: String,

@@ -31,6 +31,7 @@ mod images;
 mod leavers;
 mod limits;
 mod load;
+mod neighbours;
 mod polling;
 mod proof;
 mod reconcile;

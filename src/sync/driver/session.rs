@@ -14,7 +14,7 @@ use rollcall_core::mapped::MappedRows;
 use rollcall_core::mapping::Mapper;
 use tokio::task::JoinHandle;
 
-use super::{Driver, Ended, HURRY, INLINE_ROWS, KEYS_ORDERS};
+use super::{Driver, Ended, HURRY, INLINE_ROWS};
 use crate::sync::clock::now_us;
 use crate::sync::planned::PlannedPage;
 use crate::sync::planning::Planning;
@@ -156,8 +156,7 @@ impl<'a> Session<'a> {
                     // A poll may have passed what the order is about, and no log tells of it:
                     // another one begins behind it.
                     self.scan_due |= under_way.is_none();
-                    self.driver.ordered.scan.get_or_insert(cause);
-                    self.driver.ordered.began.extend(began);
+                    self.driver.ordered.keep(Order::Reconcile { cause, began });
                 }
             },
             Order::Apply { plan, reply } => {
@@ -170,10 +169,7 @@ impl<'a> Session<'a> {
                     self.plan = Some(planning);
                 }
             }
-            Order::Keys(order) if self.driver.ordered.keys.len() < KEYS_ORDERS => {
-                self.driver.ordered.keys.push_back(order);
-            }
-            Order::Keys(_) => {}
+            Order::Keys(_) => self.driver.ordered.keep(order),
         }
         Ok(())
     }
