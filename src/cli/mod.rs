@@ -91,8 +91,10 @@ pub enum Command {
         after_help = "Examples:\n  rollcall users list --active false\n  rollcall users search garcia\n  rollcall users show ana@example.com\n  rollcall users show hr:4711\n  rollcall users set ana@example.com title=\"Head of Sales\" --pin --until 2026-12-31 --reason \"acting head\"\n  rollcall users unset ana@example.com title"
     )]
     Users(users::Args),
-    /// List conflicts: what a person must correct at the source.
-    #[command(after_help = "Example:\n  rollcall conflicts --all")]
+    /// List, show and decide conflicts: what a person must correct at the source, or answer.
+    #[command(
+        after_help = "Examples:\n  rollcall conflicts --all\n  rollcall conflicts show 5f0c9a2b7d1e4c33\n  rollcall conflicts resolve 5f0c9a2b7d1e4c33 --take 2"
+    )]
     Conflicts(conflicts::Args),
     /// Read events behind a sequence, and follow.
     #[command(

@@ -151,10 +151,6 @@ pub trait Remap {
 
     /// When a row says that a field of it was changed: none when the configuration names no
     /// column for that, and none within when the column has no value.
-    #[expect(
-        clippy::option_option,
-        reason = "a row that does not say it is not a source that is not asked"
-    )]
     fn changed(
         &self,
         _source: SourceId,

@@ -237,10 +237,6 @@ impl Mapper {
 
     /// When a stored row says that its value of an attribute was changed: none when no column
     /// is asked for that, and none within when the column has no such value.
-    #[expect(
-        clippy::option_option,
-        reason = "a row that does not say it is not a source that is not asked"
-    )]
     pub fn changed(&self, attribute: AttrId, shadow: &[u8]) -> Option<Option<Moment>> {
         let (_, column) = self.changed.iter().find(|(a, _)| *a == attribute)?;
         let known = self.known(shadow);

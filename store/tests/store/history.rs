@@ -1,7 +1,7 @@
 //! The small states: each goes through the same door, and is read back as it was written.
 
 use rollcall_contract::{Gap, GapReason, Key, TableName};
-use rollcall_core::conflict::{ConflictKind, ConflictRow, Fingerprint};
+use rollcall_core::conflict::{Choice, ConflictKind, ConflictRow, Decision, Fingerprint};
 use rollcall_core::document::Record;
 use rollcall_core::id::RunId;
 use rollcall_core::plan::{Counters, Plan};
@@ -415,6 +415,45 @@ fn held_records_are_counted_by_reason() {
     );
     assert_eq!(readers.records_after(SOURCE, &[], 10).unwrap().len(), 2);
     assert_eq!(readers.records_after(SOURCE, &key(0), 10).unwrap().len(), 1);
+}
+
+#[test]
+fn what_a_person_decided_is_found_again_and_outlives_the_history() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut writer, readers) = open(dir.path());
+    let row = |n: u64, decision| ConflictRow {
+        fingerprint: Fingerprint(n),
+        kind: ConflictKind::DuplicateInSource,
+        source: SOURCE,
+        records: vec![key(1), key(2)],
+        users: Vec::new(),
+        attribute: Some("email".to_owned()),
+        opened_us: 3,
+        closed_us: Some(9),
+        decision,
+    };
+    let decision = Decision {
+        choice: Choice::Record(key(2)),
+        of: u64::MAX,
+        actor: "ann".to_owned(),
+        reason: "asked HR".to_owned(),
+        at_us: 9,
+    };
+    let (decided, closed) = (row(1, Some(decision)), row(2, None));
+    let mut plan = Plan::default();
+    for row in [&decided, &closed] {
+        plan.conflicts.insert(row.fingerprint, row.clone());
+    }
+    commit(&mut writer, &mut plan, 1).unwrap();
+    assert_eq!(
+        writer.decided(Fingerprint(1)).unwrap(),
+        Some(decided.clone())
+    );
+    assert_eq!(writer.decided(Fingerprint(2)).unwrap(), None);
+    assert_eq!(writer.forget_history(100).unwrap(), 1);
+    assert_eq!(writer.forget_history(100).unwrap(), 0);
+    assert_eq!(readers.conflict(Fingerprint(1)).unwrap(), Some(decided));
+    assert_eq!(readers.conflict(Fingerprint(2)).unwrap(), None);
 }
 
 #[test]

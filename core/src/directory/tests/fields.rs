@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::properties::config;
 use super::*;
 use crate::conflict::ConflictKind;
-use crate::document::{Moment, Pin, Rule};
+use crate::document::{Pin, Rule};
 use EventKind::*;
 
 const SECOND: i64 = 1_000_000;

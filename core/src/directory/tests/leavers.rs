@@ -394,3 +394,32 @@ proptest! {
         prop_assert!(w.state.users.is_empty() && w.state.links.is_empty() && w.state.due.is_empty());
     }
 }
+
+#[test]
+fn what_the_identity_side_wrote_of_a_user_goes_with_it() {
+    let nobody = Present::new();
+    let mut w = World::new(patient());
+    w.one(put(A, "1", ADA));
+    let set = Edit::Set {
+        attribute: TITLE,
+        value: b"Chief",
+        pin: Some(crate::document::Pin::ForGood),
+    };
+    let ann = Author {
+        actor: "ann",
+        reason: "asked for",
+    };
+    w.with(|r| drop(r.edit(UserRow(1), &[set], ann).unwrap()));
+    w.one(Step::Delete(A, "1"));
+    w.wait(GRACE, &nobody);
+    let told = w.wait(DELETE, &nobody);
+    assert_eq!(kinds(&told), [UserDeleted]);
+    let document = Document::decode(&w.state.users[&UserRow(1)]).unwrap();
+    assert!(document.owns.is_empty() && document.contributions.is_empty());
+    let edited = w.with(|r| {
+        let edited = r.edit(UserRow(1), &[set], ann).unwrap();
+        assert_eq!(edited, Edited::Gone);
+    });
+    assert!(edited.is_empty());
+    w.check();
+}
