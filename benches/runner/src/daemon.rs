@@ -11,14 +11,14 @@ use std::time::{Duration, Instant};
 
 use rollcall_testbed::{ProcStat, Process, Signal};
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 
 use crate::Result;
 use crate::database::is_reached;
 
 const STOP_LIMIT: Duration = Duration::from_secs(30);
-/// Often enough to time a run of seconds within a percent; each question costs the daemon a
-/// look at its store, so not more often.
-const POLL: Duration = Duration::from_millis(50);
+/// How often the daemon is asked, at least and at most.
+const POLL: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(250));
 
 /// What is needed of `/v1/status`.
 #[derive(Clone, Debug, Deserialize)]
@@ -43,6 +43,26 @@ pub(crate) struct SinkView {
     pub(crate) state: String,
     pub(crate) reason: Option<String>,
     pub(crate) position: u64,
+}
+
+/// A run of a source, of which is wanted how it ended.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Run {
+    pub(crate) outcome: String,
+    pub(crate) counters: Counters,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Counters {
+    pub(crate) processed: u64,
+    pub(crate) updated: u64,
+    pub(crate) unchanged: u64,
+}
+
+/// An order that was taken.
+#[derive(Deserialize)]
+struct Accepted {
+    run: Option<u64>,
 }
 
 impl Status {
@@ -83,6 +103,12 @@ impl Status {
     }
 }
 
+/// Waits before the daemon is asked again: so long that the end is known within a percent,
+/// and no shorter, since each question costs the daemon a look at its store.
+fn pause(began: Instant) {
+    std::thread::sleep((began.elapsed() / 100).clamp(POLL.0, POLL.1));
+}
+
 /// A running daemon. It ends with its owner.
 pub(crate) struct Daemon {
     process: Process,
@@ -108,16 +134,19 @@ impl Daemon {
         Ok(ProcStat::of(self.process.pid())?)
     }
 
-    fn ask(&self) -> Result<Status> {
+    fn ask<T: DeserializeOwned>(&self, method: &str, path: &str) -> Result<T> {
         let mut stream = UnixStream::connect(&self.socket)?;
         stream.set_read_timeout(Some(Duration::from_secs(30)))?;
-        stream
-            .write_all(b"GET /v1/status HTTP/1.1\r\nHost: rollcall\r\nConnection: close\r\n\r\n")?;
+        let request = format!(
+            "{method} {path} HTTP/1.1\r\nHost: rollcall\r\nContent-Length: 0\r\n\
+             Connection: close\r\n\r\n"
+        );
+        stream.write_all(request.as_bytes())?;
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer)?;
         let head = answer.windows(4).position(|w| w == b"\r\n\r\n");
         let body = head.map_or(&[][..], |at| &answer[at + 4..]);
-        if !answer.starts_with(b"HTTP/1.1 200") {
+        if !answer.starts_with(b"HTTP/1.1 2") {
             let line = answer.split(|b| *b == b'\r').next().unwrap_or_default();
             return Err(format!("it answered {}", String::from_utf8_lossy(line)).into());
         }
@@ -133,7 +162,7 @@ impl Daemon {
     ) -> Result<Status> {
         let began = Instant::now();
         loop {
-            let answer = self.ask();
+            let answer = self.ask("GET", "/v1/status");
             match &answer {
                 Ok(status) if is_done(status) => return answer,
                 _ => {}
@@ -155,7 +184,7 @@ impl Daemon {
                 )
                 .into());
             }
-            std::thread::sleep(POLL);
+            pause(began);
         }
     }
 
@@ -186,6 +215,28 @@ impl Daemon {
         self.wait(limit, "all changes to be stored", |status| {
             status.users == users && status.active == users - inactive
         })
+    }
+
+    /// Has the source reconciled; gives the run when it has ended.
+    pub(crate) fn reconcile(&self, limit: Duration) -> Result<Run> {
+        let began = Instant::now();
+        let accepted: Accepted = self.ask("POST", "/v1/sources/hr/reconcile")?;
+        let number = accepted.run.ok_or("no reconciliation has begun")?;
+        loop {
+            let run: Run = self.ask("GET", &format!("/v1/runs/{number}"))?;
+            if run.outcome != "running" {
+                return Ok(run);
+            }
+            if began.elapsed() > limit {
+                let log = self.process.log();
+                return Err(format!(
+                    "the reconciliation has not ended within {} s; the daemon said:\n{log}",
+                    limit.as_secs()
+                )
+                .into());
+            }
+            pause(began);
+        }
     }
 
     /// Holds the process still, or lets it go on.

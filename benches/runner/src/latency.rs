@@ -6,6 +6,7 @@
 //! event with that marker. Both are this process's own monotonic clock.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use rdkafka::config::ClientConfig;
@@ -48,30 +49,14 @@ pub(crate) fn run(world: &mut World, delivery: &'static str) -> Result<()> {
     daemon.until_delivered(&server.head()?, Duration::from_secs(60))?;
 
     let length = WARM_UP + Duration::from_secs(world.scaled(60));
-    let changes = (length.as_millis() as u64 * u64::from(PER_SECOND) / 1000) as usize;
-    let consumer = consumer(&kafka)?;
     let before = daemon.stat()?;
-    let (sent, seen) = std::thread::scope(|scope| -> Result<_> {
-        let writer = scope.spawn(|| write(&server, STEADY, changes));
-        let seen = consume(&consumer, changes, length + ARRIVE_LIMIT)?;
-        let sent = writer.join().map_err(|_| "the writer panicked")??;
-        Ok((sent, seen))
-    })?;
+    let arrived = Steady::new(&server, &kafka, STEADY)?.run(length)?;
     let used = daemon.stat()?.cpu_seconds - before.cpu_seconds;
     daemon.stop()?;
 
-    let warm = sent.first().map(|first| *first + WARM_UP);
-    let mut times = Vec::with_capacity(changes);
-    for (number, at) in sent.iter().enumerate() {
-        if warm.is_some_and(|warm| *at < warm) {
-            continue;
-        }
-        let arrived = seen
-            .get(&number)
-            .ok_or_else(|| format!("change {number} of {changes} never arrived"))?;
-        times.push(arrived.duration_since(*at).as_secs_f64() * 1e3);
-    }
-    times.sort_by(f64::total_cmp);
+    let warm = arrived.first().map(|(sent, _)| *sent + WARM_UP);
+    let counts = |sent: Instant| warm.is_some_and(|warm| sent >= warm);
+    let times = sorted_ms(&arrived, counts);
     let name = format!("latency_{delivery}");
     let report = &mut world.report;
     report.figure(&format!("{name}_p50_ms"), percentile(&times, 0.5), "ms")?;
@@ -94,14 +79,82 @@ pub(crate) struct Trickle {
     pub(crate) users: u64,
 }
 
+/// Of the benches of latency.
 const STEADY: Trickle = Trickle {
     per_second: PER_SECOND,
     first: 1,
     users: USERS,
 };
 
-/// Commits changes at a steady pace; gives when each was sent.
-pub(crate) fn write(server: &Postgres, trickle: Trickle, changes: usize) -> Result<Vec<Instant>> {
+/// Changes at a steady rate, and who waits for them.
+pub(crate) struct Steady<'a> {
+    server: &'a Postgres,
+    consumer: BaseConsumer,
+    trickle: Trickle,
+    /// Changes that were made.
+    made: u64,
+}
+
+impl Steady<'_> {
+    /// Nothing yet.
+    pub(crate) fn new<'a>(
+        server: &'a Postgres,
+        kafka: &KafkaTarget,
+        trickle: Trickle,
+    ) -> Result<Steady<'a>> {
+        Ok(Steady {
+            server,
+            consumer: consumer(kafka)?,
+            trickle,
+            made: 0,
+        })
+    }
+
+    /// Makes changes for so long; gives when each was sent, and when it was seen.
+    pub(crate) fn run(&mut self, length: Duration) -> Result<Vec<(Instant, Instant)>> {
+        let changes = length.as_millis() as u64 * u64::from(self.trickle.per_second) / 1000;
+        let numbers = self.made..self.made + changes;
+        self.made = numbers.end;
+        let (server, trickle) = (self.server, self.trickle);
+        let (sent, seen) = std::thread::scope(|scope| -> Result<_> {
+            let writer = scope.spawn({
+                let numbers = numbers.clone();
+                move || write(server, trickle, numbers)
+            });
+            let seen = consume(&self.consumer, numbers.clone(), length + ARRIVE_LIMIT)?;
+            let sent = writer.join().map_err(|_| "the writer panicked")??;
+            Ok((sent, seen))
+        })?;
+        let both = numbers.zip(sent).map(|(number, sent)| {
+            let seen = seen.get(&number).copied();
+            seen.map(|seen| (sent, seen))
+                .ok_or_else(|| format!("change {number} never arrived").into())
+        });
+        both.collect()
+    }
+}
+
+/// The times of the changes that count, milliseconds.
+pub(crate) fn sorted_ms(
+    arrived: &[(Instant, Instant)],
+    counts: impl Fn(Instant) -> bool,
+) -> Vec<f64> {
+    let mut times: Vec<f64> = arrived
+        .iter()
+        .filter(|(sent, _)| counts(*sent))
+        .map(|(sent, seen)| seen.duration_since(*sent).as_secs_f64() * 1e3)
+        .collect();
+    times.sort_by(f64::total_cmp);
+    times
+}
+
+/// Commits changes at a steady pace, with these numbers in their markers; gives when each was
+/// sent.
+pub(crate) fn write(
+    server: &Postgres,
+    trickle: Trickle,
+    numbers: Range<u64>,
+) -> Result<Vec<Instant>> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
@@ -115,11 +168,11 @@ pub(crate) fn write(server: &Postgres, trickle: Trickle, changes: usize) -> Resu
             .await?;
         let mut ticks = tokio::time::interval(Duration::from_secs(1) / trickle.per_second);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut sent = Vec::with_capacity(changes);
-        for number in 0..changes {
+        let mut sent = Vec::new();
+        for number in numbers {
             ticks.tick().await;
             let marker = format!("marker-{number:08}");
-            let id = (trickle.first + number as u64 % trickle.users) as i64;
+            let id = (trickle.first + number % trickle.users) as i64;
             sent.push(Instant::now());
             client.execute(&update, &[&marker, &id]).await?;
         }
@@ -147,10 +200,11 @@ fn consumer(kafka: &KafkaTarget) -> Result<BaseConsumer> {
 /// When each marked change was first seen.
 fn consume(
     consumer: &BaseConsumer,
-    changes: usize,
+    numbers: Range<u64>,
     limit: Duration,
-) -> Result<HashMap<usize, Instant>> {
+) -> Result<HashMap<u64, Instant>> {
     let began = Instant::now();
+    let changes = (numbers.end - numbers.start) as usize;
     let mut seen = HashMap::with_capacity(changes);
     while seen.len() < changes {
         if began.elapsed() > limit {
@@ -166,7 +220,8 @@ fn consume(
         };
         let message = message?;
         let now = Instant::now();
-        if let Some(number) = message.payload().and_then(marker) {
+        let number = message.payload().and_then(marker);
+        if let Some(number) = number.filter(|n| numbers.contains(n)) {
             seen.entry(number).or_insert(now);
         }
     }
@@ -174,7 +229,7 @@ fn consume(
 }
 
 /// The number behind the marker in an event.
-pub(crate) fn marker(body: &[u8]) -> Option<usize> {
+pub(crate) fn marker(body: &[u8]) -> Option<u64> {
     let at = body.windows(MARKER.len()).position(|w| w == MARKER)? + MARKER.len();
     std::str::from_utf8(body.get(at..at + 8)?)
         .ok()?

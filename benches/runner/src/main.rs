@@ -20,6 +20,7 @@ mod limit;
 mod load;
 mod neighbour;
 mod reader;
+mod reconcile;
 mod report;
 mod sources;
 mod world;
@@ -126,6 +127,13 @@ const GROUPS: &[Group] = &[
     (&["latency_at_least_once_"], |world, _| {
         latency::run(world, "at_least_once")
     }),
+    (
+        &["reconcile_", "latency_during_reconcile_"],
+        |world, cli| {
+            let with_latency = cli.wants("reconcile_latency_") || cli.wants("latency_during_");
+            reconcile::run(world, cli.wants("reconcile_"), with_latency)
+        },
+    ),
     (&["idle_"], |world, _| idle::run(world)),
     (&["sources_"], |world, _| sources::run(world)),
     (&["neighbour_"], |world, _| neighbour::run(world)),

@@ -88,7 +88,7 @@ fn measure(
     let changes = (length.as_millis() as u64 * u64::from(TRICKLE.per_second) / 1000) as usize;
     let (from, is_over) = (file_bytes(file), AtomicBool::new(false));
     let (sent, seen, end) = std::thread::scope(|scope| -> Result<_> {
-        let writer = scope.spawn(|| write(server, TRICKLE, changes));
+        let writer = scope.spawn(|| write(server, TRICKLE, 0..changes as u64));
         let reader = scope.spawn(|| follow(file, from, changes, &is_over));
         let end = until();
         let sent = writer.join().map_err(|_| "the writer panicked")?;
@@ -100,7 +100,7 @@ fn measure(
     })?;
     let warm = sent.first().map(|first| *first + WARM_UP);
     let mut times = Vec::with_capacity(changes);
-    for (number, at) in sent.iter().enumerate() {
+    for (number, at) in (0..).zip(&sent) {
         if warm.is_some_and(|warm| *at < warm) || end.is_some_and(|end| *at > end) {
             continue;
         }
@@ -123,7 +123,7 @@ fn follow(
     from: u64,
     changes: usize,
     is_over: &AtomicBool,
-) -> Result<HashMap<usize, Instant>> {
+) -> Result<HashMap<u64, Instant>> {
     use std::io::{Seek as _, SeekFrom};
     let began = Instant::now();
     let mut lines = File::open(file)?;
