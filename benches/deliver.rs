@@ -48,7 +48,7 @@ fn block() -> OutboxBlock {
 
 fn deliver(c: &mut Criterion) {
     let block = block();
-    let renderer = Renderer::new("acme", [(SourceId(1), "hr".to_owned())], []);
+    let mut renderer = Renderer::new("acme", [(SourceId(1), "hr".to_owned())], []);
     let mut group = c.benchmark_group("deliver");
     group.throughput(Throughput::Elements(EVENTS));
     group.bench_function("render", |b| {

@@ -13,6 +13,9 @@ use rollcall_contract::Outgoing;
 use rollcall_core::event::{Event, EventKind};
 use rollcall_core::id::SourceId;
 
+/// About as much as the texts of one record take.
+const TEXT_BYTES: usize = 160;
+
 /// What the events of an organization have in common.
 pub struct Renderer {
     /// `/rollcall/<organization>`.
@@ -21,6 +24,8 @@ pub struct Renderer {
     sources: HashMap<SourceId, Bytes>,
     /// Topic of each source whose raw changes this sink carries.
     raw_topics: HashMap<SourceId, Arc<str>>,
+    /// The texts of a delivery, in the memory of the one before when that is done.
+    text: BytesMut,
 }
 
 /// One record's variable texts, as ranges into the shared buffer.
@@ -63,18 +68,19 @@ impl Renderer {
                 .into_iter()
                 .map(|(id, topic)| (id, Arc::from(topic)))
                 .collect(),
+            text: BytesMut::new(),
         }
     }
 
     /// Renders events in order. Raw changes that this sink does not carry are left out; a
     /// deleted user's event is followed by its tombstone under the same position.
-    pub fn render(&self, events: &[Placed<'_>]) -> Vec<Outgoing> {
-        let mut text = BytesMut::with_capacity(events.len() * 160);
+    pub fn render(&mut self, events: &[Placed<'_>]) -> Vec<Outgoing> {
+        self.text.reserve(events.len() * TEXT_BYTES);
         let texts: Vec<Texts> = events
             .iter()
-            .map(|placed| write_texts(placed, &mut text))
+            .map(|placed| write_texts(placed, &mut self.text))
             .collect();
-        let text = text.freeze();
+        let text = self.text.split().freeze();
         let mut out = Vec::with_capacity(events.len());
         for (placed, at) in events.iter().zip(texts) {
             let event = &placed.event;

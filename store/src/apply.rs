@@ -67,8 +67,8 @@ impl Writing {
     }
 }
 
-/// Writes everything. `counts` are what they are in the store, and what they become. Gives
-/// the names of the gaps that were opened.
+/// Writes everything. `counts` are what they are in the store, and what they become; `memory`
+/// is whatever was used before. Gives the names of the gaps that were opened.
 pub(crate) fn apply(
     connection: &Connection,
     Writing {
@@ -79,6 +79,7 @@ pub(crate) fn apply(
     }: &Writing,
     stored: &Counts,
     counts: &mut Counts,
+    memory: &mut Vec<u8>,
 ) -> Result<Vec<GapId>, StoreError> {
     users(connection, plan, counts)?;
     due::write(connection, plan)?;
@@ -100,6 +101,7 @@ pub(crate) fn apply(
             counts.next_sequence,
             commit.now_us,
             events,
+            memory,
         )?;
         counts.next_position = counts.next_position.plus(events.len() as u64);
         counts.next_sequence = counts.next_sequence.plus(u64::from(events.sequenced()));

@@ -82,6 +82,22 @@ pub struct Trimmed {
 
 const COLUMNS: &str = "position, sequence, count, sequenced, created_us, checksum, block";
 
+/// Compresses events as [`lz4_flex::block::decompress_size_prepended`] reads them. The memory
+/// is used again for each block: it is large, and new memory has to be zeroed first.
+fn compress<'m>(events: &[u8], memory: &'m mut Vec<u8>) -> Result<&'m [u8], StoreError> {
+    const SIZE: usize = size_of::<u32>();
+    let refused = || StoreError::Refused("a block of events is too large".to_owned());
+    let size = u32::try_from(events.len()).map_err(|_| refused())?;
+    let at_most = SIZE + lz4_flex::block::get_maximum_output_size(events.len());
+    if memory.len() < at_most {
+        memory.resize(at_most, 0);
+    }
+    let (prefix, block) = memory.split_at_mut(SIZE);
+    prefix.copy_from_slice(&size.to_le_bytes());
+    let written = lz4_flex::block::compress_into(events, block).map_err(|_| refused())?;
+    Ok(&memory[..SIZE + written])
+}
+
 /// Compresses and writes events at their place; gives their size as stored.
 pub(crate) fn insert(
     connection: &Connection,
@@ -89,8 +105,9 @@ pub(crate) fn insert(
     sequence: Sequence,
     created_us: i64,
     events: &EventBlock,
+    memory: &mut Vec<u8>,
 ) -> Result<u64, StoreError> {
-    let stored = lz4_flex::block::compress_prepend_size(events.as_bytes());
+    let stored = compress(events.as_bytes(), memory)?;
     connection
         .prepare_cached(
             "INSERT INTO outbox(position, sequence, count, sequenced, created_us, stored_bytes, \
@@ -104,7 +121,7 @@ pub(crate) fn insert(
             created_us,
             stored.len() as i64,
             checksum(events.as_bytes()),
-            &stored,
+            stored,
         ))?;
     Ok(stored.len() as u64)
 }

@@ -23,6 +23,8 @@ pub(crate) struct Core {
     pub(crate) connection: Connection,
     /// As in the database.
     pub(crate) counts: Counts,
+    /// Where blocks of events are compressed.
+    pub(crate) memory: Vec<u8>,
     log_frames: Arc<AtomicU64>,
     checkpoint_bytes: u64,
 }
@@ -42,6 +44,7 @@ impl Core {
         Ok(Core {
             connection,
             counts,
+            memory: Vec::new(),
             log_frames,
             checkpoint_bytes,
         })

@@ -574,6 +574,7 @@ impl Writer {
             .map_err(StoreError::from);
         self.guard(outcome)?;
         self.call(|core| {
+            core.memory = Vec::new();
             core.connection.execute_batch("PRAGMA shrink_memory")?;
             core.checkpoint("PASSIVE")
         })
@@ -651,7 +652,13 @@ fn write(core: &mut Core, writing: Writing, next_user: i64, next_run: u64) -> Ou
     let (position, sequence) = (counts.next_position, counts.next_sequence);
     let mut transaction = || {
         core.connection.execute_batch("BEGIN IMMEDIATE")?;
-        let gaps = apply::apply(&core.connection, &writing, &core.counts, &mut counts)?;
+        let gaps = apply::apply(
+            &core.connection,
+            &writing,
+            &core.counts,
+            &mut counts,
+            &mut core.memory,
+        )?;
         core.connection.execute_batch("COMMIT")?;
         Ok(gaps)
     };
