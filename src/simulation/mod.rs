@@ -254,7 +254,7 @@ impl Known {
                 self.duplicates = digests(keys);
             }
             Work::Page(page) if matches!(page.page.purpose, Purpose::Scan { .. }) => {
-                let shared = sync::apply::shared_keys(rules, page);
+                let shared = sync::pages::shared_keys(rules, page);
                 if !shared.is_empty() {
                     self.shared.insert(*pages, digests(shared));
                 }

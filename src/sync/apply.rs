@@ -1,4 +1,5 @@
-//! Changes and pages, resolved: from mapped rows to a plan.
+//! Changes, resolved: from mapped rows to a plan; and what pages ([`super::pages`]) share
+//! with them.
 //!
 //! The records of a batch are read from the store beforehand with their keys sorted, the
 //! rules run over what was read, and the plan gathers final states. A row whose image is
@@ -10,20 +11,20 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use hashbrown::HashMap;
-use rollcall_contract::{Before, Change, Key, Op, TxId};
+use rollcall_contract::{Batch, Before, Change, Key, Op};
 use rollcall_core::attribute::{AttrId, Attributes};
 use rollcall_core::directory::{
     ChangeRef, FieldRules, LeaverAction, LeaverRules, Mode, Origin, Remap, Resolver, RowKeys,
     Rules, SourceRules, Workspace,
 };
-use rollcall_core::document::{Document, LinkState, Moment};
+use rollcall_core::document::Moment;
 use rollcall_core::event::EventKind;
 use rollcall_core::id::{MatchHash, RunId, SourceId};
 use rollcall_core::mapped::{MappedRow, MappedRows, Outcome};
 use rollcall_core::mapping::Mapper;
 use rollcall_core::plan::Plan;
-use rollcall_core::reason::{LeaverReason, SkipReason};
-use rollcall_core::state::{KeyBytes, LinkTarget, State as _, StateError};
+use rollcall_core::reason::LeaverReason;
+use rollcall_core::state::StateError;
 use rollcall_store::{StoreError, Writer};
 
 use super::clock::now_us;
@@ -31,11 +32,8 @@ use super::engine::Engine;
 use super::envelope::Stream;
 use super::ids::Ids;
 use super::pending::Pending;
-use super::polling::Polled;
-use super::scanning::seen_hash;
 use super::track::TxMark;
-use super::window::Purpose;
-use super::work::{Changes, PageWork};
+use super::work::Changes;
 use crate::config::{self, Config};
 
 /// The mappers in force, shared with the rules so that stored shadows can be mapped again.
@@ -84,6 +82,8 @@ pub struct Directory {
     ids: Ids,
     workspace: Workspace,
     pub(super) scratch: MappedRows,
+    /// Rows of a page that had not been mapped.
+    pub(super) page_rows: MappedRows,
     keys: RowKeys,
 }
 
@@ -172,6 +172,7 @@ impl Directory {
             ids,
             workspace: Workspace::default(),
             scratch: MappedRows::default(),
+            page_rows: MappedRows::default(),
             keys: RowKeys::default(),
         }
     }
@@ -240,39 +241,36 @@ fn keys(change: &Change<'_>) -> (Option<Key>, Option<Key>) {
 pub(super) struct Step<'a> {
     pub(super) change: Change<'a>,
     pub(super) key: Option<Key>,
-    old_key: Option<Key>,
-    /// Index of its mapped row.
+    pub(super) old_key: Option<Key>,
+    /// Index of what was made of its row.
     pub(super) mapped: Option<usize>,
 }
 
-/// Every change of a batch, or those rows of a page that the log has not taken out.
-pub(super) fn steps<'a>(
-    batch: &'a rollcall_contract::Batch,
-    is_wanted: impl Fn(usize) -> bool,
-) -> Vec<Step<'a>> {
+/// Every change of a batch.
+fn steps(batch: &Batch) -> Vec<Step<'_>> {
     let mut next = 0;
-    let all = batch.changes().enumerate().filter_map(|(i, change)| {
+    let all = batch.changes().map(|change| {
         let mapped = change.after().is_some().then(|| {
             next += 1;
             next - 1
         });
-        if !is_wanted(i) {
-            return None;
-        }
         let (key, old_key) = keys(&change);
-        Some(Step {
+        Step {
             change,
             key,
             old_key,
             mapped,
-        })
+        }
     });
     all.collect()
 }
 
 /// Match keys that several records will have when these steps have been taken. `matches`
 /// are the match keys of each step's row.
-fn duplicates(steps: &[Step<'_>], mut matches: Vec<(MatchHash, usize)>) -> Vec<MatchHash> {
+pub(super) fn duplicates(
+    steps: &[Step<'_>],
+    mut matches: Vec<(MatchHash, usize)>,
+) -> Vec<MatchHash> {
     matches.sort_unstable();
     let key = |at: usize| steps.get(at).and_then(|s| s.key.as_ref());
     // Which step says what each record is in the end; rarely needed.
@@ -301,21 +299,6 @@ fn duplicates(steps: &[Step<'_>], mut matches: Vec<(MatchHash, usize)>) -> Vec<M
     found
 }
 
-/// Match keys that several of the rows of a page have, in order: of such rows nobody is
-/// written.
-pub(crate) fn shared_keys(rules: &Rules, work: &PageWork) -> Vec<MatchHash> {
-    let steps = steps(&work.page.rows, |row| work.page.is_alive(row));
-    let (mut keys, mut matches) = (RowKeys::default(), Vec::new());
-    for (at, step) in steps.iter().enumerate() {
-        let row = step.mapped.map(|index| work.mapped.row(index));
-        if let Some(row) = row.filter(|row| row.outcome() == Outcome::Mapped) {
-            rules.keys_of(work.source, &row, &mut keys);
-            matches.extend(keys.matches.iter().map(|hash| (*hash, at)));
-        }
-    }
-    duplicates(&steps, matches)
-}
-
 impl Engine {
     pub(super) fn apply_changes(
         &mut self,
@@ -333,7 +316,7 @@ impl Engine {
         self.set_counting(source, false);
         let run = self.stream_run(source, now)?;
         self.note_run(source, pending);
-        let steps = steps(batch, |_| true);
+        let steps = steps(batch);
         let shared = self.preload(source, &steps, mapped)?;
         let Some(track) = self.sources.get_mut(&source) else {
             return Ok(());
@@ -345,17 +328,7 @@ impl Engine {
         }
         let history = track.history;
         pending.plan.events.reserve(self.event_bytes * steps.len());
-        if let Some(raw) = &track.raw_changes {
-            let stream = Stream {
-                source,
-                name: &track.name,
-                run,
-                redact: &raw.redact,
-            };
-            for step in &steps {
-                stream.push(&step.change, &mut pending.plan.events);
-            }
-        }
+        self.publish_raw(source, run, steps.iter(), pending);
         let directory = &mut self.directory;
         let mut scratch = std::mem::take(&mut directory.scratch);
         let mut resolver = directory.resolver(&mut self.writer, &mut pending.plan, now, run);
@@ -404,8 +377,31 @@ impl Engine {
         Ok(())
     }
 
+    /// Publishes raw changes, if the source does that.
+    pub(super) fn publish_raw<'s, 'b: 's>(
+        &self,
+        source: SourceId,
+        run: RunId,
+        steps: impl Iterator<Item = &'s Step<'b>>,
+        pending: &mut Pending,
+    ) {
+        if let Some(track) = self.sources.get(&source)
+            && let Some(raw) = &track.raw_changes
+        {
+            let stream = Stream {
+                source,
+                name: &track.name,
+                run,
+                redact: &raw.redact,
+            };
+            for step in steps {
+                stream.push(&step.change, &mut pending.plan.events);
+            }
+        }
+    }
+
     /// Remembers what the stream's run had counted before the lot.
-    fn note_run(&self, source: SourceId, pending: &mut Pending) {
+    pub(super) fn note_run(&self, source: SourceId, pending: &mut Pending) {
         let run = self
             .sources
             .get(&source)
@@ -439,7 +435,7 @@ impl Engine {
 
     /// Reads what the steps are going to ask of the store, in the order of the keys. Gives
     /// the match keys that several records will have.
-    fn preload(
+    pub(super) fn preload(
         &mut self,
         source: SourceId,
         steps: &[Step<'_>],
@@ -471,175 +467,6 @@ impl Engine {
         Ok(duplicates(steps, matches))
     }
 
-    pub(super) fn apply_page(
-        &mut self,
-        work: &PageWork,
-        pending: &mut Pending,
-    ) -> Result<(), StoreError> {
-        let PageWork {
-            source,
-            page,
-            mapped,
-            mappers,
-        } = work;
-        let source = *source;
-        let now = now_us();
-        let is_scan = page.is_of_scan();
-        self.set_counting(source, is_scan);
-        let run = match self.sources.get(&source).and_then(|t| t.scan.as_ref()) {
-            Some(scan) if is_scan => scan.run.row.id,
-            _ => {
-                let run = self.stream_run(source, now)?;
-                self.note_run(source, pending);
-                run
-            }
-        };
-        // Whatever read a row without a key first has counted it.
-        let counted = match (&page.purpose, self.sources.get(&source)) {
-            (Purpose::Absence, Some(track)) => track.scan.as_ref().map_or(0, |scan| {
-                scan.run.row.counters.reasons.get(SkipReason::NoKey)
-            }),
-            _ => 0,
-        };
-        let counts_keyless = match page.purpose {
-            Purpose::Repair => false,
-            Purpose::Sync => !page.absent.is_empty(),
-            _ => counted == 0,
-        };
-        let history = self.sources.get(&source).map_or(0, |t| t.history);
-        let alive = steps(&page.rows, |row| page.is_alive(row));
-        let shared = self.preload(source, &alive, mapped)?;
-        let is_polled = self.sources.get(&source).is_some_and(|t| t.poll.is_some());
-        let polled = match is_polled {
-            true => self.compare_polled(source, &alive, mapped, pending)?,
-            false => Vec::new(),
-        };
-        if matches!(page.purpose, Purpose::Scan { .. }) {
-            self.count_unmarked(source, &polled);
-        }
-        let tells = |at: usize| polled.get(at) != Some(&Polled::Same);
-        let directory = &mut self.directory;
-        if let Some(track) = self.sources.get(&source)
-            && page.purpose != Purpose::Repair
-            && let Some(raw) = &track.raw_changes
-        {
-            let stream = Stream {
-                source,
-                name: &track.name,
-                run,
-                redact: &raw.redact,
-            };
-            for (_, step) in alive.iter().enumerate().filter(|(at, _)| tells(*at)) {
-                stream.push(&step.change, &mut pending.plan.events);
-            }
-        }
-        let (mut absent, mut overtaken) = (Vec::new(), Vec::new());
-        {
-            let mut scratch = std::mem::take(&mut directory.scratch);
-            let mut resolver = directory.resolver(&mut self.writer, &mut pending.plan, now, run);
-            resolver.begin_batch(&shared);
-            for step in &alive {
-                let (Some(key), Some(index)) = (&step.key, step.mapped) else {
-                    if counts_keyless {
-                        resolver.unreadable_key(source);
-                    }
-                    continue;
-                };
-                if is_newer(&mut resolver, source, key, page, history)? {
-                    overtaken.push(key.clone());
-                    continue;
-                }
-                pending.changes += 1;
-                let tx = step.change.tx();
-                let change_ref = change_ref(key, None, tx, None, step.change.ordinal());
-                let mapper = mappers[step.change.table_index()].as_ref();
-                let row = (mapped.row(index), mapper);
-                apply_row(
-                    &mut resolver,
-                    source,
-                    &change_ref,
-                    &step.change,
-                    row,
-                    &mut scratch,
-                )?;
-            }
-            for key in &page.absent {
-                if is_newer(&mut resolver, source, key, page, history)? {
-                    overtaken.push(key.clone());
-                    continue;
-                }
-                if page.purpose == Purpose::Repair {
-                    resolver
-                        .still_gone(source, key.as_bytes())
-                        .map_err(failed)?;
-                }
-                absent.push(key.clone());
-            }
-            resolver.finish().map_err(failed)?;
-            directory.scratch = scratch;
-        }
-        if page.purpose == Purpose::Sync && alive.iter().all(|step| step.key.is_some()) {
-            for key in &absent {
-                self.remove_absent(source, key, LeaverReason::Absent, run, now, pending)?;
-            }
-        }
-        pending.bytes += page.rows.size_bytes();
-        let position = page.rows.cursor().text().to_owned();
-        self.count(source, is_scan, &position, pending);
-        match page.purpose {
-            Purpose::Scan { number } => {
-                let seen = page.rows.changes().filter_map(|change| keys(&change).0);
-                let seen = seen.map(|k| seen_hash(k.as_bytes())).collect();
-                self.scan_page(source, number, page.last.clone(), seen, pending);
-            }
-            Purpose::Absence => {
-                if let Some(scan) = self.sources.get_mut(&source).and_then(|t| t.scan.as_mut()) {
-                    scan.absent.extend(absent);
-                }
-            }
-            Purpose::Changed | Purpose::Sync => {}
-            // A record that was to be completed and is gone: the log says so itself, unless it
-            // was gone already and something is due of it. One of which something newer is
-            // known is asked for again, since what is newer may be incomplete too.
-            // The records of a plan are handed over all at once (`super::planned`).
-            Purpose::Plan { .. } => {}
-            Purpose::Repair => {
-                let read = page.rows.changes().filter_map(|change| keys(&change).0);
-                let asked = read.chain(page.absent.iter().cloned());
-                let record = |k: Key| (source, KeyBytes::from_slice(k.as_bytes()));
-                pending.commit.repaired.extend(asked.map(record));
-                let again = overtaken.into_iter().map(record);
-                pending.plan.reread.extend(again);
-            }
-        }
-        Ok(())
-    }
-
-    /// Removes a record that a scan proved absent.
-    pub(super) fn remove_absent(
-        &mut self,
-        source: SourceId,
-        key: &Key,
-        reason: LeaverReason,
-        run: RunId,
-        now: i64,
-        pending: &mut Pending,
-    ) -> Result<(), StoreError> {
-        let directory = &mut self.directory;
-        let mut resolver = directory.resolver(&mut self.writer, &mut pending.plan, now, run);
-        let change = ChangeRef {
-            key: key.as_bytes(),
-            old_key: None,
-            tx: &[],
-            position: "",
-            ordinal: 0,
-            commit_us: now,
-            origin: Origin::Scan,
-        };
-        resolver.remove(source, &change, reason).map_err(failed)?;
-        resolver.finish().map_err(failed)
-    }
-
     /// Considers records again that were held because of these match keys.
     pub(super) fn retry(
         &mut self,
@@ -653,44 +480,6 @@ impl Engine {
         let keys: Vec<MatchHash> = keys.iter().copied().collect();
         resolver.retry(&keys).map_err(failed)?;
         resolver.finish().map_err(failed)
-    }
-
-    /// Every record of a source that is wanted, and present as far as the directory knows.
-    /// Of others nothing is read.
-    pub(super) fn present_keys(
-        &mut self,
-        source: SourceId,
-        is_wanted: impl Fn(&[u8]) -> bool,
-        mut each: impl FnMut(&[u8]),
-    ) -> Result<(), StoreError> {
-        const AT_ONCE: usize = 5_000;
-        let mut after: Option<Key> = None;
-        let mut bytes = Vec::new();
-        loop {
-            let links = self.writer.links_after(source, after.as_ref(), AT_ONCE)?;
-            for (key, target) in links.iter().filter(|(key, _)| is_wanted(key)) {
-                match target {
-                    LinkTarget::Record => each(key),
-                    LinkTarget::User(row) => {
-                        bytes.clear();
-                        self.writer.user(*row, &mut bytes).map_err(failed)?;
-                        let Ok(document) = Document::decode(&bytes) else {
-                            continue;
-                        };
-                        let state = document
-                            .find_link(source, key)
-                            .map(|i| document.links[i].state);
-                        if state.is_some_and(LinkState::is_present) {
-                            each(key);
-                        }
-                    }
-                }
-            }
-            match links.last() {
-                Some((key, _)) if links.len() == AT_ONCE => after = Key::from_bytes(key),
-                _ => return Ok(()),
-            }
-        }
     }
 }
 
@@ -741,17 +530,4 @@ pub(super) fn apply_row(
     resolver
         .apply(source, change_ref, scratch.row(0))
         .map_err(failed)
-}
-
-/// Whether the directory holds something newer of a record than a page has read.
-pub(super) fn is_newer(
-    resolver: &mut Resolver<'_>,
-    source: SourceId,
-    key: &Key,
-    page: &super::window::HeldPage,
-    history: u8,
-) -> Result<bool, StoreError> {
-    let stored: Option<TxId> = resolver.link_tx(source, key.as_bytes()).map_err(failed)?;
-    let stored = stored.and_then(|tx| TxMark::of_history(tx, history));
-    Ok(stored.is_some_and(|tx| page.window.may_be_newer(&tx)))
 }

@@ -22,14 +22,15 @@ use rollcall_core::state::KeyBytes;
 use rollcall_store::{PlanRow, PlanStep, RunFilter, StoreError};
 use tokio::sync::oneshot;
 
-use super::apply::{failed, is_newer, steps};
+use super::apply::failed;
 use super::clock::now_us;
 use super::engine::Engine;
+use super::pages::is_newer;
 use super::pending::Pending;
 use super::staging::{AT_ONCE, PlanAnswer, asked_again};
 use super::track::TrackedRun;
 use super::window::Purpose;
-use super::work::{PageWork, Work};
+use super::work::{PageRows, PageWork, Work};
 
 /// So many records that are not what was approved are named.
 const NAMED_MAX: usize = 1_000;
@@ -244,6 +245,10 @@ impl Engine {
         work: &PageWork,
         pending: &mut Pending,
     ) -> Result<(), StoreError> {
+        // Records that are read by key were mapped.
+        let PageRows::Mapped(mapped) = &work.mapped else {
+            return self.apply_page(work, pending);
+        };
         let source = work.source;
         let at = self.approvals.iter().position(|a| a.source == source);
         let Some(mut approval) = at.and_then(|at| self.approvals.remove(at)) else {
@@ -254,14 +259,14 @@ impl Engine {
         self.directory.rules.set_counting(source, Counting::Apply);
         let mut others = page.absent.clone();
         let mut overtaken = Vec::new();
-        for (row, step) in steps(&page.rows, |_| true).into_iter().enumerate() {
-            let (Some(key), Some(mapped)) = (step.key, step.mapped) else {
+        for row in 0..page.rows.len() {
+            let Some(key) = page.key(row).cloned() else {
                 continue;
             };
             if !approval.asked.contains(key.as_bytes()) {
                 continue;
             }
-            let mapped = work.mapped.row(mapped);
+            let mapped = mapped.row(row);
             let approved = self.writer.approved(source, key.as_bytes())?;
             if approved.is_none_or(|staged| staged.hash != mapped.hash()) {
                 others.push(key);

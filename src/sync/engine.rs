@@ -43,6 +43,9 @@ const QUIET_US: i64 = 5_000_000;
 /// Lots of a source are small for so long after another one has brought something.
 const NEIGHBOURLY: Duration = Duration::from_secs(10);
 
+/// So many pages of a scan are stored with one commit at most.
+const PAGES_PER_LOT: usize = 4;
+
 /// So often is looked for history that may go.
 const HISTORY_US: i64 = 60_000_000;
 
@@ -226,14 +229,15 @@ impl Engine {
         let Some(track) = self.sources.get_mut(&source) else {
             return true;
         };
-        if pending.changes > 0 {
+        let pages = pending.commit.seen.len();
+        if pending.changes > 0 || pages > 0 {
             track.worked = Some(now);
         }
-        let limit = match is_shared {
-            true => track.lot.beside_others(),
-            false => track.lot,
+        let (limit, at_most) = match is_shared {
+            true => (track.lot.beside_others(), 1),
+            false => (track.lot, PAGES_PER_LOT),
         };
-        limit.is_full(pending.changes, pending.bytes)
+        limit.is_full(pending.changes, pending.bytes) || pages >= at_most
     }
 
     fn handle(&mut self, work: Work, pending: &mut Pending) -> Result<(), StoreError> {
@@ -347,8 +351,8 @@ impl Engine {
                 });
             }
             Work::ScanMissing { source, reply } => {
-                let keys = self.scan_missing(source)?;
-                let _ = reply.send(keys);
+                // A driver that is gone asks again when it is back.
+                let _ = reply.send(self.scan_missing(source)?);
             }
             Work::ScanEnd { source, reply } => {
                 self.scan_end(source, pending)?;

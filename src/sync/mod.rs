@@ -34,6 +34,7 @@ pub mod gaps;
 pub mod ids;
 pub mod keys;
 pub mod mapper;
+pub mod pages;
 pub mod pending;
 pub mod planned;
 pub mod planning;

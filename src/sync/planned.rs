@@ -35,9 +35,10 @@ use tokio::sync::oneshot;
 use uuid::Uuid;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::apply::{apply_row, change_ref, failed, is_newer, steps};
+use super::apply::{apply_row, change_ref, failed};
 use super::clock::now_us;
 use super::engine::Engine;
+use super::pages::{alive_steps, is_newer};
 use super::pending::Pending;
 use super::track::TrackedRun;
 use super::window::HeldPage;
@@ -508,7 +509,7 @@ impl Engine {
             resolver.begin_batch(&shared.unwrap_or_default());
             for planned in group {
                 let page = &planned.page;
-                for step in steps(&page.rows, |row| page.is_alive(row)) {
+                for step in alive_steps(page) {
                     let (Some(key), Some(index)) = (&step.key, step.mapped) else {
                         continue;
                     };
@@ -624,15 +625,14 @@ struct Place {
 fn rows_of(pages: &[PlannedPage]) -> HashMap<Key, Place> {
     let mut rows = HashMap::new();
     for (page, planned) in pages.iter().enumerate() {
-        for (row, step) in steps(&planned.page.rows, |_| true).into_iter().enumerate() {
-            if let (Some(key), Some(mapped)) = (step.key, step.mapped) {
-                let is_alive = planned.page.is_alive(row);
+        for row in 0..planned.page.rows.len() {
+            if let Some(key) = planned.page.key(row) {
                 let place = Place {
                     page,
-                    mapped,
-                    is_alive,
+                    mapped: row,
+                    is_alive: planned.page.is_alive(row),
                 };
-                rows.insert(key, place);
+                rows.insert(key.clone(), place);
             }
         }
     }

@@ -1,13 +1,13 @@
 //! Where a scan stands, from its first page to its end.
 //!
 //! ```text
-//! Idle ─► Pages ─► Missing ─► Idle
+//! Idle ─► Pages ─► Searching ─► Missing ─► Idle
 //! Idle ─► Changed ─► Idle
 //! ```
 //!
 //! `Pages` reads the whole table in key order. Only when every page is applied is the
-//! engine asked which of its records no page had; these are read again by key
-//! (`Missing`), so a record that was inserted behind the scan, or whose key sorts
+//! engine asked, some at a time, which of its records no page had (`Searching`); these are
+//! read again by key (`Missing`), so a record that was inserted behind the scan, or whose key sorts
 //! elsewhere than expected, is found after all and never taken for a leaver. A poll that reads
 //! changed rows only (`Changed`) is no scan: it ends with its last page. An error
 //! anywhere ends the session with the scan unfinished: it goes on behind its last applied
@@ -17,7 +17,7 @@ use rollcall_contract::{Key, PageRequest, Since};
 use rollcall_core::id::RunId;
 
 use super::window::Purpose;
-use super::work::ScanPlace;
+use super::work::{Missing, ScanPlace};
 
 /// What is to be read next.
 #[derive(Debug, PartialEq, Eq)]
@@ -28,7 +28,7 @@ pub enum Next {
     Keys(Vec<Key>),
     /// Nothing now: pages wait for their windows.
     Wait,
-    /// All pages are applied: ask the engine what is missing.
+    /// All pages are applied: ask the engine what is missing, or what else is.
     AskMissing,
     /// Everything is applied: end the scan.
     End,
@@ -53,6 +53,10 @@ enum Phase {
         after: Option<Key>,
         number: u64,
         exhausted: bool,
+    },
+    Searching {
+        found: Vec<Key>,
+        is_asked: bool,
     },
     Missing {
         keys: Vec<Key>,
@@ -121,13 +125,26 @@ impl Scan {
             } if self.in_flight == 0 => Next::EndPoll,
             Phase::Pages {
                 exhausted: true, ..
-            } if self.in_flight == 0 => Next::AskMissing,
+            } if self.in_flight == 0 => {
+                self.phase = Phase::Searching {
+                    found: Vec::new(),
+                    is_asked: true,
+                };
+                Next::AskMissing
+            }
+            Phase::Searching { is_asked, .. } if !*is_asked => {
+                *is_asked = true;
+                Next::AskMissing
+            }
             Phase::Missing { keys } if !keys.is_empty() && self.in_flight == 0 => {
                 let at = keys.len().saturating_sub(KEYS_PER_READ);
                 Next::Keys(keys.split_off(at))
             }
             Phase::Missing { keys } if keys.is_empty() && self.in_flight == 0 => Next::End,
-            Phase::Pages { .. } | Phase::Missing { .. } | Phase::Changed { .. } => Next::Wait,
+            Phase::Pages { .. }
+            | Phase::Searching { .. }
+            | Phase::Missing { .. }
+            | Phase::Changed { .. } => Next::Wait,
         }
     }
 
@@ -136,7 +153,7 @@ impl Scan {
         let (after, since) = match &self.phase {
             Phase::Pages { after, .. } => (after.clone(), None),
             Phase::Changed { after, since, .. } => (after.clone(), Some(since.clone())),
-            Phase::Idle | Phase::Missing { .. } => (None, None),
+            Phase::Idle | Phase::Searching { .. } | Phase::Missing { .. } => (None, None),
         };
         PageRequest {
             after,
@@ -163,7 +180,9 @@ impl Scan {
             Phase::Changed {
                 after, exhausted, ..
             } => (after, exhausted, Purpose::Changed),
-            Phase::Idle | Phase::Missing { .. } => return Purpose::Scan { number: 0 },
+            Phase::Idle | Phase::Searching { .. } | Phase::Missing { .. } => {
+                return Purpose::Scan { number: 0 };
+            }
         };
         match last {
             Some(key) => *after = Some(key.clone()),
@@ -182,9 +201,16 @@ impl Scan {
         self.in_flight = self.in_flight.saturating_sub(1);
     }
 
-    /// The engine named what no page had.
-    pub fn missing(&mut self, keys: Vec<Key>) {
-        self.phase = Phase::Missing { keys };
+    /// The engine named some of what no page had.
+    pub fn missing(&mut self, missing: Missing) {
+        if let Phase::Searching { found, is_asked } = &mut self.phase {
+            found.extend(missing.keys);
+            *is_asked = false;
+            if missing.is_last {
+                let keys = std::mem::take(found);
+                self.phase = Phase::Missing { keys };
+            }
+        }
     }
 
     /// The scan ended.

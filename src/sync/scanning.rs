@@ -21,13 +21,72 @@ use super::clock::now_us;
 use super::engine::Engine;
 use super::pending::Pending;
 use super::track::{ScanTrack, TrackedRun};
-use super::work::{Cause, ScanPlace};
+use super::work::{Cause, Missing, ScanPlace};
 
 /// Absent records that are taken in with one commit.
 const AT_ONCE: usize = 2_000;
 
+/// Pages whose keys are taken in at once before records are looked for that none of them had.
+const PAGES_AT_ONCE: usize = 16;
+
+/// So many of those keys are put into a set at once.
+const IN_SET_AT_ONCE: usize = 200_000;
+
+/// Among so many keys that pages had next a record is looked for before the set is.
+const NEAR: usize = 16;
+
 /// Of so many open gaps the reasons are looked at.
 const GAPS_LOOKED_AT: usize = 1_000;
+
+/// The search for records that no page of a scan had. What the pages had is taken in, and
+/// then the records are gone through in the order of their keys. Pages nearly always come in
+/// that order too, so mostly each record is the next one that a page had; where it is not,
+/// and only then, a set is made of all that they had.
+#[derive(Default)]
+pub(super) struct Search {
+    /// Hashes of the keys that pages had, in their order.
+    seen: Vec<u64>,
+    next_page: u64,
+    knows_pages: bool,
+    /// Behind the one of them that was found last.
+    at: usize,
+    set: hashbrown::HashSet<u64>,
+    /// So many of them are in the set.
+    in_set: usize,
+    /// Whether the set is needed.
+    needs_set: bool,
+    /// The record that was looked at last.
+    after: Option<Key>,
+}
+
+impl Search {
+    /// Whether a page had a record; in doubt it had, and the set is needed.
+    fn has_seen(&mut self, hash: u64) -> bool {
+        let ahead = self.seen.iter().skip(self.at).take(NEAR);
+        if let Some(n) = ahead.into_iter().position(|seen| *seen == hash) {
+            self.at += n + 1;
+            return true;
+        }
+        if self.in_set < self.seen.len() {
+            self.needs_set = true;
+            return true;
+        }
+        self.set.contains(&hash)
+    }
+
+    /// Whether there is nothing in doubt.
+    fn is_certain(&self) -> bool {
+        !self.needs_set || self.in_set == self.seen.len()
+    }
+
+    /// Makes the set, or some more of it.
+    fn make_set(&mut self) {
+        self.set.reserve(self.seen.len() - self.set.len());
+        let more = self.seen.iter().skip(self.in_set).take(IN_SET_AT_ONCE);
+        self.in_set += more.len();
+        self.set.extend(more);
+    }
+}
 
 /// The hash under which a page remembers a key.
 pub(super) fn seen_hash(key: &[u8]) -> u64 {
@@ -115,6 +174,7 @@ impl Engine {
                 closes: gaps,
                 absent: BTreeSet::new(),
                 duplicates: HashSet::new(),
+                search: Search::default(),
             });
         }
         Ok(place)
@@ -198,21 +258,49 @@ impl Engine {
         });
     }
 
-    /// Records that no page had.
-    pub(super) fn scan_missing(&mut self, source: SourceId) -> Result<Vec<Key>, StoreError> {
-        let mut seen: HashSet<u64> = HashSet::new();
-        let mut page = 0;
-        loop {
-            let pages = self.readers.scan_seen(source, page, 64)?;
-            let Some((last, _)) = pages.last() else { break };
-            page = last + 1;
-            seen.extend(pages.into_iter().flat_map(|(_, hashes)| hashes));
+    /// Some of the records that no page had. What else there is to do comes between two calls,
+    /// so each takes little time.
+    pub(super) fn scan_missing(&mut self, source: SourceId) -> Result<Missing, StoreError> {
+        let Some(scan) = self.sources.get_mut(&source).and_then(|t| t.scan.as_mut()) else {
+            return Ok(Missing {
+                is_last: true,
+                ..Missing::default()
+            });
+        };
+        let mut search = std::mem::take(&mut scan.search);
+        let mut missing = Missing::default();
+        if !search.knows_pages {
+            if search.next_page == 0 {
+                search.seen.reserve(scan.row.rows as usize);
+            }
+            let from = search.next_page;
+            let pages = self.readers.scan_seen(source, from, PAGES_AT_ONCE)?;
+            match pages.last() {
+                Some((last, _)) => search.next_page = last + 1,
+                None => search.knows_pages = true,
+            }
+            let hashes = pages.iter().flat_map(|(_, hashes)| hashes);
+            search.seen.extend(hashes);
+        } else if !search.is_certain() {
+            search.make_set();
+        } else {
+            let (after, at) = (search.after.clone(), search.at);
+            let is_unseen = |key: &[u8]| !search.has_seen(seen_hash(key));
+            let next = self.present_keys(source, after.as_ref(), is_unseen, &mut missing.keys)?;
+            if search.is_certain() {
+                missing.is_last = next.is_none();
+                search.after = next;
+            } else {
+                // The same records once more, when it is known what pages had.
+                missing.keys.clear();
+                search.at = at;
+            }
         }
-        let mut missing = Vec::new();
-        let is_unseen = |key: &[u8]| !seen.contains(&seen_hash(key));
-        self.present_keys(source, is_unseen, |key| {
-            missing.extend(Key::from_bytes(key));
-        })?;
+        if let Some(scan) = self.sources.get_mut(&source).and_then(|t| t.scan.as_mut())
+            && !missing.is_last
+        {
+            scan.search = search;
+        }
         Ok(missing)
     }
 
@@ -287,5 +375,47 @@ impl Engine {
         };
         self.end_run(run.row, outcome, detail, pending, now);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Those of some records that no page had, as [`Engine::scan_missing`] asks.
+    fn unseen(search: &mut Search, records: std::ops::Range<u64>) -> Vec<u64> {
+        loop {
+            let at = search.at;
+            let found = records.clone().filter(|record| !search.has_seen(*record));
+            let found = found.collect();
+            if search.is_certain() {
+                return found;
+            }
+            search.at = at;
+            search.make_set();
+        }
+    }
+
+    #[test]
+    fn what_no_page_had_is_found_in_whatever_order_pages_came() {
+        let of = |seen: Vec<u64>| Search {
+            seen,
+            ..Search::default()
+        };
+        let even = |n: u64| n * 2;
+        let mut in_order = of((0..1_000).map(even).collect());
+        assert!((0..1_000).map(even).all(|n| in_order.has_seen(n)));
+        assert!(
+            in_order.is_certain() && in_order.set.is_empty(),
+            "no set is needed"
+        );
+
+        let odd: Vec<u64> = (0..2_000).filter(|n| n % 2 == 1).collect();
+        let mut in_order = of((0..1_000).map(even).collect());
+        let mut reversed = of((0..1_000).rev().map(even).collect());
+        for search in [&mut in_order, &mut reversed] {
+            let found = [unseen(search, 0..900), unseen(search, 900..2_000)].concat();
+            assert_eq!(found, odd);
+        }
     }
 }

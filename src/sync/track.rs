@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 use xxhash_rust::xxh3::Xxh3;
 
 use super::polling::PollTrack;
+use super::scanning::Search;
 use super::shared::SourceLive;
 use super::staging::LimitTrack;
 
@@ -194,6 +195,8 @@ pub struct ScanTrack {
     pub absent: BTreeSet<Key>,
     /// Match keys that several rows share.
     pub duplicates: HashSet<MatchHash>,
+    /// How far the search for records that no page had is.
+    pub(super) search: Search,
 }
 
 /// For each reason a run names so many records at most, and so many that are applied again:

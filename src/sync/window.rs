@@ -10,11 +10,12 @@
 //! The window opens before the page is asked for: events that arrive while the read is under
 //! way are remembered by key and shown to the page when it comes.
 
+use std::cell::OnceCell;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use hashbrown::HashMap;
-use rollcall_contract::{Batch, Before, Cursor, Key, Op, Page, TxId, Window};
+use rollcall_contract::{Batch, Before, Change, Cursor, Key, Op, Page, TxId, Window};
 
 /// What a page was read for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,37 +68,50 @@ pub struct HeldPage {
     pub window: Arc<dyn Window>,
     /// Records that were asked for by key and that the page does not have.
     pub absent: Vec<Key>,
+    /// The key of each row; none when it cannot be read.
+    keys: Vec<Option<Key>>,
     /// Whether the row of that index still counts.
     alive: Vec<bool>,
-    index: HashMap<Key, usize>,
+    /// Where each key is, since something first had to be looked for.
+    index: OnceCell<HashMap<Key, usize>>,
 }
 
 impl HeldPage {
     /// Holds a page. `asked` are the keys that were asked for, empty for a page of a scan.
     pub fn new(page: Page, purpose: Purpose, asked: &[Key]) -> HeldPage {
-        let mut index = HashMap::with_capacity(page.rows.len());
-        for (i, change) in page.rows.changes().enumerate() {
-            if let Some(key) = change
-                .after()
-                .and_then(|row| Key::of_row(change.table(), &row))
-            {
-                index.insert(key, i);
-            }
-        }
-        let absent = asked
-            .iter()
-            .filter(|k| !index.contains_key(*k))
-            .cloned()
-            .collect();
-        HeldPage {
+        let key = |change: Change<'_>| Key::of_row(change.table(), &change.after()?);
+        let mut held = HeldPage {
+            keys: page.rows.changes().map(key).collect(),
             alive: vec![true; page.rows.len()],
             rows: page.rows,
             last: page.last,
             purpose,
             window: Arc::from(page.window),
-            absent,
-            index,
-        }
+            absent: Vec::new(),
+            index: OnceCell::new(),
+        };
+        let is_absent = |key: &&Key| held.row_of(key).is_none();
+        held.absent = asked.iter().filter(is_absent).cloned().collect();
+        held
+    }
+
+    /// The key of the row of that index.
+    pub fn key(&self, row: usize) -> Option<&Key> {
+        self.keys.get(row)?.as_ref()
+    }
+
+    /// The keys of all rows that have one, whether these count or not.
+    pub fn keys(&self) -> impl Iterator<Item = &Key> {
+        self.keys.iter().flatten()
+    }
+
+    fn row_of(&self, key: &Key) -> Option<usize> {
+        let index = self.index.get_or_init(|| {
+            let keys = self.keys.iter().enumerate();
+            keys.filter_map(|(row, key)| Some((key.clone()?, row)))
+                .collect()
+        });
+        index.get(key).copied()
     }
 
     /// Whether it is part of a whole scan.
@@ -111,8 +125,8 @@ impl HeldPage {
     }
 
     fn forget(&mut self, key: &Key) {
-        if let Some(&i) = self.index.get(key) {
-            self.alive[i] = false;
+        if let Some(row) = self.row_of(key) {
+            self.alive[row] = false;
         }
         self.absent.retain(|k| k != key);
     }

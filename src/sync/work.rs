@@ -214,12 +214,13 @@ pub enum Work {
         /// Told the run when it is stored.
         ended: oneshot::Sender<Result<RunId, ConnectorError>>,
     },
-    /// Every page was applied: which records were not found?
+    /// Every page was applied: which records were not found? To be asked until the answer is
+    /// the last one.
     ScanMissing {
         /// Of which source.
         source: SourceId,
-        /// Keys of records that no page had.
-        reply: oneshot::Sender<Vec<Key>>,
+        /// Told some of them.
+        reply: oneshot::Sender<Missing>,
     },
     /// The scan ended; the gaps that were open when it began are closed.
     ScanEnd {
@@ -375,10 +376,28 @@ pub struct PageWork {
     pub source: SourceId,
     /// The page, with what the log took out of it.
     pub page: HeldPage,
-    /// One mapped row for each row of the page.
-    pub mapped: Pooled<MappedRows>,
+    /// What was made of its rows.
+    pub mapped: PageRows,
     /// The mapper of each table of the page.
     pub mappers: Vec<Arc<Mapper>>,
+}
+
+/// What a driver has made of the rows of a page, in their order.
+pub enum PageRows {
+    /// Each was mapped.
+    Mapped(Pooled<MappedRows>),
+    /// Nearly all of them are taken to be as they are stored: of each there is the hash by
+    /// which that is told ([`Mapper::hash`]), and only of the others more is wanted.
+    Hashed(Vec<Option<u64>>),
+}
+
+/// See [`Work::ScanMissing`].
+#[derive(Debug, Default)]
+pub struct Missing {
+    /// Keys of records that no page had.
+    pub keys: Vec<Key>,
+    /// Whether every record was looked at.
+    pub is_last: bool,
 }
 
 /// Where a scan stands.

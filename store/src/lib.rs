@@ -19,6 +19,7 @@ mod counts;
 mod due;
 mod error;
 mod filter;
+mod glance;
 mod lock;
 mod match_delta;
 mod open;

@@ -212,7 +212,7 @@ fn links_between(
     Ok((found.len() <= at_most).then_some(found))
 }
 
-fn target_of(user: Option<i64>) -> LinkTarget {
+pub(crate) fn target_of(user: Option<i64>) -> LinkTarget {
     match user {
         Some(user) => LinkTarget::User(UserRow(user)),
         None => LinkTarget::Record,

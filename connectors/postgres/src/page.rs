@@ -18,12 +18,12 @@
 //! A page is bounded twice: by rows, estimated from the width of the rows read so far, and
 //! by bytes while it arrives. Rows behind the bound are not kept.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures::TryStreamExt;
 use rollcall_contract::{
-    BatchBuilder, ConnectorError, KEYLESS_ROWS, Key, Op, Page, PageRequest, RelationKind, RowWidth,
-    Since, Tx, TxId, check_key_count, check_keys_differ,
+    BatchBuilder, Buffers, ConnectorError, KEYLESS_ROWS, Key, Op, Page, PageRequest, Pool,
+    RelationKind, RowWidth, Since, Tx, TxId, check_key_count, check_keys_differ,
 };
 use smallvec::SmallVec;
 use tokio_postgres::{Client, IsolationLevel, Statement, Transaction};
@@ -40,9 +40,14 @@ use crate::snapshot::{LogLayout, PageWindow, Snapshot};
 use crate::type_map::TypeMap;
 use crate::wire;
 
+/// So much room at most a page is given before it is read.
+const ROOM_BYTES: usize = 16 << 20;
+
 /// What is kept from page to page.
 pub(crate) struct Pages {
     width: RowWidth,
+    /// Memory of pages that are no longer needed, while one is read after the other.
+    buffers: Mutex<Pool<Buffers>>,
     /// The definition that was read last, with the fingerprint that it had.
     known: Mutex<Option<(String, Arc<Table>)>>,
 }
@@ -155,6 +160,7 @@ impl Pages {
     pub(crate) fn new() -> Pages {
         Pages {
             width: RowWidth::default(),
+            buffers: Mutex::default(),
             known: Mutex::new(None),
         }
     }
@@ -179,6 +185,9 @@ impl Pages {
         self.width.learn(request, read.rows, read.bytes);
         let is_last = read.rows < read.asked_rows && !read.cut;
         let last = if is_last { None } else { read.last };
+        if is_last {
+            *self.buffers() = Pool::default();
+        }
         Ok(Page {
             rows: read.batch,
             last,
@@ -208,6 +217,10 @@ impl Pages {
             last: None,
             window: Box::new(read.window),
         })
+    }
+
+    fn buffers(&self) -> MutexGuard<'_, Pool<Buffers>> {
+        self.buffers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn read(
@@ -256,7 +269,23 @@ impl Pages {
                 format!("{} became a table while it was read.", config.table),
             ));
         }
-        let read = copy_rows(&transaction, &definition, asked, taken_us, &server, window).await?;
+        let builder = match asked.which {
+            Which::After(_) => {
+                let buffers = self.buffers().clone();
+                BatchBuilder::in_pool(&buffers, &[], asked.limit_bytes.min(ROOM_BYTES))
+            }
+            Which::Keys(_) | Which::Keyless => BatchBuilder::default(),
+        };
+        let read = copy_rows(
+            &transaction,
+            &definition,
+            asked,
+            taken_us,
+            &server,
+            window,
+            builder,
+        )
+        .await?;
         transaction.commit().await.map_err(|e| failed(&e, DOING))?;
         Ok(read)
     }
@@ -371,6 +400,7 @@ async fn copy_rows(
     taken_us: i64,
     server: &Server,
     window: PageWindow,
+    mut builder: BatchBuilder,
 ) -> Result<Read, ConnectorError> {
     const DOING: &str = "reading a page of the table";
     let malformed = |what: &str| {
@@ -390,7 +420,6 @@ async fn copy_rows(
     let keyless = keyless
         .map(|rows| select(definition, &Which::Keyless, None, rows, &wanted))
         .transpose()?;
-    let mut builder = BatchBuilder::default();
     builder.tx(Tx {
         id: TxId::default(),
         position: SmallVec::from_slice(window.high.to_string().as_bytes()),

@@ -189,37 +189,85 @@ const FRESH: u8 = 0b0001_0000;
 const SOLE: u8 = 0b0010_0000;
 const KNOWN: u8 = STRENGTH | IN_SHADOW | AS_BEFORE | FRESH | SOLE;
 
-pub(super) fn decode<'a>(bytes: &'a [u8], spare: Spare) -> Option<Document<'a>> {
-    let mut links: Vec<Link<'a>> = recycle(spare.links);
-    let mut evidence: Vec<Evidence<'a>> = recycle(spare.evidence);
-    let mut contributions: Vec<Contribution<'a>> = recycle(spare.contributions);
-    let mut r = Reader(bytes);
+/// What stands before the links.
+struct Head {
+    id: UserId,
+    version: u64,
+    state: UserState,
+    created_us: i64,
+    updated_us: i64,
+    /// How many follow.
+    links: u64,
+}
+
+#[inline]
+fn read_head(r: &mut Reader<'_>) -> Option<Head> {
     if r.u8()? != FORMAT {
         return None;
     }
     let id = UserId(r.array()?);
     let version = r.int()?;
-    let state = user_state(&mut r)?;
+    let state = user_state(r)?;
     let created_us = r.i64()?;
     let updated_us = created_us.wrapping_add(r.int()? as i64);
-    let n = r.int()?;
+    Some(Head {
+        id,
+        version,
+        state,
+        created_us,
+        updated_us,
+        links: r.int()?,
+    })
+}
+
+#[inline]
+fn read_link<'a>(r: &mut Reader<'a>) -> Option<Link<'a>> {
+    let source = SourceId(r.u16()?);
+    let key = r.bytes()?;
+    let (state, since_us) = link_state(r)?;
+    Some(Link {
+        source,
+        key,
+        state,
+        since_us,
+        incarnation: u32::try_from(r.int()?).ok()?,
+        tx: r.bytes()?,
+        position: r.text()?,
+        commit_us: r.i64()?,
+        hash: r.u64()?,
+        hold: r.bytes()?,
+        shadow: r.bytes()?,
+    })
+}
+
+/// The live link of a record. Reads no further than to it.
+pub(super) fn live_link<'a>(bytes: &'a [u8], source: SourceId, key: &[u8]) -> Option<Link<'a>> {
+    let mut r = Reader(bytes);
+    let head = read_head(&mut r)?;
+    for _ in 0..head.links {
+        let link = read_link(&mut r)?;
+        if link.source == source && link.key == key && link.state == LinkState::Live {
+            return Some(link);
+        }
+    }
+    None
+}
+
+pub(super) fn decode<'a>(bytes: &'a [u8], spare: Spare) -> Option<Document<'a>> {
+    let mut links: Vec<Link<'a>> = recycle(spare.links);
+    let mut evidence: Vec<Evidence<'a>> = recycle(spare.evidence);
+    let mut contributions: Vec<Contribution<'a>> = recycle(spare.contributions);
+    let mut r = Reader(bytes);
+    let Head {
+        id,
+        version,
+        state,
+        created_us,
+        updated_us,
+        links: n,
+    } = read_head(&mut r)?;
     for _ in 0..n {
-        let source = SourceId(r.u16()?);
-        let key = r.bytes()?;
-        let (link_state, since_us) = link_state(&mut r)?;
-        links.push(Link {
-            source,
-            key,
-            state: link_state,
-            since_us,
-            incarnation: u32::try_from(r.int()?).ok()?,
-            tx: r.bytes()?,
-            position: r.text()?,
-            commit_us: r.i64()?,
-            hash: r.u64()?,
-            hold: r.bytes()?,
-            shadow: r.bytes()?,
-        });
+        links.push(read_link(&mut r)?);
     }
     let n = r.int()?;
     for _ in 0..n {

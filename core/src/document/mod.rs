@@ -264,6 +264,12 @@ impl<'a> Document<'a> {
         codec::decode(bytes, spare).ok_or(DocumentError)
     }
 
+    /// The link of a record that feeds its user, read out of an encoded document without what
+    /// stands behind it; none when there is none, or when the bytes up to it are damaged.
+    pub fn live_link(bytes: &'a [u8], source: SourceId, key: &[u8]) -> Option<Link<'a>> {
+        codec::live_link(bytes, source, key)
+    }
+
     /// A copy in vectors that are reused.
     pub fn clone_with(&self, spare: Spare) -> Self {
         let mut links: Vec<Link<'a>> = recycle(spare.links);

@@ -97,6 +97,11 @@ fn defer(fields: usize, out: &mut MappedRows) {
     out.finish_row(Outcome::Deferred, fields, end..end, 0);
 }
 
+/// Whether a cell does not say what the row has there.
+fn is_open(cell: &Cell<'_>) -> bool {
+    matches!(cell, Cell::Unchanged | Cell::Missing)
+}
+
 /// What a rule says.
 enum Said {
     /// The bytes appended last.
@@ -193,18 +198,13 @@ impl Mapper {
     /// A shadow that is damaged or of an unknown schema counts as none.
     pub fn map(&self, row: &Row<'_>, stored: Option<&[u8]>, out: &mut MappedRows) {
         let mut cells: Cells<'_> = (0..self.columns.len()).map(|c| row.cell(c)).collect();
-        let open = |cell: &Cell<'_>| matches!(cell, Cell::Unchanged | Cell::Missing);
-        let needs_shadow = cells
-            .iter()
-            .zip(&self.needed)
-            .any(|(cell, needed)| *needed && open(cell));
-        if needs_shadow {
+        if self.needs_shadow(&cells) {
             let Some(stored) = stored else {
                 return defer(out.field_mark(), out);
             };
             let known = self.known(stored);
             for (column, cell) in cells.iter_mut().enumerate() {
-                if open(cell) {
+                if is_open(cell) {
                     *cell = known
                         .as_ref()
                         .map_or(Cell::Missing, |known| known.get(column));
@@ -212,6 +212,23 @@ impl Mapper {
             }
         }
         self.finish(&cells, Incomplete::Keeps, out);
+    }
+
+    /// The hash that mapping a row would give it; none when that needs the stored shadow.
+    /// `scratch` is overwritten.
+    pub fn hash(&self, row: &Row<'_>, scratch: &mut Vec<u8>) -> Option<u64> {
+        let cells: Cells<'_> = (0..self.columns.len()).map(|c| row.cell(c)).collect();
+        if self.needs_shadow(&cells) {
+            return None;
+        }
+        scratch.clear();
+        shadow::encode_cells(&cells, |_| false, scratch);
+        Some(xxh3_64_with_seed(scratch, self.fingerprint))
+    }
+
+    fn needs_shadow(&self, cells: &[Cell<'_>]) -> bool {
+        let mut needed = cells.iter().zip(&self.needed);
+        needed.any(|(cell, needed)| *needed && is_open(cell))
     }
 
     /// Maps a stored shadow again, and adds exactly one row to `out`. Redacted columns are

@@ -12,6 +12,7 @@ use rollcall_contract::{
 };
 use rollcall_core::mapped::MappedRows;
 use rollcall_core::mapping::Mapper;
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use super::{Driver, Ended, HURRY, INLINE_ROWS};
@@ -22,7 +23,11 @@ use crate::sync::polls::Poll;
 use crate::sync::scan::{Next, Scan};
 use crate::sync::track::Ask;
 use crate::sync::window::{HeldPage, NoLog, Opened as OpenWindow, Purpose, Windows};
-use crate::sync::work::{Cause, Changes, KeysOrder, Order, PageWork, Work};
+use crate::sync::work::{Cause, Changes, KeysOrder, Missing, Order, PageRows, PageWork, Work};
+
+/// Rows of a page while the log brings changes: they wait for a page to be applied, so that
+/// is to take few milliseconds.
+const BUSY_ROWS: usize = 2_000;
 
 /// A read that is under way.
 struct Read {
@@ -53,6 +58,12 @@ pub(super) struct Session<'a> {
     scan: Scan,
     repairs: Vec<Key>,
     read: Option<Read>,
+    /// The engine looks for what no page of the scan had.
+    searching: Option<oneshot::Receiver<Missing>>,
+    /// Whether the log has brought something since the last page was asked for.
+    is_log_busy: bool,
+    /// Whether the scan's rows are mapped here; else they are taken to be as they are stored.
+    maps_scan: bool,
     /// The order whose records are being read.
     syncing: Option<KeysOrder>,
     pub(super) mappers: Vec<(Arc<TableSchema>, Arc<Mapper>)>,
@@ -80,6 +91,9 @@ impl<'a> Session<'a> {
             scan: Scan::default(),
             repairs,
             read: None,
+            searching: None,
+            is_log_busy: false,
+            maps_scan: true,
             syncing: None,
             mappers: Vec::new(),
             scan_due: false,
@@ -99,6 +113,7 @@ impl<'a> Session<'a> {
         if let Some(read) = self.read.take() {
             read.task.abort();
         }
+        self.searching = None;
         self.windows.clear();
         if let Some(order) = self.syncing.take() {
             self.driver.ordered.keys.push_front(order);
@@ -126,6 +141,7 @@ impl<'a> Session<'a> {
                 biased;
                 () = self.driver.cancel.cancelled() => return Err(Ended::Cancelled),
                 page = finished(&mut self.read) => self.page_came(page).await?,
+                missing = answered(&mut self.searching) => self.scan.missing(missing?),
                 asked = self.driver.asked.recv() => match asked {
                     Some(Ask::Reread(keys)) => self.repairs.extend(keys),
                     Some(Ask::Scan) => self.scan_due = true,
@@ -178,9 +194,11 @@ impl<'a> Session<'a> {
         let source = self.driver.id;
         match item {
             StreamItem::Batch(batch) => {
+                self.is_log_busy = true;
                 self.windows.observe(&batch);
                 self.cursor = batch.cursor().clone();
-                let (mapped, mappers) = self.map(&batch).await?;
+                let mappers = self.mappers_of(&batch).await?;
+                let mapped = on_worker(&batch, || self.map(&batch, &mappers));
                 self.driver
                     .live
                     .queued_bytes
@@ -283,6 +301,8 @@ impl<'a> Session<'a> {
             self.driver.state("scanning", String::new()).await?;
         }
         self.driver.estimate_rows();
+        // What is new, or is mapped in another way, is never as it is stored.
+        self.maps_scan = place.is_load || place.cause == Cause::MappingChanged.as_str();
         if place.is_load && !self.driver.match_attributes.is_empty() {
             self.find_duplicates().await?;
         }
@@ -425,9 +445,11 @@ impl<'a> Session<'a> {
             let source = self.driver.id;
             match self.scan.what_next() {
                 Next::Page => {
-                    let request = self
-                        .scan
-                        .request(self.driver.page_rows, self.driver.page_bytes);
+                    let rows = match std::mem::take(&mut self.is_log_busy) {
+                        true => self.driver.page_rows.min(BUSY_ROWS),
+                        false => self.driver.page_rows,
+                    };
+                    let request = self.scan.request(rows, self.driver.page_bytes);
                     let connector = Arc::clone(&self.driver.source);
                     self.start_read(Vec::new(), Purpose::Scan { number: 0 }, async move {
                         connector.page(request).await
@@ -435,11 +457,10 @@ impl<'a> Session<'a> {
                 }
                 Next::Keys(keys) => self.read_keys(keys, Purpose::Absence),
                 Next::AskMissing => {
-                    let keys = self
-                        .driver
-                        .ask(|reply| Work::ScanMissing { source, reply })
-                        .await?;
-                    self.scan.missing(keys);
+                    let (reply, answer) = oneshot::channel();
+                    let work = Work::ScanMissing { source, reply };
+                    self.driver.engine.send(work).await?;
+                    self.searching = Some(answer);
                 }
                 Next::End => {
                     self.driver
@@ -579,14 +600,29 @@ impl<'a> Session<'a> {
     }
 
     async fn apply(&mut self, page: HeldPage) -> Result<(), Ended> {
-        let is_sync = page.purpose == Purpose::Sync;
-        if !is_sync && !matches!(page.purpose, Purpose::Repair | Purpose::Plan { .. }) {
+        let by_key = matches!(
+            page.purpose,
+            Purpose::Sync | Purpose::Repair | Purpose::Plan { .. }
+        );
+        if !by_key {
             self.scan.applied();
         }
         if page.purpose == Purpose::Changed && page.rows.is_empty() {
             return Ok(());
         }
-        let (mapped, mappers) = self.map(&page.rows).await?;
+        let is_hashed = match page.purpose {
+            Purpose::Scan { .. } => !self.maps_scan,
+            Purpose::Changed => true,
+            _ => false,
+        };
+        let mappers = self.mappers_of(&page.rows).await?;
+        if is_hashed {
+            let hashes = on_worker(&page.rows, || hash_rows(&page.rows, &mappers));
+            return self
+                .hand_over(page, PageRows::Hashed(hashes), mappers)
+                .await;
+        }
+        let mapped = on_worker(&page.rows, || self.map(&page.rows, &mappers));
         if let Purpose::Plan { page: number } = page.purpose {
             if let Some(plan) = &mut self.plan {
                 plan.read(PlannedPage {
@@ -598,6 +634,18 @@ impl<'a> Session<'a> {
             }
             return Ok(());
         }
+        self.hand_over(page, PageRows::Mapped(mapped), mappers)
+            .await
+    }
+
+    /// Hands a page to the engine.
+    async fn hand_over(
+        &mut self,
+        page: HeldPage,
+        mapped: PageRows,
+        mappers: Vec<Arc<Mapper>>,
+    ) -> Result<(), Ended> {
+        let is_sync = page.purpose == Purpose::Sync;
         let source = self.driver.id;
         let page = PageWork {
             source,
@@ -613,31 +661,25 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    /// Maps every new row of a batch.
-    async fn map(
-        &mut self,
-        batch: &Batch,
-    ) -> Result<(Pooled<MappedRows>, Vec<Arc<Mapper>>), Ended> {
+    /// The mapper of each table of a batch.
+    async fn mappers_of(&mut self, batch: &Batch) -> Result<Vec<Arc<Mapper>>, Ended> {
         let mut mappers = Vec::with_capacity(batch.tables().len());
         for schema in batch.tables() {
             mappers.push(self.mapper(schema).await?);
         }
-        let run = || {
-            let mut mapped = self.mapped.take();
-            mapped.clear();
-            for change in batch.changes() {
-                if let Some(row) = change.after() {
-                    mappers[change.table_index()].map(&row, None, &mut mapped);
-                }
+        Ok(mappers)
+    }
+
+    /// Maps every new row of a batch.
+    fn map(&self, batch: &Batch, mappers: &[Arc<Mapper>]) -> Pooled<MappedRows> {
+        let mut mapped = self.mapped.take();
+        mapped.clear();
+        for change in batch.changes() {
+            if let Some(row) = change.after() {
+                mappers[change.table_index()].map(&row, None, &mut mapped);
             }
-            mapped
-        };
-        let mapped = if batch.len() > INLINE_ROWS {
-            tokio::task::block_in_place(run)
-        } else {
-            run()
-        };
-        Ok((mapped, mappers))
+        }
+        mapped
     }
 
     pub(super) async fn mapper(&mut self, schema: &Arc<TableSchema>) -> Result<Arc<Mapper>, Ended> {
@@ -697,6 +739,25 @@ fn may_be_key(schema: &TableSchema, key: &Key) -> bool {
             .all(|(class, part)| fits(class, part))
 }
 
+/// Does something with every row of a batch; when there are many, the runtime's other tasks
+/// go elsewhere meanwhile.
+fn on_worker<T>(batch: &Batch, work: impl FnOnce() -> T) -> T {
+    match batch.len() > INLINE_ROWS {
+        true => tokio::task::block_in_place(work),
+        false => work(),
+    }
+}
+
+/// What tells whether each row of a page is as it is stored.
+fn hash_rows(page: &Batch, mappers: &[Arc<Mapper>]) -> Vec<Option<u64>> {
+    let mut scratch = Vec::new();
+    let rows = page.changes().map(|change| {
+        let mapper = &mappers[change.table_index()];
+        mapper.hash(&change.after()?, &mut scratch)
+    });
+    rows.collect()
+}
+
 /// The next thing that the log brings; nothing for ever without one. Cancel safe.
 async fn next_of(stream: &mut Option<&mut dyn ChangeStream>) -> Result<StreamItem, ConnectorError> {
     match stream {
@@ -737,6 +798,16 @@ pub(super) fn read_aborted() -> ConnectorError {
 
 /// Why a plan gives way to a reconciliation.
 const RECONCILING: &str = "The source is being reconciled. Nothing was applied. Fix: apply the plan again when `rollcall status` says that it has ended";
+
+/// Waits for an answer of the engine, for ever when nothing was asked. Cancel safe.
+async fn answered<T>(asked: &mut Option<oneshot::Receiver<T>>) -> Result<T, Ended> {
+    let answer = match asked {
+        Some(answer) => answer.await,
+        None => std::future::pending().await,
+    };
+    *asked = None;
+    Ok(answer?)
+}
 
 /// Waits for the read that is under way, for ever when there is none. Cancel safe: the read
 /// stays in its place until it is finished.

@@ -16,7 +16,7 @@ use hashbrown::HashSet;
 use rollcall_contract::Key;
 use rollcall_core::attribute::AttrType;
 use rollcall_core::conflict::{ConflictRow, Fingerprint};
-use rollcall_core::id::{MatchHash, SourceId, UserRow};
+use rollcall_core::id::{MatchHash, SourceId};
 use rollcall_core::state::{KeyBytes, LinkTarget};
 use rusqlite::{Connection, OptionalExtension, Params};
 use smallvec::SmallVec;
@@ -25,6 +25,7 @@ use crate::counts::Counts;
 use crate::error::StoreError;
 use crate::outbox::{self, OutboxBlock};
 use crate::position::{Position, Sequence};
+use crate::preload::target_of;
 use crate::readers::Readers;
 use crate::writer::Identity;
 
@@ -174,28 +175,43 @@ pub(crate) fn open_conflicts(connection: &Connection) -> Result<HashSet<Fingerpr
     Ok(names.collect::<Result<_, _>>()?)
 }
 
-pub(crate) fn links_after(
+fn links_after(
     connection: &Connection,
     source: SourceId,
     after: Option<&Key>,
     limit: usize,
 ) -> Result<Vec<(KeyBytes, LinkTarget)>, StoreError> {
+    let mut links = Vec::new();
+    show_links_after(connection, source, after, limit, |key, target| {
+        links.push((SmallVec::from_slice(key), target));
+    })?;
+    Ok(links)
+}
+
+/// Shows at most `limit` links behind a key; gives the last key when there may be more.
+pub(crate) fn show_links_after(
+    connection: &Connection,
+    source: SourceId,
+    after: Option<&Key>,
+    limit: usize,
+    mut show: impl FnMut(&[u8], LinkTarget),
+) -> Result<Option<Key>, StoreError> {
     // The empty key is before all others and is nobody's.
     let after = after.map(Key::as_bytes).unwrap_or_default();
     let mut statement = connection.prepare_cached(
         "SELECT key, user FROM link WHERE source = ?1 AND key > ?2 ORDER BY key LIMIT ?3",
     )?;
     let mut rows = statement.query((source.0, after, i64::try_from(limit).unwrap_or(i64::MAX)))?;
-    let mut links = Vec::new();
+    let mut shown = 0;
     while let Some(row) = rows.next()? {
         let key = row.get_ref(0)?.as_blob().map_err(rusqlite::Error::from)?;
-        let target = match row.get::<_, Option<i64>>(1)? {
-            Some(user) => LinkTarget::User(UserRow(user)),
-            None => LinkTarget::Record,
-        };
-        links.push((SmallVec::from_slice(key), target));
+        show(key, target_of(row.get(1)?));
+        shown += 1;
+        if shown == limit {
+            return Ok(Key::from_bytes(key));
+        }
     }
-    Ok(links)
+    Ok(None)
 }
 
 /// The stored name of an attribute's type: as it is serialized.

@@ -31,7 +31,7 @@ use hashbrown::HashSet;
 use rollcall_contract::Key;
 use rollcall_core::attribute::{AttrId, AttrType, FIRST_CUSTOM};
 use rollcall_core::conflict::Fingerprint;
-use rollcall_core::id::{RunId, SourceId, UserId, ValueHash};
+use rollcall_core::id::{RunId, SourceId, UserId, UserRow, ValueHash};
 use rollcall_core::plan::Plan;
 use rollcall_core::state::{KeyBytes, LinkTarget};
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior};
@@ -42,6 +42,7 @@ use crate::commit::{Commit, Committed};
 use crate::counts::Counts;
 use crate::error::StoreError;
 use crate::filter::ValueFilter;
+use crate::glance;
 use crate::lock::InstanceLock;
 use crate::match_delta::{MatchDelta, Step};
 use crate::open::{OpenOptions, connect_state};
@@ -224,6 +225,32 @@ impl Writer {
         let outcome = self
             .preloaded
             .load_owners(&self.connection, &self.delta, known);
+        self.guard(outcome)
+    }
+
+    /// Shows what is stored of records that lead to users: the index in `keys`, the user and
+    /// its document. What the commit under way has changed is not shown. Nothing is kept, so
+    /// this suits records of which most are looked at once.
+    pub fn glance(
+        &mut self,
+        source: SourceId,
+        keys: &[&[u8]],
+        mut show: impl FnMut(usize, UserRow, &[u8]),
+    ) -> Result<(), StoreError> {
+        self.read_as_one()?;
+        let plan = self.overlay.as_deref();
+        let has_changed = |at: usize, row| {
+            plan.is_some_and(|plan| {
+                let record = || (source, KeyBytes::from_slice(keys[at]));
+                plan.users.get(row).is_some()
+                    || !plan.links.is_empty() && plan.links.contains_key(&record())
+            })
+        };
+        let outcome = glance::documents(&self.connection, source, keys, |at, row, document| {
+            if !has_changed(at, row) {
+                show(at, row, document);
+            }
+        });
         self.guard(outcome)
     }
 
@@ -540,16 +567,16 @@ impl Writer {
         })
     }
 
-    /// Streams the links of a source in the order of their keys, from behind a key on, at
-    /// most `limit` of them. As of the last commit.
+    /// Shows the links of a source in the order of their keys, from behind a key on, at most
+    /// `limit` of them; gives the last key when there may be more. As of the last commit.
     pub fn links_after(
         &mut self,
         source: SourceId,
         after: Option<&Key>,
         limit: usize,
-    ) -> Result<Vec<(KeyBytes, LinkTarget)>, StoreError> {
-        self.settle()?;
-        query::links_after(&self.connection, source, after, limit)
+        show: impl FnMut(&[u8], LinkTarget),
+    ) -> Result<Option<Key>, StoreError> {
+        self.asked(|connection| query::show_links_after(connection, source, after, limit, show))
     }
 
     /// Asks what was committed last.

@@ -221,7 +221,37 @@ fn plan_of(writer: &mut Writer, model: &Model, steps: &[Step]) -> Plan {
     plan
 }
 
-fn compare(writer: &mut Writer, model: &Model) -> Result<(), TestCaseError> {
+fn glance(
+    writer: &mut Writer,
+    model: &Model,
+    keys: &[KeyBytes],
+    is_settled: bool,
+) -> Result<(), TestCaseError> {
+    let slices: Vec<&[u8]> = keys.iter().map(|k| k.as_slice()).collect();
+    let mut shown = Vec::new();
+    let show = |at: usize, row, document: &[u8]| shown.push((at, row, document.to_vec()));
+    writer.glance(SOURCE, &slices, show).unwrap();
+    let leads_to = |key: &KeyBytes| match model.links.get(&(SOURCE, key.clone()))? {
+        LinkTarget::User(row) => Some((*row, model.users.get(row)?.0.clone())),
+        LinkTarget::Record => None,
+    };
+    let stored = keys.iter().enumerate();
+    let stored: Vec<_> = stored
+        .filter_map(|(at, key)| leads_to(key).map(|(row, document)| (at, row, document)))
+        .collect();
+    prop_assert!(
+        shown.iter().all(|seen| stored.contains(seen)),
+        "{:?}",
+        shown
+    );
+    if is_settled {
+        prop_assert_eq!(shown.len(), stored.len());
+    }
+    Ok(())
+}
+
+/// Compares the answers. Settled: nothing is under way.
+fn compare(writer: &mut Writer, model: &Model, is_settled: bool) -> Result<(), TestCaseError> {
     for k in 0..KEYS {
         let place = (SOURCE, key(u64::from(k)));
         prop_assert_eq!(
@@ -232,6 +262,10 @@ fn compare(writer: &mut Writer, model: &Model) -> Result<(), TestCaseError> {
         let found = writer.record(SOURCE, &place.1, &mut document).unwrap();
         prop_assert_eq!(found.then_some(&document), model.records.get(&place));
     }
+    // All records are near each other in the store, and of some there are many between them.
+    let all: Vec<KeyBytes> = (0..KEYS).rev().map(|k| key(u64::from(k))).collect();
+    glance(writer, model, &all, is_settled)?;
+    glance(writer, model, &[key(u64::from(KEYS)), key(0)], is_settled)?;
     for (&row, (document, _)) in &model.users {
         let mut found = b"before".to_vec();
         prop_assert!(writer.user(row, &mut found).unwrap());
@@ -296,7 +330,7 @@ proptest! {
         for (n, round) in rounds.iter().enumerate() {
             if round.preload {
                 preload(&mut writer);
-                compare(&mut writer, &model)?;
+                compare(&mut writer, &model, true)?;
             }
             let mut plan = plan_of(&mut writer, &model, &round.steps);
             model.apply(&plan);
@@ -307,10 +341,10 @@ proptest! {
                 if round.preload {
                     preload(&mut writer);
                 }
-                compare(&mut writer, &model)?;
+                compare(&mut writer, &model, false)?;
                 // What was read before it ended is still right behind it.
                 told.recv().unwrap();
-                compare(&mut writer, &model)?;
+                compare(&mut writer, &model, false)?;
             } else {
                 commit(&mut writer, &mut plan, n as u64 + 1).unwrap();
             }
@@ -319,7 +353,7 @@ proptest! {
                 drop((writer, readers));
                 (writer, readers) = open_with(dir.path(), options.clone()).unwrap();
             }
-            compare(&mut writer, &model)?;
+            compare(&mut writer, &model, true)?;
             compare_counts(&mut writer, &model)?;
         }
         let listed = readers.users(&UserFilter::default(), None, usize::MAX).unwrap();

@@ -398,6 +398,16 @@ impl World {
                 .iter()
                 .filter(|o| o.standing.by == crate::document::Rule::Tie)
                 .count();
+            for l in &d.links {
+                let is_it = |o: &&crate::document::Link<'_>| {
+                    (o.source, o.key) == (l.source, l.key) && o.state == LinkState::Live
+                };
+                assert_eq!(
+                    Document::live_link(bytes, l.source, l.key),
+                    d.links.iter().find(is_it).copied(),
+                    "a link is read alone as it is read with its document"
+                );
+            }
             for l in d.links.iter().filter(|l| l.state.is_present()) {
                 let key = (l.source, KeyBytes::from_slice(l.key));
                 assert!(links.insert(key.clone()), "a link leads to one user");

@@ -214,6 +214,7 @@ proptest! {
     #[test]
     fn bytes_that_are_not_a_document_are_an_error(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
         let _ = Document::decode(&bytes);
+        let _ = Document::live_link(&bytes, SourceId(1), b"key");
         let _ = crate::document::Record::decode(&bytes);
         let _ = crate::document::Hold::decode(&bytes);
     }

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use rollcall_contract::{Cell, Class};
 
-use super::{COLUMNS, compile, fields, map, schema};
+use super::{COLUMNS, batch_of, compile, fields, map, schema};
 use crate::mapped::{MappedRows, Outcome};
 use crate::mapping::{Mapper, MappingSpec, RuleSpec, expression};
 
@@ -52,6 +52,15 @@ static FULL: std::sync::LazyLock<Mapper> = std::sync::LazyLock::new(|| {
             RuleSpec::column("active", "enabled"),
         ],
         scope: Some("status != 'a' || id > 0".to_owned()),
+        ..MappingSpec::default()
+    })
+    .unwrap()
+});
+
+static REDACTING: std::sync::LazyLock<Mapper> = std::sync::LazyLock::new(|| {
+    compile(MappingSpec {
+        rules: vec![RuleSpec::column("email", "emp_email")],
+        redact: vec!["salary".into(), "notes".into()],
         ..MappingSpec::default()
     })
     .unwrap()
@@ -139,6 +148,25 @@ proptest! {
             for (holey, whole) in fields(&holey.row(0)).iter().zip(fields(&whole.row(0))) {
                 prop_assert!(holey.3 || *holey == whole);
             }
+        }
+    }
+
+    #[test]
+    fn a_row_is_hashed_alone_as_it_is_when_it_is_mapped(
+        row in any_row(),
+        hole in proptest::option::of(0..COLUMNS.len()),
+    ) {
+        let mut cells = cells_of(&row);
+        if let Some(hole) = hole {
+            cells[hole] = Cell::Missing;
+        }
+        let batch = batch_of(&schema(), std::slice::from_ref(&cells));
+        let image = batch.change(0).after().unwrap();
+        for mapper in [&*FULL, &*REDACTING] {
+            let mapped = map(mapper, cells.clone(), None);
+            let mapped = mapped.row(0);
+            let hash = (mapped.outcome() != Outcome::Deferred).then(|| mapped.hash());
+            prop_assert_eq!(mapper.hash(&image, &mut b"left over".to_vec()), hash);
         }
     }
 
