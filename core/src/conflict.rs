@@ -17,6 +17,8 @@ pub enum ConflictKind {
     KeyReuse = 4,
     /// A field's own value and a source's are of the same time.
     Value = 5,
+    /// The table changed under the mapping: a field is paused.
+    SchemaDrift = 6,
 }
 
 impl ConflictKind {
@@ -28,6 +30,7 @@ impl ConflictKind {
             ConflictKind::Uniqueness => "uniqueness",
             ConflictKind::KeyReuse => "key_reuse",
             ConflictKind::Value => "value",
+            ConflictKind::SchemaDrift => "schema_drift",
         }
     }
 
@@ -39,6 +42,7 @@ impl ConflictKind {
             3 => Some(ConflictKind::Uniqueness),
             4 => Some(ConflictKind::KeyReuse),
             5 => Some(ConflictKind::Value),
+            6 => Some(ConflictKind::SchemaDrift),
             _ => None,
         }
     }

@@ -131,7 +131,7 @@ pub fn conflicts(readers: &Readers, with_closed: bool) -> Result<Vec<ConflictVie
     let name = source_names(readers)?;
     let filter = ConflictFilter {
         with_closed,
-        source: None,
+        ..ConflictFilter::default()
     };
     let rows = readers.conflicts(filter, 1000)?;
     Ok(rows.iter().map(|row| view(row, &name)).collect())
@@ -301,6 +301,8 @@ fn candidates(
             all
         }
         ConflictKind::Uniqueness => users()?,
+        // The table is to be mended, or the mapping: there is nothing to take.
+        ConflictKind::SchemaDrift => Vec::new(),
         ConflictKind::Value => {
             let values = values(readers, row)?;
             values

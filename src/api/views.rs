@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 
 use rollcall_contract::Key;
 use rollcall_core::attribute::{Attributes, EMAIL, USER_NAME};
+use rollcall_core::conflict::{ConflictKind, ConflictRow};
 use rollcall_core::document::{
     Document, Given, LinkState, LinkView, OwnGiven, Pin, UserState, View,
 };
@@ -15,7 +16,8 @@ use rollcall_core::mapping::fold;
 use rollcall_core::plan::DueKind;
 use rollcall_core::reason::LeaverReason;
 use rollcall_store::{
-    DriftRow, ProofRow, Readers, RunFilter, Sequence, StoreError, UserFilter, UserRowView,
+    ConflictFilter, DriftRow, ProofRow, Readers, RunFilter, Sequence, StoreError, UserFilter,
+    UserRowView,
 };
 use serde::{Deserialize, Serialize};
 
@@ -64,6 +66,8 @@ pub struct SourceStatusView {
     pub gaps: Vec<GapView>,
     /// The newest run.
     pub last_run: Option<RunView>,
+    /// Fields that are paused because the table changed under the mapping.
+    pub paused: Vec<PausedView>,
     /// What waits for approval.
     pub plan: Option<PlanView>,
     /// How it is proved in the background; none when it is not, or was not yet.
@@ -72,6 +76,30 @@ pub struct SourceStatusView {
     pub leavers: LeaversView,
     /// Live figures; none without a daemon.
     pub live: Option<SourceSnapshot>,
+}
+
+/// A field that keeps what it has.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct PausedView {
+    /// The attribute.
+    pub field: String,
+    /// RFC 3339.
+    pub since: String,
+}
+
+fn paused(readers: &Readers, source: SourceId) -> Result<Vec<PausedView>, StoreError> {
+    let filter = ConflictFilter {
+        source: Some(source),
+        kind: Some(ConflictKind::SchemaDrift),
+        ..ConflictFilter::default()
+    };
+    let open = readers.conflicts(filter, 1000)?.into_iter();
+    let view = |c: ConflictRow| {
+        let since = rfc3339(c.opened_us);
+        let field = c.attribute?;
+        Some(PausedView { field, since })
+    };
+    Ok(open.filter_map(view).collect())
 }
 
 /// Those who left a source, by what comes next. Reminders are counted, so people who came back
@@ -206,6 +234,7 @@ pub fn status(readers: &Readers) -> Result<Status, StoreError> {
     let sources = readers.sources()?.into_iter().map(|row| {
         Ok(SourceStatusView {
             leavers: leavers(readers, row.id)?,
+            paused: paused(readers, row.id)?,
             last_run: last_runs
                 .iter()
                 .find(|r| r.source == row.id)

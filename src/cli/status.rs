@@ -94,6 +94,12 @@ pub(super) fn run(cli: &Cli) -> Result<Exit, Failure> {
                 gap.detected, gap.detail, gap.reason
             ))?;
         }
+        for paused in &source.paused {
+            output::line(format_args!(
+                "  {} is paused since {}",
+                paused.field, paused.since
+            ))?;
+        }
         if source.leavers.suspected > 0 {
             output::line(format_args!(
                 "  {} people are gone and active until their grace is over",

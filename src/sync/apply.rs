@@ -179,12 +179,25 @@ impl Directory {
 
     /// The mapping that a source's rows and shadows have from here on.
     pub(super) fn set_mapper(&mut self, source: SourceId, mapper: Arc<Mapper>) {
+        let paused = mapper.paused().iter().map(|p| p.attribute).collect();
+        self.rules.set_paused(source, paused);
         self.mappers.set(source, mapper);
     }
 
     /// The mapping that a source's rows have.
     pub(super) fn mapper(&self, source: SourceId) -> Option<Arc<Mapper>> {
         self.mappers.get(source)
+    }
+
+    /// The attributes of a source of which nothing is said at present.
+    pub(super) fn paused(&self, source: SourceId) -> Vec<AttrId> {
+        let rules = self.rules.source(source);
+        rules.map(|r| r.paused.clone()).unwrap_or_default()
+    }
+
+    /// An attribute by its name.
+    pub(super) fn attribute_id(&self, name: &str) -> Option<AttrId> {
+        self.rules.attributes.by_name(name).map(|a| a.id)
     }
 
     /// The name of an attribute.

@@ -113,6 +113,7 @@ impl Engine {
         pending: &mut Pending,
     ) -> Result<bool, StoreError> {
         let name = format!("{:016x}", mapper.fingerprint());
+        let healed = self.drift_found(source, &mapper, pending)?;
         self.directory.set_mapper(source, mapper);
         let stored = self
             .readers
@@ -120,7 +121,7 @@ impl Engine {
             .into_iter()
             .find(|row| row.id == source);
         let Some(stored) = stored.filter(|row| row.mapping.as_ref() != Some(&name)) else {
-            return Ok(false);
+            return Ok(healed);
         };
         pending.commit.states.push(StateChange {
             source,
@@ -129,7 +130,7 @@ impl Engine {
             mapping: Some(name),
         });
         if stored.mapping.is_none() {
-            return Ok(false);
+            return Ok(healed);
         }
         let gap = Gap {
             tables: Vec::new(),

@@ -4,8 +4,9 @@ use rollcall_contract::{ConnectorError, TableSchema};
 use rollcall_core::attribute::Attributes;
 use rollcall_core::mapping::{Mapper, MappingSpec};
 
-/// Compiles a mapping for the last of the schemas; the others are those under which stored
-/// shadows were written.
+/// Compiles a mapping for the last of the schemas; the others are those that the table had, and
+/// under which stored shadows were written. Rules that fitted one of these and do not fit any
+/// more are paused.
 ///
 /// # Errors
 /// Definite, with everything that does not fit, when the mapping does not fit the table.
@@ -20,7 +21,8 @@ pub fn compile(
             "The table's columns are not known yet.",
         ));
     };
-    let mut mapper = Mapper::compile(spec, schema, attributes, *version).map_err(|errors| {
+    let compiled = Mapper::compile_over(spec, schema, attributes, *version, older);
+    let mut mapper = compiled.map_err(|errors| {
         let all: Vec<String> = errors.iter().map(ToString::to_string).collect();
         ConnectorError::definite(
             "mapping_invalid",

@@ -25,6 +25,7 @@ mod approval;
 pub mod attempts;
 pub mod backoff;
 pub mod clock;
+pub mod drift;
 pub mod driver;
 pub mod due;
 pub mod engine;

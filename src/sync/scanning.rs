@@ -360,6 +360,7 @@ impl Engine {
             track.open_gaps.retain(|g| !closes.contains(g));
         }
         self.end_remapping(source);
+        self.end_drift(source, run_id, pending)?;
         pending.commit.scans_ended.push(source);
         let told = |reason: &str, n: u64| {
             let detail = match reason {

@@ -38,6 +38,7 @@ struct Live {
     position: String,
     server: SourceStatus,
     notices: Vec<String>,
+    paused: Vec<String>,
     scan: Option<ScanLive>,
     next_due_us: Option<i64>,
 }
@@ -167,6 +168,11 @@ impl SourceLive {
         self.with(|l| l.server = status);
     }
 
+    /// Says of each field that is paused why it is.
+    pub fn set_paused(&self, paused: Vec<String>) {
+        self.with(|l| l.paused = paused);
+    }
+
     /// Sets what there is to warn of besides the server's view.
     pub fn set_notices(&self, notices: Vec<String>) {
         self.with(|l| l.notices = notices);
@@ -201,6 +207,7 @@ impl SourceLive {
         let mut copy = Live::default();
         self.with(|l| copy = l.clone());
         copy.server.warnings.append(&mut copy.notices);
+        copy.server.warnings.append(&mut copy.paused);
         let rows = self.scan_rows.load(Ordering::Relaxed);
         let total = self.scan_total.load(Ordering::Relaxed);
         SourceSnapshot {

@@ -20,6 +20,7 @@ mod company;
 mod crash;
 mod decisions;
 mod delivery;
+mod drift;
 mod fields;
 mod first;
 mod fold;

@@ -351,7 +351,7 @@ impl Resolver<'_> {
     }
 
     /// A change that no source told of.
-    fn seen_now<'k>(&self, key: &'k [u8]) -> ChangeRef<'k> {
+    pub(super) fn seen_now<'k>(&self, key: &'k [u8]) -> ChangeRef<'k> {
         ChangeRef {
             key,
             old_key: None,

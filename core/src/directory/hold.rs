@@ -598,7 +598,11 @@ impl Resolver<'_> {
     }
 
     /// Brings a conflict into the plan, if it is open, and remembers what it was.
-    fn touch_conflict(&mut self, cause: &Cause<'_>, fp: Fingerprint) -> Result<(), StateError> {
+    pub(super) fn touch_conflict(
+        &mut self,
+        cause: &Cause<'_>,
+        fp: Fingerprint,
+    ) -> Result<(), StateError> {
         let seen = self.ws.conflicts.iter().position(|t| t.fingerprint == fp);
         let id = self.conflict_event_id(cause, fp);
         if let Some(touch) = seen.and_then(|i| self.ws.conflicts.get_mut(i)) {

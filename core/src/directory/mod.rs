@@ -25,6 +25,7 @@
 
 mod correlate;
 mod decide;
+mod drift;
 mod emit;
 mod erase;
 mod fold;
@@ -469,7 +470,7 @@ impl<'r> Resolver<'r> {
 
     /// A record without a user: finds one or makes one.
     fn join_or_create(&mut self, cause: &Cause<'_>, row: &MappedRow<'_>) -> Result<(), StateError> {
-        if row.incomplete() {
+        if row.incomplete() || cause.rules.cannot_match() {
             // What is missing may be what tells who this is.
             let holding = Holding::new(SkipReason::Incomplete);
             return self.hold(cause, row.shadow(), &holding);

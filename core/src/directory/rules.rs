@@ -123,6 +123,9 @@ pub struct SourceRules {
     pub counting: Counting,
     /// Which of its changes are counted because the mapping changed.
     pub remapping: Remapping,
+    /// Attributes of which nothing is said at present, because the table changed under their
+    /// rules.
+    pub paused: Vec<AttrId>,
 }
 
 impl SourceRules {
@@ -138,7 +141,15 @@ impl SourceRules {
             fingerprint: vec![GIVEN_NAME, FAMILY_NAME, DISPLAY_NAME, EMAIL],
             counting: Counting::default(),
             remapping: Remapping::default(),
+            paused: Vec::new(),
         }
+    }
+
+    /// Whether a record cannot be told from others: what it is matched by is paused.
+    pub(super) fn cannot_match(&self) -> bool {
+        self.paused
+            .iter()
+            .any(|a| self.match_attributes.contains(a))
     }
 }
 
@@ -318,6 +329,13 @@ impl Rules {
     pub fn set_remapping(&mut self, id: SourceId, remapping: Remapping) {
         if let Some(source) = self.sources.iter_mut().find(|s| s.id == id) {
             source.remapping = remapping;
+        }
+    }
+
+    /// From here on nothing is said of these attributes of a source.
+    pub fn set_paused(&mut self, id: SourceId, paused: Vec<AttrId>) {
+        if let Some(source) = self.sources.iter_mut().find(|s| s.id == id) {
+            source.paused = paused;
         }
     }
 

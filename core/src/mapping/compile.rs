@@ -7,6 +7,7 @@
 use rollcall_contract::{Class, TableSchema};
 
 use super::canonical::Target;
+use super::drift::Pauses;
 use super::dry_run;
 use super::error::{MappingError, Place, did_you_mean};
 use super::expression::{Expression, Flaw};
@@ -25,6 +26,17 @@ impl Mapper {
         attributes: &Attributes,
         schema_version: u32,
     ) -> Result<Mapper, Vec<MappingError>> {
+        Mapper::compile_without(spec, schema, attributes, schema_version, &Pauses::default())
+    }
+
+    /// The same without some of its rules, which keep what they gave.
+    pub(super) fn compile_without(
+        spec: &MappingSpec,
+        schema: &TableSchema,
+        attributes: &Attributes,
+        schema_version: u32,
+        pauses: &Pauses,
+    ) -> Result<Mapper, Vec<MappingError>> {
         let mut compiler = Compiler {
             schema,
             attributes,
@@ -32,12 +44,15 @@ impl Mapper {
             errors: Vec::new(),
             warnings: Vec::new(),
         };
-        compiler.redact(&spec.redact);
+        compiler.redact(&spec.redact, &pauses.redacted);
         let scope = spec.scope.as_deref().and_then(|s| compiler.scope(s));
         let mut rules: Vec<Rule> = Vec::with_capacity(spec.rules.len());
         for (index, rule) in spec.rules.iter().enumerate() {
             compiler.repeated(index, spec);
-            rules.extend(compiler.rule(index, rule));
+            rules.extend(match pauses.rules.contains(&index) {
+                true => compiler.paused_rule(index, rule),
+                false => compiler.rule(index, rule),
+            });
         }
         let changed = compiler.changed(&spec.changed);
         let Compiler {
@@ -59,9 +74,10 @@ impl Mapper {
             match &rule.source {
                 Source::Column { index, .. } => need(*index),
                 Source::Expr(e) => e.columns().iter().copied().for_each(&mut need),
-                Source::Constant(_) => {}
+                Source::Constant(_) | Source::Paused => {}
             }
         }
+        let fingerprint = xxhash_rust::xxh3::xxh3_64(spec.said().as_bytes());
         Ok(Mapper {
             version: schema_version,
             columns: schema
@@ -75,7 +91,8 @@ impl Mapper {
             redacted,
             needed,
             max_value_bytes: spec.max_value_bytes,
-            fingerprint: xxhash_rust::xxh3::xxh3_64(spec.said().as_bytes()),
+            fingerprint,
+            hash_seed: fingerprint,
             texts: spec.rules.iter().map(rule_text).collect(),
             scope_text: spec
                 .scope
@@ -83,6 +100,7 @@ impl Mapper {
                 .map(|s| format!("scope = expression {s}")),
             warnings,
             changed,
+            paused: Vec::new(),
             older: hashbrown::HashMap::new(),
         })
     }
@@ -145,8 +163,11 @@ impl Compiler<'_> {
         );
     }
 
-    fn redact(&mut self, columns: &[String]) {
+    fn redact(&mut self, columns: &[String], gone: &[usize]) {
         for (index, column) in columns.iter().enumerate() {
+            if gone.contains(&index) {
+                continue;
+            }
             let place = Place::Redact(index);
             match self.schema.position(column) {
                 None => self.unknown_column(place, "redact", column),
@@ -306,6 +327,19 @@ impl Compiler<'_> {
             target,
             default,
             on_null: rule.on_null,
+        })
+    }
+
+    fn paused_rule(&self, index: usize, rule: &RuleSpec) -> Option<Rule> {
+        let attribute = self.attributes.by_name(&rule.attribute)?;
+        Some(Rule {
+            number: u16::try_from(index).ok()?,
+            attribute: attribute.id,
+            strength: rule.strength,
+            source: Source::Paused,
+            target: Target::new(attribute, rule.split.clone()),
+            default: None,
+            on_null: OnNull::Keep,
         })
     }
 

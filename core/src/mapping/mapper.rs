@@ -21,6 +21,7 @@ use rollcall_contract::{Cell, Class, Row, TableSchema};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::canonical::Target;
+use super::drift::PausedRule;
 use super::error::MappingError;
 use super::expression::{Expression, Stop};
 use super::moment;
@@ -34,9 +35,14 @@ use crate::reason::SkipReason;
 /// Where a compiled rule takes its value from.
 #[derive(Debug)]
 pub(super) enum Source {
-    Column { index: usize, class: Class },
+    Column {
+        index: usize,
+        class: Class,
+    },
     Expr(Expression),
     Constant(Vec<u8>),
+    /// What the rule used is gone: it keeps what it gave.
+    Paused,
 }
 
 #[derive(Debug)]
@@ -67,9 +73,10 @@ pub struct Mapper {
     /// Columns that a row must show, or its shadow: used by a rule or the scope, or stored.
     pub(super) needed: Vec<bool>,
     pub(super) max_value_bytes: usize,
-    /// Of the mapping as it was asked for: part of every row's hash, so that a row counts
-    /// as changed when its mapping did.
+    /// Of the mapping as it was asked for.
     pub(super) fingerprint: u64,
+    /// Part of every row's hash, so that a row counts as changed when its mapping did.
+    pub(super) hash_seed: u64,
     /// For people, by rule number.
     pub(super) texts: Vec<String>,
     /// The same of the scope.
@@ -77,6 +84,7 @@ pub struct Mapper {
     pub(super) warnings: Vec<MappingError>,
     /// For an attribute, the column that says when its value was changed.
     pub(super) changed: Vec<(AttrId, usize)>,
+    pub(super) paused: Vec<PausedRule>,
     /// For older schemas: where each present column was.
     pub(super) older: HashMap<u32, Vec<Option<usize>>>,
 }
@@ -108,6 +116,7 @@ enum Said {
     Value,
     Null,
     Nothing,
+    Paused,
 }
 
 impl Mapper {
@@ -156,7 +165,7 @@ impl Mapper {
             match &rule.source {
                 Source::Column { index, .. } => columns.push(*index),
                 Source::Expr(e) => columns.extend(e.columns().iter().copied()),
-                Source::Constant(_) => {}
+                Source::Constant(_) | Source::Paused => {}
             }
         }
         columns.sort_unstable();
@@ -167,6 +176,21 @@ impl Mapper {
     /// Remarks on the mapping that are no errors.
     pub fn warnings(&self) -> &[MappingError] {
         &self.warnings
+    }
+
+    /// Rules that keep what they gave, because the table changed under them.
+    pub fn paused(&self) -> &[PausedRule] {
+        &self.paused
+    }
+
+    /// Names a rule that was compiled as paused. A row counts as changed when a rule is
+    /// paused, or is not any more.
+    pub(super) fn pause(&mut self, rule: PausedRule) {
+        self.hash_seed = self
+            .hash_seed
+            .rotate_left(7)
+            .wrapping_add(u64::from(rule.attribute.0) + 1);
+        self.paused.push(rule);
     }
 
     /// The first rule that sets an attribute.
@@ -277,7 +301,7 @@ impl Mapper {
         let start = out.mark();
         let hash = if self.redacts {
             shadow::encode_cells(cells, |_| false, out.bytes());
-            let hash = xxh3_64_with_seed(out.since(start), self.fingerprint);
+            let hash = xxh3_64_with_seed(out.since(start), self.hash_seed);
             out.bytes().truncate(start);
             shadow::encode(self.version, cells, |c| self.redacted[c], out.bytes());
             hash
@@ -286,7 +310,7 @@ impl Mapper {
             shadow::encode_version(self.version, out.bytes());
             let behind_version = out.mark();
             shadow::encode_cells(cells, |_| false, out.bytes());
-            xxh3_64_with_seed(out.since(behind_version), self.fingerprint)
+            xxh3_64_with_seed(out.since(behind_version), self.hash_seed)
         };
         let end = out.mark();
         let fields = out.field_mark();
@@ -350,7 +374,7 @@ impl Mapper {
                 (Said::Null, None, OnNull::Clear | OnNull::Default) => {
                     out.clear_field(attribute, number, strength);
                 }
-                (Said::Null, None, OnNull::Keep) => {
+                (Said::Paused, _, _) | (Said::Null, None, OnNull::Keep) => {
                     out.keep_field(attribute, number, strength);
                 }
                 (Said::Nothing, _, _) => {
@@ -394,6 +418,7 @@ impl Rule {
                 out.extend_from_slice(bytes);
                 true
             }
+            Source::Paused => return Ok(Said::Paused),
             Source::Expr(expression) => {
                 match expression.evaluate(cells, |value| self.target.push_cel(value, out)) {
                     Ok(pushed) => pushed?,

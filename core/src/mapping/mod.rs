@@ -14,6 +14,7 @@
 
 mod canonical;
 mod compile;
+mod drift;
 mod dry_run;
 mod error;
 mod expression;
@@ -29,6 +30,7 @@ mod spec;
 mod text;
 
 pub use canonical::push_written;
+pub use drift::PausedRule;
 pub use error::{MappingError, Place};
 pub use expression::MAX_EXPRESSION_BYTES;
 pub use mapper::Mapper;

@@ -477,8 +477,8 @@ impl<'a> Session<'a> {
                             .store(now_us() - ago, Ordering::Relaxed);
                     }
                     self.settled().await?;
-                    if self.driver.ordered.scan.is_some() {
-                        self.scan_due = true;
+                    self.scan_due |= self.driver.ordered.scan.is_some();
+                    if self.scan_due {
                         return Box::pin(self.advance()).await;
                     }
                 }
@@ -684,10 +684,17 @@ impl<'a> Session<'a> {
 
     pub(super) async fn mapper(&mut self, schema: &Arc<TableSchema>) -> Result<Arc<Mapper>, Ended> {
         let known = |(s, _): &&(Arc<TableSchema>, _)| Arc::ptr_eq(s, schema) || s == schema;
-        match self.mappers.iter().find(known) {
-            Some((_, mapper)) => Ok(Arc::clone(mapper)),
-            None => self.bind(schema).await,
+        let (at, mapper) = match self.mappers.iter().position(|m| known(&m)) {
+            Some(at) => (at, Arc::clone(&self.mappers[at].1)),
+            None => return self.bind(schema).await,
+        };
+        let last = self.mappers.last().map(|(_, last)| last.paused());
+        if last == Some(mapper.paused()) {
+            return Ok(mapper);
         }
+        // The table is what it was before: what is paused is another thing now.
+        self.mappers.remove(at);
+        self.bind(schema).await
     }
 
     /// Binds the mapping to a schema. A scan is due when the mapping changed, or when the

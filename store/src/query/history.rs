@@ -19,6 +19,8 @@ pub struct ConflictFilter {
     pub with_closed: bool,
     /// Only those of a source.
     pub source: Option<SourceId>,
+    /// Only those of a kind.
+    pub kind: Option<ConflictKind>,
 }
 
 /// Which runs to list.
@@ -129,10 +131,11 @@ impl Readers {
             };
             let mut statement = c.prepare_cached(&format!(
                 "{CONFLICT} WHERE {open} (?1 IS NULL OR source = ?1) \
-                 ORDER BY opened_us DESC, fingerprint LIMIT ?2"
+                 AND (?2 IS NULL OR kind = ?2) ORDER BY opened_us DESC, fingerprint LIMIT ?3"
             ))?;
             let mut rows = statement.query((
                 filter.source.map(|s| s.0),
+                filter.kind.map(|k| k as u8),
                 i64::try_from(limit).unwrap_or(i64::MAX),
             ))?;
             let mut all = Vec::new();

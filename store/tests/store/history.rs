@@ -507,6 +507,7 @@ fn a_conflict_is_open_until_it_is_closed() {
     let all = ConflictFilter {
         with_closed: true,
         source: Some(SOURCE),
+        kind: None,
     };
     assert_eq!(readers.conflicts(all, 10).unwrap(), [closed]);
 }

@@ -18,6 +18,7 @@ use crate::attribute::{AttrId, AttrType, Attributes, FIRST_CUSTOM};
 use crate::mapped::{Assigned, ListValue, MappedRow, MappedRows, Outcome};
 use crate::reason::SkipReason;
 
+mod drift;
 mod properties;
 
 const COLUMNS: &[(&str, Class)] = &[
