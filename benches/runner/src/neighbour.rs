@@ -29,14 +29,14 @@ const WARM_UP: Duration = Duration::from_secs(3);
 const TRICKLE: Trickle = Trickle {
     per_second: 50,
     first: 5_000_001,
-    users: 1_000,
+    users: 5_000,
 };
 
 pub(crate) fn run(world: &mut World) -> Result<()> {
     note("neighbour: a quiet source alone, and beside a flood of 800,000 changes");
     let (quiet, flood) = (database::postgres().start()?, database::postgres().start()?);
     employees::create(&quiet)?;
-    employees::insert(&quiet, TRICKLE.first, TRICKLE.users)?;
+    employees::insert(&quiet, TRICKLE.first, 2 * TRICKLE.users)?;
     employees::create(&flood)?;
     let folder = world.folder("neighbour")?;
     let (store, file) = (folder.join("store"), folder.join("events.ndjson"));
@@ -53,14 +53,19 @@ pub(crate) fn run(world: &mut World) -> Result<()> {
     let length = WARM_UP + Duration::from_secs(world.scaled(30));
     let daemon = Daemon::start(&world.rollcall, &config, &store)?;
     daemon.until_streaming(LIMIT)?;
-    let alone = measure(&quiet, &file, length, || Ok(None))?;
+    let alone = measure(&quiet, TRICKLE, &file, length, || Ok(None))?;
     daemon.stop()?;
     let work = Workload::of(world.scaled(INSERTS));
     work.run(&flood)?;
-    let users = TRICKLE.users + work.inserts;
+    let users = 2 * TRICKLE.users + work.inserts;
     let daemon = Daemon::start(&world.rollcall, &config, &store)?;
     let began = Instant::now();
-    let beside = measure(&quiet, &file, length, || {
+    // An event has the value before, too: nobody is marked twice.
+    let others = Trickle {
+        first: TRICKLE.first + TRICKLE.users,
+        ..TRICKLE
+    };
+    let beside = measure(&quiet, others, &file, length, || {
         daemon.until_users(users, work.deletes, LIMIT)?;
         Ok(Some(Instant::now()))
     })?;
@@ -81,14 +86,15 @@ pub(crate) fn run(world: &mut World) -> Result<()> {
 /// waits for, if it names one, in order, ms.
 fn measure(
     server: &Postgres,
+    trickle: Trickle,
     file: &Path,
     length: Duration,
     until: impl FnOnce() -> Result<Option<Instant>>,
 ) -> Result<Vec<f64>> {
-    let changes = (length.as_millis() as u64 * u64::from(TRICKLE.per_second) / 1000) as usize;
+    let changes = (length.as_millis() as u64 * u64::from(trickle.per_second) / 1000) as usize;
     let (from, is_over) = (file_bytes(file), AtomicBool::new(false));
     let (sent, seen, end) = std::thread::scope(|scope| -> Result<_> {
-        let writer = scope.spawn(|| write(server, TRICKLE, 0..changes as u64));
+        let writer = scope.spawn(|| write(server, trickle, 0..changes as u64));
         let reader = scope.spawn(|| follow(file, from, changes, &is_over));
         let end = until();
         let sent = writer.join().map_err(|_| "the writer panicked")?;
