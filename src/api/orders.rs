@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::views;
 use crate::daemon::SourceEntry;
-use crate::sync::planned::{Answered, MAX_RECORDS, Planned};
+use crate::sync::planned::{Answered, MAX_APPLIED, Planned};
 use crate::sync::work::{Cause, KeysOrder, Order, Work};
 
 /// A source that is connected begins within moments; one that is not would keep the asker
@@ -75,9 +75,9 @@ pub(super) async fn apply(source: &SourceEntry, store: Uuid, plan: Planned) -> R
             source.name
         ));
     }
-    if plan.records.len() > MAX_RECORDS {
+    if plan.records.len() > MAX_APPLIED {
         return refused(format!(
-            "A plan of more than {MAX_RECORDS} records cannot be applied."
+            "A plan of more than {MAX_APPLIED} records cannot be applied."
         ));
     }
     let state = source.live.snapshot().state;

@@ -256,7 +256,7 @@ async fn sync_with_token(
     orders::sync(source, Cause::Api, &body, patience, &shared.engine).await
 }
 
-/// A plan of [`crate::sync::planned::MAX_RECORDS`] records is smaller.
+/// A plan of [`crate::sync::planned::MAX_APPLIED`] records is smaller.
 const PLAN_MAX_BYTES: usize = 64 << 20;
 
 async fn apply(

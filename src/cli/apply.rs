@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::exit::{Exit, Failure};
 use super::{Cli, output, socket};
 use crate::simulation::plan::Plan;
-use crate::sync::planned::{Answered, MAX_RECORDS};
+use crate::sync::planned::{Answered, MAX_APPLIED};
 
 /// What to apply.
 #[derive(Debug, clap::Args)]
@@ -16,11 +16,7 @@ pub struct Args {
 
 pub(super) fn run(cli: &Cli, args: &Args) -> Result<Exit, Failure> {
     let outline = cli.outline()?;
-    let text = std::fs::read(&args.plan).map_err(|e| {
-        let sentence = format!("{} cannot be read: {e}", args.plan.display());
-        Failure::new(Exit::Usage, sentence)
-    })?;
-    let plan = Plan::parse(&text)?;
+    let plan = Plan::read(&args.plan)?;
     if plan.organization != outline.organization {
         let sentence = format!(
             "the plan is the organization {:?}'s, the configuration says {:?}",
@@ -32,9 +28,9 @@ pub(super) fn run(cli: &Cli, args: &Args) -> Result<Exit, Failure> {
         let sentence = format!("there is no source named {:?}", plan.source);
         return Err(Failure::new(Exit::NotFound, sentence));
     }
-    if plan.unlisted > 0 {
+    if plan.unlisted > 0 || plan.apply.records.len() > MAX_APPLIED {
         let sentence = format!(
-            "the plan changes more than {MAX_RECORDS} records, which is more than can be applied at once. Fix: have the daemon find them with `rollcall reconcile {}`, and approve what it holds back",
+            "the plan changes more than {MAX_APPLIED} records, which is more than can be applied in one commit. Fix: have the daemon find them with `rollcall reconcile {}`, and approve what it holds back",
             plan.source
         );
         return Err(Failure::new(Exit::Failed, sentence));

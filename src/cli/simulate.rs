@@ -176,7 +176,9 @@ fn table(plan: &Plan) -> Result<(), Failure> {
         return Ok(());
     }
     output::line("")?;
-    let shown: Vec<Vec<String>> = plan.changes.iter().take(SHOWN).flat_map(rows).collect();
+    let first = plan.changes.iter().take(SHOWN);
+    let first = first.collect::<io::Result<Vec<Change>>>()?;
+    let shown: Vec<Vec<String>> = first.iter().flat_map(rows).collect();
     output::table(
         &[
             "RECORD", "USER", "ACTION", "REASON", "FIELD", "BEFORE", "AFTER", "RULE",
@@ -255,7 +257,8 @@ fn csv(plan: &Plan, out: &mut impl Write) -> io::Result<()> {
         "after",
         "rule",
     ])?;
-    for change in &plan.changes {
+    for change in plan.changes.iter() {
+        let change = &change?;
         let records = change.records.join(" ");
         let text = |v: &'_ Option<String>| v.clone().unwrap_or_default();
         let (user, name, counted) = (
@@ -299,7 +302,7 @@ mod tests {
             after: Some(after.to_owned()),
             rule: "title = column job".to_owned(),
         };
-        plan.changes.push(Change {
+        let change = Change {
             records: vec!["7".to_owned()],
             user: None,
             user_name: Some("ana".to_owned()),
@@ -307,7 +310,8 @@ mod tests {
             reason: "record_joined".to_owned(),
             counted: None,
             fields: vec![field("title", "Head, \"R&D\""), field("department", "x")],
-        });
+        };
+        assert!(plan.changes.push((0, 0), &change).is_ok());
         let mut out = Vec::new();
         assert!(csv(&plan, &mut out).is_ok());
         let text = String::from_utf8_lossy(&out).into_owned();

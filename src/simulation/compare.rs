@@ -17,10 +17,13 @@ use rollcall_core::mapping::Mapper;
 use rollcall_core::reason::SkipReason;
 use rollcall_core::staged::{Counted, counted};
 use rollcall_store::{HeldRecord, Readers, StoreError, UserFilter, UserRowView};
+
 use uuid::Uuid;
 
+use super::changes::Place;
 use super::plan::{Change, Field, Plan};
 use super::still::Seen;
+use crate::cli::exit::Failure;
 use crate::sync::planned::{
     Digest, KeyText, MAX_RECORDS, PlannedRecord, SeenUser, conflict_of, digest, held_for,
 };
@@ -48,15 +51,11 @@ pub(super) struct Comparing<'a> {
     pub(super) remapped: bool,
 }
 
-/// A record's place in the order in which a plan is applied: as it was read, then those that
-/// are absent.
-type Place = (u32, u32);
-
+/// The place of records that are absent: behind those that were read.
 const ABSENT: Place = (u32::MAX, u32::MAX);
 
 #[derive(Default)]
 struct Found {
-    changes: Vec<(Place, Change)>,
     records: Vec<(Place, PlannedRecord)>,
     others: Vec<SeenUser>,
     /// By user, which of its records is in the plan.
@@ -66,11 +65,11 @@ struct Found {
 
 impl Comparing<'_> {
     /// Writes everything that changed into a plan.
-    pub(super) fn compare(&self, plan: &mut Plan) -> Result<(), StoreError> {
+    pub(super) fn compare(&self, plan: &mut Plan) -> Result<(), Failure> {
         let mut found = Found::default();
         self.users(plan, &mut found)?;
         self.records(plan, &mut found)?;
-        found.changes.sort_by_key(|(place, _)| *place);
+        plan.changes.end()?;
         // Those that are absent come behind all others, in the order of their keys.
         found
             .records
@@ -94,11 +93,6 @@ impl Comparing<'_> {
                 None => plan.apply.other_events.push(digest),
             }
         })?;
-        plan.changes = found
-            .changes
-            .into_iter()
-            .map(|(_, change)| change)
-            .collect();
         plan.apply.shared = self.shared.clone();
         let has_some = |page: &u32| records.binary_search_by_key(page, |r| r.page).is_ok();
         plan.apply.shared.retain(|page, _| has_some(page));
@@ -130,7 +124,7 @@ impl Comparing<'_> {
         }
     }
 
-    fn users(&self, plan: &mut Plan, found: &mut Found) -> Result<(), StoreError> {
+    fn users(&self, plan: &mut Plan, found: &mut Found) -> Result<(), Failure> {
         let mut old = Rows::new(|after: Option<UserRow>| {
             self.before.users(&UserFilter::default(), after, AT_ONCE)
         });
@@ -158,7 +152,7 @@ impl Comparing<'_> {
         after: &Document<'_>,
         plan: &mut Plan,
         found: &mut Found,
-    ) -> Result<(), StoreError> {
+    ) -> Result<(), Failure> {
         if before.is_none() {
             found.new_users.insert(after.id);
         }
@@ -189,7 +183,7 @@ impl Comparing<'_> {
             }
             change.records = own.iter().map(|&at| shown(after.links[at].key)).collect();
             let place = own.iter().map(|&at| self.place(after.links[at].key)).min();
-            found.changes.push((place.unwrap_or(ABSENT), change));
+            plan.changes.push(place.unwrap_or(ABSENT), &change)?;
             for &at in &own {
                 self.add(&after.links[at], Some(after), found)?;
             }
@@ -221,7 +215,7 @@ impl Comparing<'_> {
                 counted: None,
                 fields: Vec::new(),
             };
-            found.changes.push((self.place(link.key), change));
+            plan.changes.push(self.place(link.key), &change)?;
             self.add(link, Some(after), found)?;
         }
         Ok(())
@@ -298,7 +292,7 @@ impl Comparing<'_> {
         }
     }
 
-    fn records(&self, plan: &mut Plan, found: &mut Found) -> Result<(), StoreError> {
+    fn records(&self, plan: &mut Plan, found: &mut Found) -> Result<(), Failure> {
         let read = |readers: &Readers, after: Option<Vec<u8>>| {
             readers.records_after(self.source, &after.unwrap_or_default(), AT_ONCE)
         };
@@ -362,7 +356,7 @@ impl Comparing<'_> {
         after: Option<u64>,
         plan: &mut Plan,
         found: &mut Found,
-    ) -> Result<(), StoreError> {
+    ) -> Result<(), Failure> {
         plan.count(action, reason);
         if self.is_full(plan, found) {
             return Ok(());
@@ -376,8 +370,8 @@ impl Comparing<'_> {
             counted: None,
             fields: Vec::new(),
         };
-        found.changes.push((self.place(key), change));
-        self.add_record(key, record, after, found)
+        plan.changes.push(self.place(key), &change)?;
+        Ok(self.add_record(key, record, after, found)?)
     }
 
     /// A record that leads to no user, as a part of what is applied.

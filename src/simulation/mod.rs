@@ -13,6 +13,7 @@
 //! rows alone; what is written lies in a folder of its own ([`folder`]) that is removed at
 //! the end.
 
+pub mod changes;
 mod compare;
 pub mod folder;
 pub mod plan;
@@ -43,6 +44,7 @@ use crate::sync::planned::Digest;
 use crate::sync::staging::{PlanAnswer, Word};
 use crate::sync::window::Purpose;
 use crate::sync::work::{Cause, Order, Work};
+use changes::Changes;
 use compare::Comparing;
 use folder::Folder;
 use plan::{LimitView, Plan};
@@ -146,6 +148,7 @@ async fn run(
         }
     };
     let mut plan = Plan::new(&config.organization, &source.name);
+    plan.changes = Changes::in_folder(folder.path())?;
     plan.limit = limit;
     plan.apply.configuration = connect::configuration(config, source);
     plan.apply.store = store_id;
@@ -166,7 +169,7 @@ async fn run(
             remapped: is_remapped(&readers, id, began_us)?,
         };
         comparing.compare(&mut plan)?;
-        Ok::<Plan, StoreError>(plan)
+        Ok::<Plan, Failure>(plan)
     });
     let mut plan = plan.await.map_err(|_| broken())??;
     plan.limit.judge();

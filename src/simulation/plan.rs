@@ -1,10 +1,14 @@
 //! What a simulation found, as people and programs read it, and as `rollcall apply` takes it.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::BufReader;
+use std::path::Path;
 
 use rollcall_core::staged::Limit;
 use serde::{Deserialize, Serialize};
 
+use super::changes::Changes;
 use crate::cli::exit::{Exit, Failure};
 use crate::sync::planned::Planned;
 use crate::sync::track::SourceTrack;
@@ -13,7 +17,7 @@ use crate::sync::track::SourceTrack;
 const FORMAT: u32 = 2;
 
 /// A plan: what a reconciliation of a source would do.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Plan {
     /// The form of this document.
@@ -37,7 +41,7 @@ pub struct Plan {
     /// How the plan stands to the source's limit.
     pub limit: LimitView,
     /// What changes, record by record, in the order in which it would be applied.
-    pub changes: Vec<Change>,
+    pub changes: Changes,
     /// Changes that are counted and not listed.
     pub unlisted: u64,
     /// What `rollcall apply` needs.
@@ -150,7 +154,7 @@ impl Plan {
             rows: 0,
             counts: BTreeMap::new(),
             limit: LimitView::default(),
-            changes: Vec::new(),
+            changes: Changes::default(),
             unlisted: 0,
             apply: Planned::default(),
         }
@@ -166,18 +170,24 @@ impl Plan {
         *reasons.entry(reason.to_owned()).or_default() += 1;
     }
 
-    /// Reads a plan file.
+    /// Reads what `rollcall apply` needs of a plan file, of any length.
     ///
     /// # Errors
     /// When it is none, or one that this program cannot apply.
-    pub fn parse(text: &[u8]) -> Result<Plan, Failure> {
+    pub fn read(file: &Path) -> Result<Plan, Failure> {
         #[derive(Deserialize)]
         struct Head {
             format: u32,
             version: String,
         }
         let refuse = |sentence: String| Failure::new(Exit::Usage, sentence);
-        let head: Head = serde_json::from_slice(text).map_err(|_| {
+        let open = || {
+            let opened = File::open(file);
+            let opened =
+                opened.map_err(|e| refuse(format!("{} cannot be read: {e}", file.display())));
+            opened.map(BufReader::new)
+        };
+        let head: Head = serde_json::from_reader(open()?).map_err(|_| {
             refuse("this is no plan. Fix: make one with `rollcall plan SOURCE --out FILE`".into())
         })?;
         let own = env!("CARGO_PKG_VERSION");
@@ -188,7 +198,7 @@ impl Plan {
             )));
         }
         // What serde says of a fault quotes what it found.
-        serde_json::from_slice(text).map_err(|e| {
+        serde_json::from_reader(open()?).map_err(|e| {
             refuse(format!(
                 "the plan is damaged at line {}, column {}. Fix: make a new plan",
                 e.line(),

@@ -43,8 +43,12 @@ use super::pending::Pending;
 use super::track::TrackedRun;
 use super::window::HeldPage;
 
-/// A plan holds at most so many records: they are applied in one commit.
-pub const MAX_RECORDS: usize = 50_000;
+/// A plan holds at most so many records; of each there are a few hundred bytes in memory.
+pub const MAX_RECORDS: usize = 1_000_000;
+
+/// A plan of at most so many records is applied: their rows, and what becomes of them, are in
+/// memory until they are stored in one commit.
+pub const MAX_APPLIED: usize = 50_000;
 
 /// A refusal names at most so many records.
 const MAX_NAMED: usize = 1_000;
