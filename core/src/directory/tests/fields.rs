@@ -2,9 +2,9 @@
 
 use proptest::prelude::*;
 
-use super::properties::config;
+use super::properties::{config, history};
 use super::*;
-use crate::conflict::ConflictKind;
+use crate::conflict::{Choice, ConflictKind};
 use crate::document::{Pin, Rule};
 use EventKind::*;
 
@@ -498,5 +498,62 @@ proptest! {
         prop_assert_eq!(&one, &run(&opposite));
         prop_assert_eq!(&one, &run(&[true; 10]));
         prop_assert_eq!(&one, &run(&[false; 10]));
+    }
+    #[test]
+    fn whatever_people_write_and_decide_between_changes_every_invariant_holds(
+        mode in mode(),
+        history in history(),
+        words in proptest::collection::vec(
+            (any::<prop::sample::Index>(), 0..5u8, 0..5u8, any::<bool>(), 0..3u8),
+            12,
+        ),
+    ) {
+        let mut w = with_rules(FieldRules {
+            mode: Some(mode),
+            ..FieldRules::of_authority(vec![B])
+        });
+        let ann = Author { actor: "ann", reason: "" };
+        for (batch, (which, what, value, pinned, choice)) in history.iter().zip(&words) {
+            w.batch(batch);
+            w.check();
+            let mut users: Vec<UserRow> = w.state.users.keys().copied().collect();
+            users.sort_unstable();
+            let pin = pinned.then_some(Pin::Until(w.clock + 3));
+            let text = match what {
+                0 | 3 => format!("t{value}"),
+                1 => format!("{}@x", char::from(b'a' + value)),
+                _ => format!("u{value}"),
+            };
+            let roles = list(&["dev", &text]);
+            let edit = match what {
+                0 => Edit::Set { attribute: TITLE, value: text.as_bytes(), pin },
+                1 => Edit::Set { attribute: EMAIL, value: text.as_bytes(), pin },
+                2 => Edit::Set { attribute: USER_NAME, value: text.as_bytes(), pin },
+                3 => Edit::Set { attribute: ROLES, value: &roles, pin },
+                _ => Edit::Unset([TITLE, EMAIL, USER_NAME][usize::from(*choice)]),
+            };
+            if !users.is_empty() {
+                let user = *which.get(&users);
+                w.with(|r| drop(r.edit(user, &[edit], ann).unwrap()));
+                w.check();
+            }
+            let open = w.open();
+            if !open.is_empty() {
+                let conflict = which.get(&open);
+                let choice = match (choice, conflict.records.first(), conflict.users.first()) {
+                    (0, _, Some(user)) => Choice::User(*user),
+                    (1, Some(key), _) => Choice::Record(key.clone()),
+                    _ => Choice::New,
+                };
+                w.with(|r| drop(r.decide(conflict.fingerprint, &choice, None, ann).unwrap()));
+                w.check();
+            }
+            let now = w.clock;
+            let due: Vec<_> = w.state.due.iter().copied().collect();
+            for due in due.iter().filter(|due| due.since_us <= now) {
+                w.with(|r| r.end_pins(due).unwrap());
+                w.check();
+            }
+        }
     }
 }
