@@ -545,7 +545,9 @@ proptest! {
                     (1, Some(key), _) => Choice::Record(key.clone()),
                     _ => Choice::New,
                 };
-                w.with(|r| drop(r.decide(conflict.fingerprint, &choice, None, ann).unwrap()));
+                w.with(|r| {
+                    r.decide(conflict.fingerprint, &choice, None, ann).unwrap();
+                });
                 w.check();
             }
             let now = w.clock;
