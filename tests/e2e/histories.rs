@@ -271,6 +271,8 @@ fn limited_history(server: &Arc<dyn Server>, seed: u64) {
         let told = taken(&world, crashes);
         assert!(told <= most, "{told} of {most} at ROLLCALL_SEED={seed}");
     }
+    // A plan is known from the store, and approved once its source is reached again.
+    until(&daemon, "streaming");
     let status = daemon.until("everything to be applied or to wait", |status| {
         sleep(ASKED_EVERY);
         let waiting = status["sources"][0]["plan"]["records"].as_u64();
