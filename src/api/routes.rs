@@ -131,14 +131,24 @@ async fn edit(
         reason: query.reason,
         reply,
     });
-    if shared.engine.send(work).await.is_err() {
-        return StatusCode::SERVICE_UNAVAILABLE.into_response();
-    }
-    match told.await {
+    match asked(&shared, work, told).await {
         Ok(edited) => {
             axum::Json(fields::told(edited, id.to_string(), &shared.attributes)).into_response()
         }
-        Err(_) => StatusCode::SERVICE_UNAVAILABLE.into_response(),
+        Err(gone) => gone.into_response(),
+    }
+}
+
+/// What the engine says of work; the daemon is stopping when it says nothing.
+async fn asked<T>(
+    shared: &Shared,
+    work: Work,
+    told: tokio::sync::oneshot::Receiver<T>,
+) -> Result<T, StatusCode> {
+    let sent = shared.engine.send(work).await.is_ok();
+    match sent {
+        true => told.await.map_err(|_| StatusCode::SERVICE_UNAVAILABLE),
+        false => Err(StatusCode::SERVICE_UNAVAILABLE),
     }
 }
 
@@ -175,12 +185,9 @@ async fn resolve(
         reason: query.reason,
         reply,
     });
-    if shared.engine.send(work).await.is_err() {
-        return StatusCode::SERVICE_UNAVAILABLE.into_response();
-    }
-    match told.await {
+    match asked(&shared, work, told).await {
         Ok(word) => axum::Json(super::conflicts::told(&chosen, word)).into_response(),
-        Err(_) => StatusCode::SERVICE_UNAVAILABLE.into_response(),
+        Err(gone) => gone.into_response(),
     }
 }
 
@@ -220,12 +227,9 @@ async fn plan_word(
     };
     let (reply, told) = tokio::sync::oneshot::channel();
     let work = Work::Plan { hash, word, reply };
-    if shared.engine.send(work).await.is_err() {
-        return StatusCode::SERVICE_UNAVAILABLE.into_response();
-    }
-    match told.await {
+    match asked(&shared, work, told).await {
         Ok(told) => answer(move || Ok(Some(plans::told(&shared.readers, &told)?))).await,
-        Err(_) => StatusCode::SERVICE_UNAVAILABLE.into_response(),
+        Err(gone) => gone.into_response(),
     }
 }
 

@@ -13,6 +13,7 @@
 //! a change column does not tell as well, and who is gone.
 
 mod duplicates;
+mod mapping;
 mod session;
 
 use std::collections::VecDeque;

@@ -7,7 +7,7 @@
 use super::correlate::fingerprint;
 use super::{Cause, Resolver};
 use crate::attribute::AttrId;
-use crate::conflict::{ConflictKind, ConflictRow};
+use crate::conflict::ConflictKind;
 use crate::id::SourceId;
 use crate::state::StateError;
 
@@ -27,29 +27,13 @@ impl Resolver<'_> {
         let cause = Cause::new(rules, &change, 0);
         let kind = ConflictKind::SchemaDrift;
         let fp = fingerprint(&cause, kind, Some(attribute), &[]);
-        self.touch_conflict(&cause, fp)?;
-        let name = self.rules.attributes.get(attribute).map(|a| a.name.clone());
-        let now_us = self.now_us;
         if is_paused {
-            let row = self
-                .plan
-                .conflicts
-                .entry(fp)
-                .or_insert_with(|| ConflictRow {
-                    fingerprint: fp,
-                    kind,
-                    source,
-                    records: Vec::new(),
-                    users: Vec::new(),
-                    attribute: name,
-                    opened_us: now_us,
-                    closed_us: None,
-                    decision: None,
-                });
-            if row.closed_us.take().is_some() {
-                row.opened_us = now_us;
-            }
-        } else if let Some(row) = self.plan.conflicts.get_mut(&fp) {
+            self.opened(&cause, fp, kind, Some(attribute))?;
+            return Ok(());
+        }
+        self.touch_conflict(&cause, fp)?;
+        let now_us = self.now_us;
+        if let Some(row) = self.plan.conflicts.get_mut(&fp) {
             row.closed_us.get_or_insert(now_us);
         }
         Ok(())

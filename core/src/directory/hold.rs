@@ -527,6 +527,26 @@ impl Resolver<'_> {
         key: &[u8],
         users: &[UserId],
     ) -> Result<(), StateError> {
+        let row = self.opened(cause, fp, kind, attribute)?;
+        if let Err(at) = row.records.binary_search_by(|r| r[..].cmp(key)) {
+            row.records.insert(at, KeyBytes::from_slice(key));
+        }
+        for user in users {
+            if let Err(at) = row.users.binary_search(user) {
+                row.users.insert(at, *user);
+            }
+        }
+        Ok(())
+    }
+
+    /// A conflict, which is open from here on if it was not.
+    pub(super) fn opened(
+        &mut self,
+        cause: &Cause<'_>,
+        fp: Fingerprint,
+        kind: ConflictKind,
+        attribute: Option<AttrId>,
+    ) -> Result<&mut ConflictRow, StateError> {
         self.touch_conflict(cause, fp)?;
         let attributes = &self.rules.attributes;
         let now_us = self.now_us;
@@ -551,15 +571,7 @@ impl Resolver<'_> {
             row.users.clear();
             row.decision = None;
         }
-        if let Err(at) = row.records.binary_search_by(|r| r[..].cmp(key)) {
-            row.records.insert(at, KeyBytes::from_slice(key));
-        }
-        for user in users {
-            if let Err(at) = row.users.binary_search(user) {
-                row.users.insert(at, *user);
-            }
-        }
-        Ok(())
+        Ok(row)
     }
 
     /// A conflict no longer names a record.

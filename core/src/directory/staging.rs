@@ -164,13 +164,8 @@ impl Resolver<'_> {
             return Ok(());
         };
         let change = ChangeRef {
-            key,
-            old_key: None,
-            tx: &[],
-            position: "",
-            ordinal: 0,
             commit_us: staged.staged_us,
-            origin: Origin::Scan,
+            ..self.seen_now(key)
         };
         self.remove_uncounted(source, &change, reason)
     }
@@ -208,13 +203,8 @@ impl Resolver<'_> {
             None => {}
             Some(LinkTarget::Record) => {
                 let change = ChangeRef {
-                    key,
-                    old_key: None,
-                    tx: &[],
-                    position: "",
-                    ordinal: 0,
-                    commit_us: self.now_us,
                     origin: Origin::Stored,
+                    ..self.seen_now(key)
                 };
                 self.drop_record(&Cause::new(rules, &change, 0), key, true)?;
             }
