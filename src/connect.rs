@@ -53,6 +53,7 @@ fn postgres_config(source: &SourceConfig, postgres: &config::PostgresConfig) -> 
     out.connect_timeout = source.connect_timeout;
     out.caps = rollcall_postgres::config::BatchCaps {
         changes: source.batch.rows,
+        most_changes: source.batch.most_rows,
         bytes: batch_bytes(source),
     };
     out
@@ -84,6 +85,7 @@ fn mysql_config(
     };
     out.caps = rollcall_mysql::BatchCaps {
         changes: source.batch.rows,
+        most_changes: source.batch.most_rows,
         bytes: batch_bytes(source),
     };
     out

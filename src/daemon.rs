@@ -697,7 +697,7 @@ fn track(
         stream_run: None,
         scan: None,
         lot: LotLimit {
-            changes: source.batch.rows,
+            changes: source.batch.most_rows,
             bytes: usize::try_from(source.batch.size_bytes).unwrap_or(usize::MAX),
         },
         worked: None,

@@ -143,11 +143,16 @@ pub struct ChangeStreamConfig {
     pub place: Place,
 }
 
+/// Batches grow up to so many changes by themselves.
+const GROWN_ROWS: usize = 5_000;
+
 /// How much is taken at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BatchConfig {
-    /// A batch is closed at so many changes …
+    /// A batch that is waited for is closed at so many changes …
     pub rows: usize,
+    /// … and any batch at so many; batches that are stored with one commit have no more.
+    pub most_rows: usize,
     /// … or at so many bytes, whichever comes first.
     pub size_bytes: u64,
     /// The most rows in one page of a scan.
@@ -165,6 +170,7 @@ impl BatchConfig {
         }
         BatchConfig {
             rows: self.rows.min(1_000),
+            most_rows: self.most_rows.min(1_000),
             size_bytes: self.size_bytes.min(512 << 10),
             page_rows: self.page_rows.min(2_000),
             page_size_bytes: self.page_size_bytes.min(1 << 20),
@@ -427,8 +433,10 @@ fn batch(section: Section<'_>) -> Option<BatchConfig> {
     let page_rows = section.required("page_rows", values::integer::<usize>);
     let page_size = section.required("page_size", values::size_bytes);
     section.finish();
+    let rows = rows?;
     Some(BatchConfig {
-        rows: rows?,
+        rows,
+        most_rows: rows.max(rows.saturating_mul(10).min(GROWN_ROWS)),
         size_bytes: size?,
         page_rows: page_rows?,
         page_size_bytes: page_size?,

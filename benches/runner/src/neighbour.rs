@@ -24,6 +24,8 @@ use crate::world::World;
 use crate::{Result, note};
 
 const INSERTS: u64 = 500_000;
+/// A flood of fewer is through before the measurement begins.
+const INSERTS_AT_LEAST: u64 = 250_000;
 const LIMIT: Duration = Duration::from_secs(300);
 const WARM_UP: Duration = Duration::from_secs(3);
 const TRICKLE: Trickle = Trickle {
@@ -55,7 +57,7 @@ pub(crate) fn run(world: &mut World) -> Result<()> {
     daemon.until_streaming(LIMIT)?;
     let alone = measure(&quiet, TRICKLE, &file, length, || Ok(None))?;
     daemon.stop()?;
-    let work = Workload::of(world.scaled(INSERTS));
+    let work = Workload::of(world.scaled(INSERTS).max(INSERTS_AT_LEAST));
     work.run(&flood)?;
     let users = 2 * TRICKLE.users + work.inserts;
     let daemon = Daemon::start(&world.rollcall, &config, &store)?;
@@ -114,6 +116,9 @@ fn measure(
             .get(&number)
             .ok_or_else(|| format!("change {number} of {changes} never arrived"))?;
         times.push(arrived.duration_since(*at).as_secs_f64() * 1e3);
+    }
+    if times.is_empty() {
+        return Err("no change came between the warm-up and the end".into());
     }
     times.sort_by(f64::total_cmp);
     Ok(times)

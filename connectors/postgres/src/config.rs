@@ -95,12 +95,16 @@ impl PostgresConfig {
     }
 }
 
-/// A batch never exceeds these by more than one change; it ends with a transaction where one
-/// ends in its second half. So a transaction of up to half of them is never split.
+/// A batch that somebody waits for ends with the first transaction behind `changes`. While
+/// nobody does it grows. It never exceeds the two others by more than one change, and ends with a
+/// transaction where one ends in its second half. So a transaction of up to half of them is
+/// never split.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BatchCaps {
-    /// Changes in a batch.
+    /// Changes in a batch that is waited for.
     pub changes: usize,
+    /// Changes in any batch.
+    pub most_changes: usize,
     /// Bytes that a batch holds in memory.
     pub bytes: usize,
 }
@@ -108,7 +112,8 @@ pub struct BatchCaps {
 impl Default for BatchCaps {
     fn default() -> Self {
         BatchCaps {
-            changes: 20_000,
+            changes: 500,
+            most_changes: 20_000,
             bytes: 8 << 20,
         }
     }

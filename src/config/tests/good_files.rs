@@ -54,7 +54,8 @@ fn what_is_left_out_takes_its_default() {
     assert_eq!((limit.max_changes, limit.floor), (50, 5));
     assert!((limit.max_percent - 5.0).abs() < f64::EPSILON);
     assert_eq!(limit.window, Duration::from_hours(24));
-    assert_eq!(source.batch.rows, 5_000);
+    assert_eq!(source.batch.rows, 500);
+    assert_eq!(source.batch.most_rows, 5_000);
     assert_eq!(source.batch.size_bytes, 2 << 20);
     let postgres = postgres(&config);
     assert_eq!(source.server.port, 5432);

@@ -21,7 +21,7 @@ use crate::allocator::allocations;
 
 /// Read at once.
 const CHUNK: usize = 256 << 10;
-/// The daemon's default for a batch.
+/// How far a batch grows by the daemon's defaults.
 const BATCH: usize = 5_000;
 /// What a file begins with.
 const MAGIC: &[u8] = b"\xfebin";

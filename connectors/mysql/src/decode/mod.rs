@@ -155,6 +155,7 @@ pub(crate) struct Decoder {
     /// The followed table's index in the open batch.
     table_index: Option<u16>,
     caps: BatchCaps,
+    is_awaited: bool,
     buffer_hint: usize,
     /// Bodies of events that are not rows.
     scratch: Vec<u8>,
@@ -197,6 +198,7 @@ impl Decoder {
             followed: Followed::new(options.table, options.zero_dates),
             table_index: None,
             caps: options.caps,
+            is_awaited: false,
             buffer_hint: READ_SIZE,
             scratch: Vec::new(),
             has_moved: false,
@@ -220,6 +222,11 @@ impl Decoder {
     /// Whether a batch can be taken that ends with a transaction.
     pub(crate) fn has_whole_batch(&self) -> bool {
         self.tx.is_none() && !self.builder.is_empty()
+    }
+
+    /// Says whether the consumer waits for the open batch.
+    pub(crate) fn set_awaited(&mut self, is_awaited: bool) {
+        self.is_awaited = is_awaited;
     }
 
     /// How many changes the open batch has.
@@ -382,16 +389,23 @@ impl Decoder {
     }
 
     /// At a transaction's end half of the cap is enough, so that a transaction which fits
-    /// into the other half is never split.
+    /// into the other half is never split; a batch that is waited for needs less.
     #[inline]
     fn is_full(&mut self) -> bool {
         if self.builder.is_empty() {
             return false;
         }
-        let share = if self.tx.is_none() { 2 } else { 1 };
+        if self.tx.is_some() {
+            return self.holds(self.caps.most_changes, self.caps.bytes);
+        }
+        (self.is_awaited && self.builder.len() >= self.caps.changes)
+            || self.holds(self.caps.most_changes / 2, self.caps.bytes / 2)
+    }
+
+    #[inline]
+    fn holds(&mut self, changes: usize, bytes: usize) -> bool {
         let unparsed = self.builder.data().len() - self.parsed;
-        self.builder.len() >= self.caps.changes / share
-            || self.builder.size_bytes() - unparsed >= self.caps.bytes / share
+        self.builder.len() >= changes || self.builder.size_bytes() - unparsed >= bytes
     }
 
     /// Begins to read events inside of an event. Gives what was read so far.

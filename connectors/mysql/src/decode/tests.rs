@@ -242,6 +242,29 @@ fn a_long_event_waits_in_a_buffer_of_its_own() {
 }
 
 #[test]
+fn a_batch_that_is_waited_for_ends_behind_so_many_changes_and_grows_otherwise() {
+    let mut log = Log::new();
+    for tx in 4..13 {
+        log.transaction(tx, &[1, 2]);
+    }
+    for (is_awaited, expected) in [(true, vec![4, 4, 4, 4, 2]), (false, vec![16, 2])] {
+        let mut decoder = decoder(at(set("1-3")), LogMode::MySqlGtid);
+        decoder.caps = BatchCaps {
+            changes: 3,
+            most_changes: 32,
+            ..BatchCaps::default()
+        };
+        decoder.set_awaited(is_awaited);
+        let items = decode(&mut decoder, &log.bytes, log.bytes.len()).unwrap();
+        let sizes = items.iter().map(|item| match item {
+            StreamItem::Batch(batch) => batch.len(),
+            other => panic!("{other:?}"),
+        });
+        assert_eq!(sizes.collect::<Vec<_>>(), expected, "awaited: {is_awaited}");
+    }
+}
+
+#[test]
 fn what_was_taken_in_is_left_out() {
     let mut log = Log::new();
     log.transaction(4, &[1])

@@ -118,6 +118,7 @@ impl Reader {
     /// Takes every complete packet out of the buffer.
     async fn take_in(&mut self, give: &mpsc::Sender<Item>) -> Result<(), End> {
         loop {
+            self.decoder.set_awaited(give.capacity() > 0);
             match self.decoder.advance()? {
                 Event::NeedsMore => return Ok(()),
                 Event::Full => {

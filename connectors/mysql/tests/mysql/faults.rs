@@ -103,7 +103,7 @@ async fn a_connection_cut_at_any_byte_loses_and_repeats_nothing(version: MySqlVe
     );
     let mut config = bed.config();
     config.caps = BatchCaps {
-        changes: 97,
+        most_changes: 97,
         ..BatchCaps::default()
     };
     let direct = MySqlSource::new(config.clone());
@@ -207,8 +207,9 @@ async fn a_large_transaction_comes_in_batches_of_bounded_size(version: MySqlVers
     let bed = Bed::new(version, "fault_large");
     let mut config = bed.config();
     config.caps = BatchCaps {
-        changes: 10_000,
+        most_changes: 10_000,
         bytes: 1 << 20,
+        ..BatchCaps::default()
     };
     let caps = config.caps;
     let mut opened = MySqlSource::new(config).open(None).await.unwrap();

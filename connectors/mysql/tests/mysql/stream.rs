@@ -109,8 +109,9 @@ async fn a_large_transaction_is_split_and_goes_on_in_its_middle(version: MySqlVe
     let bed = Bed::new(version, "stream_large");
     let mut config = bed.config();
     config.caps = BatchCaps {
-        changes: 1000,
+        most_changes: 1000,
         bytes: 1 << 20,
+        ..BatchCaps::default()
     };
     let source = MySqlSource::new(config);
     let opened = Reader::open(&source, None).await;
@@ -371,8 +372,9 @@ async fn compressed_transactions_are_read_like_others() {
     );
     let mut config = bed.config();
     config.caps = BatchCaps {
-        changes: 100,
+        most_changes: 100,
         bytes: 1 << 20,
+        ..BatchCaps::default()
     };
     let source = MySqlSource::new(config);
     let mut reader = Reader::open(&source, None).await;

@@ -400,7 +400,7 @@ fn a_large_transaction_is_split_and_resumed_without_loss_or_repetition() {
         let mut start = at(0x100);
         for _ in 0..20 {
             let mut wanted = options(start);
-            wanted.caps.changes = cap;
+            wanted.caps.most_changes = cap;
             let mut decoder = Decoder::new(wanted);
             decoder.buffer().extend_from_slice(&frames);
             while matches!(decoder.advance().unwrap(), Event::Keepalive { .. }) {}
@@ -459,7 +459,7 @@ fn an_idle_log_moves_the_position_and_an_open_transaction_does_not() {
 #[test]
 fn a_transaction_of_half_the_cap_is_never_split() {
     let mut wanted = options(at(0x100));
-    wanted.caps.changes = 6;
+    wanted.caps.most_changes = 6;
     let mut frames = vec![begin(0x200, 1), people(), insert("0"), commit(0x200, 0x210)];
     for tx in 1..8 {
         frames.push(begin(0x200 + tx * 0x20, 2));
@@ -470,6 +470,33 @@ fn a_transaction_of_half_the_cap_is_never_split() {
     let cursors: Vec<_> = out.iter().filter(|line| line.starts_with('@')).collect();
     assert_eq!(cursors.len(), 7);
     assert!(cursors.iter().all(|c| !c.contains('#')), "{cursors:?}");
+}
+
+#[test]
+fn a_batch_that_is_waited_for_ends_behind_so_many_changes_and_grows_otherwise() {
+    let mut frames = vec![people()];
+    for tx in 0..9 {
+        frames.push(begin(0x200 + tx * 0x20, 2));
+        frames.extend((0..2).map(|i| insert(&i.to_string())));
+        frames.push(commit(0x200 + tx * 0x20, 0x210 + tx * 0x20));
+    }
+    for (is_awaited, expected) in [(true, vec![4, 4, 4, 4]), (false, vec![16])] {
+        let mut wanted = options(at(0x100));
+        wanted.caps.changes = 3;
+        wanted.caps.most_changes = 32;
+        let mut decoder = Decoder::new(wanted);
+        decoder.set_awaited(is_awaited);
+        decoder.buffer().extend_from_slice(&frames.concat());
+        let mut sizes = Vec::new();
+        while decoder.advance().unwrap() == Event::Full {
+            sizes.push(decoder.take_batch().len());
+        }
+        assert_eq!(
+            (sizes, decoder.len()),
+            (expected, 2),
+            "awaited: {is_awaited}"
+        );
+    }
 }
 
 #[test]
@@ -558,7 +585,7 @@ proptest! {
         cuts.sort_unstable();
         let pieces: Vec<&[u8]> = cuts.windows(2).map(|w| &frames[w[0]..w[1]]).collect();
         let mut wanted = options(at(0x100));
-        wanted.caps.changes = cap;
+        wanted.caps.most_changes = cap;
         let (mut out, end, decoder) = decode_pieces(wanted, &pieces);
         end.unwrap();
         prop_assert_eq!(decoder.whole_position(), Some(at(0x330)));

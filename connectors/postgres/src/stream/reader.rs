@@ -124,6 +124,7 @@ impl Reader {
     /// Takes every complete message out of the buffer.
     async fn take_in(&mut self, give: &mpsc::Sender<Item>) -> Result<(), End> {
         loop {
+            self.decoder.set_awaited(give.capacity() > 0);
             let event = self.decoder.advance()?;
             match event {
                 Event::NeedsMore => {

@@ -44,7 +44,7 @@ struct Played {
 fn play(options_of: StreamOptions, cap: usize) -> Played {
     let (client, server) = tokio::io::duplex(1 << 20);
     let mut wanted = options(at(0x100));
-    wanted.caps.changes = cap;
+    wanted.caps.most_changes = cap;
     let (stream, acknowledge) = PgStream::spawn(
         Box::new(client),
         "server".to_owned(),

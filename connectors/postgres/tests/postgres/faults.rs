@@ -31,7 +31,7 @@ async fn a_connection_cut_at_any_byte_loses_and_repeats_nothing() {
     config.host = "127.0.0.1".to_owned();
     config.port = proxy.port();
     let caps = BatchCaps {
-        changes: 97,
+        most_changes: 97,
         ..BatchCaps::default()
     };
     let (mut ids, mut cuts) = (Vec::new(), 0u64);
@@ -109,8 +109,9 @@ async fn a_large_transaction_comes_in_batches_of_bounded_size() {
     )
     .unwrap();
     let caps = BatchCaps {
-        changes: 10_000,
+        most_changes: 10_000,
         bytes: 1 << 20,
+        ..BatchCaps::default()
     };
     let mut log = try_open(&db, &config, start, caps).await.unwrap();
     let mut count = 0;

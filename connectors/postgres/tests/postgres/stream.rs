@@ -131,7 +131,7 @@ async fn a_split_transaction_goes_on_where_it_stopped() {
     )
     .unwrap();
     let caps = BatchCaps {
-        changes: 7,
+        most_changes: 7,
         ..BatchCaps::default()
     };
     let mut seen = Vec::new();
@@ -231,7 +231,7 @@ async fn a_consumer_that_takes_its_time_does_not_lose_the_connection() {
     let config = config(&db);
     let start = create_slot(&config).await;
     let caps = BatchCaps {
-        changes: 1_000,
+        most_changes: 1_000,
         ..BatchCaps::default()
     };
     let mut log = try_open(&db, &config, start, caps).await.unwrap();
