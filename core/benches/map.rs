@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use rollcall_contract::{
-    Batch, BatchBuilder, Class, Column, Cursor, Op, TableName, TableSchema, Tx, TxId,
+    Batch, BatchBuilder, Class, Column, Cursor, Op, TableName, TableNo, TableSchema, Tx, TxId,
 };
 use rollcall_core::attribute::{AttrId, AttrType, Attributes, FIRST_CUSTOM};
 use rollcall_core::mapped::MappedRows;
@@ -49,7 +49,7 @@ fn schema() -> Arc<TableSchema> {
 
 fn batch(schema: &Arc<TableSchema>, family: &str, bio_unchanged: bool) -> Batch {
     let mut builder = BatchBuilder::default();
-    let table = builder.table(schema);
+    let table = builder.table(TableNo::MAIN, schema);
     builder.tx(Tx {
         id: TxId(SmallVec::new()),
         position: SmallVec::from_slice(b"0/16B3748"),

@@ -1,6 +1,6 @@
 //! `rollcall check`: one line for each finding with its fix, and the operator's script.
 
-use rollcall_contract::{ConnectorError, Finding, Report, Severity, Source};
+use rollcall_contract::{ConnectorError, Finding, Report, Severity, Source, TableNo};
 use rollcall_core::attribute::Attributes;
 use rollcall_core::mapping::{Mapper, Place};
 
@@ -128,7 +128,7 @@ async fn check_source(config: &Config, source: &SourceConfig) -> Report {
     let connector = connect::source(&config.organization, source);
     let mut report = connector.check().await;
     polling(&mut report, &*connector, &source.poll).await;
-    let Ok(schema) = connector.schema().await else {
+    let Ok(schema) = connector.schema(TableNo::MAIN).await else {
         return report;
     };
     let attributes = declared_attributes(config);

@@ -5,6 +5,7 @@
 
 use std::path::PathBuf;
 
+use rollcall_contract::TableNo;
 use rollcall_core::mapping::fixture::{self, FixtureFile};
 
 use super::exit::{Exit, Failure};
@@ -62,7 +63,7 @@ pub(super) fn run(cli: &Cli, args: &Args) -> Result<Exit, Failure> {
     };
     let attributes = super::check::declared_attributes(&config);
     let connector = connect::source(&config.organization, source);
-    let schema = super::runtime()?.block_on(connector.schema())?;
+    let schema = super::runtime()?.block_on(connector.schema(TableNo::MAIN))?;
     let mapper = sync::mapper::compile(
         &connect::mapping_spec(source),
         &[(1, (*schema).clone())],

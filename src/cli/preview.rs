@@ -1,6 +1,6 @@
 //! `rollcall preview`: real rows, what they become, and which rule made each value.
 
-use rollcall_contract::{Key, PageRequest};
+use rollcall_contract::{Key, PageRequest, TableNo};
 use rollcall_core::attribute::{AttrType, Attributes};
 use rollcall_core::mapped::{Assigned, MappedRow, MappedRows, Outcome, value_text};
 use rollcall_core::mapping::Mapper;
@@ -40,7 +40,7 @@ pub(super) fn run(cli: &Cli, args: &Args) -> Result<Exit, Failure> {
     let spec = connect::mapping_spec(source);
     let connector = connect::source(&config.organization, source);
     let page = super::runtime()?.block_on(async {
-        let schema = connector.schema().await?;
+        let schema = connector.schema(TableNo::MAIN).await?;
         let mapper = sync::mapper::compile(&spec, &[(1, (*schema).clone())], &attributes)?;
         let request = PageRequest {
             after: None,
@@ -49,7 +49,10 @@ pub(super) fn run(cli: &Cli, args: &Args) -> Result<Exit, Failure> {
             only: None,
             since: None,
         };
-        Ok::<_, rollcall_contract::ConnectorError>((mapper, connector.page(request).await?))
+        Ok::<_, rollcall_contract::ConnectorError>((
+            mapper,
+            connector.page(TableNo::MAIN, request).await?,
+        ))
     });
     let (mapper, page) = page?;
     let mut mapped = MappedRows::default();

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use rollcall_contract::TableNo;
 use rollcall_core::attribute::Attributes;
 use rollcall_store::Readers;
 
@@ -78,7 +79,7 @@ async fn prove(
     };
     let connector = connect::source(&config.organization, source);
     let attributes = Attributes::new(readers.custom_attributes()?);
-    let schema = connector.schema().await?;
+    let schema = connector.schema(TableNo::MAIN).await?;
     let mapper = sync::mapper::compile(
         &connect::mapping_spec(source),
         &schema_versions(readers, row.id, &schema)?,

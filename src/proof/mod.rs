@@ -32,7 +32,7 @@ use std::time::Duration;
 
 use hashbrown::{HashMap, HashSet};
 use rollcall_contract::{
-    ConnectorError, Cursor, Key, Page, PageRequest, Source, TableSchema, TxId,
+    ConnectorError, Cursor, Key, Page, PageRequest, Source, TableNo, TableSchema, TxId,
 };
 use rollcall_core::attribute::Attributes;
 use rollcall_core::document::LinkState;
@@ -329,7 +329,7 @@ impl<'a> Prover<'a> {
             only: None,
             since: None,
         };
-        let page = connector.page(request).await?;
+        let page = connector.page(TableNo::MAIN, request).await?;
         for Judged { key, verdict, .. } in self.judge(&page)? {
             if looked.seen.insert(xxh3_64(key.as_bytes())) {
                 self.proof.records += 1;
@@ -360,7 +360,7 @@ impl<'a> Prover<'a> {
             }
         }
         for keys in unseen.chunks(KEYS_PER_READ) {
-            let page = connector.reread(keys).await?;
+            let page = connector.reread(TableNo::MAIN, keys).await?;
             let there: HashSet<Key> = keys_of(&page).collect();
             for key in keys.iter().filter(|key| !there.contains(*key)) {
                 looked.doubtful.insert(key.clone(), Doubt::default());
@@ -484,7 +484,7 @@ impl<'a> Prover<'a> {
         looked: &mut Looked,
         deadline: Instant,
     ) -> Result<(), ProofError> {
-        let mut page = connector.reread(keys).await?;
+        let mut page = connector.reread(TableNo::MAIN, keys).await?;
         if !self.has_log {
             page.window = Box::new(NoLog);
         }

@@ -22,7 +22,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use rollcall_contract::{ConnectorError, Key, Source};
+use rollcall_contract::{ConnectorError, Key, Source, TableNo};
 use rollcall_core::attribute::Attributes;
 use rollcall_core::id::SourceId;
 use rollcall_core::mapping::MappingSpec;
@@ -307,7 +307,7 @@ impl Rolling {
     }
 
     async fn compare(&self, slice: Slice, rows: usize, has_log: bool) -> Result<Found, ProofError> {
-        let schema = self.source.schema().await?;
+        let schema = self.source.schema(TableNo::MAIN).await?;
         let versions = schema_versions(&self.readers, self.id, &schema)?;
         let mapper = mapper::compile(&self.mapping, &versions, &self.attributes)?;
         let of = (self.id, self.name.as_str());

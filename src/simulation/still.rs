@@ -12,8 +12,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use async_trait::async_trait;
 use rollcall_contract::{
     Acknowledge, ChangeStream, ConnectorError, Cursor, DiscoveredTable, Gap, GapReason, Key,
-    Lineage, Opened, Page, PageRequest, Report, Source, SourceStatus, StreamItem, TableSchema,
-    TxId, Window,
+    Lineage, Opened, Page, PageRequest, Report, Source, SourceStatus, StreamItem, TableNo,
+    TableSchema, TxId, Window,
 };
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -86,8 +86,8 @@ impl Source for Still {
         self.inner.discover().await
     }
 
-    async fn schema(&self) -> Result<Arc<TableSchema>, ConnectorError> {
-        self.inner.schema().await
+    async fn schema(&self, table: TableNo) -> Result<Arc<TableSchema>, ConnectorError> {
+        self.inner.schema(table).await
     }
 
     async fn open(&self, resume: Option<(Cursor, Lineage)>) -> Result<Opened, ConnectorError> {
@@ -112,10 +112,10 @@ impl Source for Still {
         })
     }
 
-    async fn page(&self, request: PageRequest) -> Result<Page, ConnectorError> {
+    async fn page(&self, table: TableNo, request: PageRequest) -> Result<Page, ConnectorError> {
         // Looking for duplicates reads some columns only; the scan reads all of them again.
         let is_scan = request.only.is_none();
-        let page = closed(self.inner.page(request).await?);
+        let page = closed(self.inner.page(table, request).await?);
         if is_scan {
             let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
             seen.take_in(&page);
@@ -123,8 +123,8 @@ impl Source for Still {
         Ok(page)
     }
 
-    async fn reread(&self, keys: &[Key]) -> Result<Page, ConnectorError> {
-        Ok(closed(self.inner.reread(keys).await?))
+    async fn reread(&self, table: TableNo, keys: &[Key]) -> Result<Page, ConnectorError> {
+        Ok(closed(self.inner.reread(table, keys).await?))
     }
 
     async fn identify(&self, known: Option<&Lineage>) -> Result<Lineage, ConnectorError> {

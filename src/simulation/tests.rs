@@ -17,7 +17,8 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use rollcall_contract::{
     BatchBuilder, Class, Column, ConnectorError, Cursor, DiscoveredTable, Key, Lineage, Op, Opened,
-    Page, PageRequest, Report, Source, SourceStatus, TableName, TableSchema, Tx, TxId, Window,
+    Page, PageRequest, Report, Source, SourceStatus, TableName, TableNo, TableSchema, Tx, TxId,
+    Window,
 };
 use rollcall_core::document::Document;
 use rollcall_core::id::UserId;
@@ -67,7 +68,7 @@ impl Table {
     fn page(&self, rows: impl Iterator<Item = (u64, Row)>, last: bool) -> Page {
         let schema = schema();
         let mut builder = BatchBuilder::default();
-        let table = builder.table(&schema);
+        let table = builder.table(TableNo::MAIN, &schema);
         builder.tx(Tx {
             id: TxId::default(),
             position: b"0".iter().copied().collect(),
@@ -139,7 +140,7 @@ impl Source for Table {
         Ok(Vec::new())
     }
 
-    async fn schema(&self) -> Result<Arc<TableSchema>, ConnectorError> {
+    async fn schema(&self, _: TableNo) -> Result<Arc<TableSchema>, ConnectorError> {
         Ok(schema())
     }
 
@@ -147,7 +148,7 @@ impl Source for Table {
         unreachable!("a source that stands still has no log")
     }
 
-    async fn page(&self, request: PageRequest) -> Result<Page, ConnectorError> {
+    async fn page(&self, _: TableNo, request: PageRequest) -> Result<Page, ConnectorError> {
         let after = request.after.as_ref().map_or(0, number);
         let rows = self.0.lock().unwrap().clone();
         let mut behind = rows.into_iter().filter(|(id, _)| *id > after);
@@ -156,7 +157,7 @@ impl Source for Table {
         Ok(self.page(some.into_iter(), is_last))
     }
 
-    async fn reread(&self, keys: &[Key]) -> Result<Page, ConnectorError> {
+    async fn reread(&self, _: TableNo, keys: &[Key]) -> Result<Page, ConnectorError> {
         let rows = self.0.lock().unwrap().clone();
         let some: Vec<_> = keys
             .iter()

@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 
 use rollcall_contract::{
     ConnectorError, Cursor, Definite, Gap, GapReason, Key, Lineage, OTHER_SERVER,
-    Opened as LogOpened, Source, SourceStatus,
+    Opened as LogOpened, Source, SourceStatus, TableNo,
 };
 use rollcall_core::attribute::{AttrId, Attributes};
 use rollcall_core::id::{RunId, SourceId};
@@ -374,7 +374,9 @@ impl Driver {
     fn estimate_rows(&self) {
         let (source, live) = (Arc::clone(&self.source), Arc::clone(&self.live));
         tokio::spawn(async move {
-            let (Ok(schema), Ok(tables)) = (source.schema().await, source.discover().await) else {
+            let (Ok(schema), Ok(tables)) =
+                (source.schema(TableNo::MAIN).await, source.discover().await)
+            else {
                 return;
             };
             let table = tables.iter().find(|t| t.schema.table == schema.table);

@@ -9,7 +9,9 @@ use rollcall_binlog::event::{Flavour, Framing, Header};
 use rollcall_binlog::rows::{Layout, OldRows, RowReader, RowsEvent};
 use rollcall_binlog::table_map::{TableMap, TableMaps};
 use rollcall_binlog::types::Reading;
-use rollcall_contract::{Batch, BatchBuilder, Column, Cursor, TableName, TableSchema, Tx, TxId};
+use rollcall_contract::{
+    Batch, BatchBuilder, Column, Cursor, TableName, TableNo, TableSchema, Tx, TxId,
+};
 
 const EVENTS: usize = 200;
 /// What fits into an event of 8 KiB.
@@ -115,7 +117,7 @@ fn decode(log: &[Vec<u8>], layout: &Layout, schema: &Arc<TableSchema>, room: usi
     let mut maps = TableMaps::new(Flavour::Mysql);
     let mut reading = Reading::default();
     let mut builder = BatchBuilder::with_buffer(Vec::with_capacity(room));
-    let table = builder.table(schema);
+    let table = builder.table(TableNo::MAIN, schema);
     builder.tx(Tx {
         id: TxId::default(),
         position: Default::default(),

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use crate::pool::Pooled;
-use crate::{Class, Cursor, TableSchema, TxId, Value};
+use crate::{Class, Cursor, TableNo, TableSchema, TxId, Value};
 
 pub use builder::{BatchBuilder, Cells};
 
@@ -57,7 +57,8 @@ pub enum Op {
     Update,
     /// The row was deleted.
     Delete,
-    /// All rows of the table were removed; the change has no images.
+    /// All rows of the table were removed; the change has no images. Tables that are emptied
+    /// together have a change each, with the same ordinal.
     Truncate,
 }
 
@@ -130,8 +131,17 @@ impl Buffers {
 /// Many changes, in the order of the log, and the cursor behind the last of them.
 pub struct Batch {
     buffers: Pooled<Buffers>,
-    tables: Vec<Arc<TableSchema>>,
+    tables: Vec<BatchTable>,
     cursor: Cursor,
+}
+
+/// A table in one version, as changes of a batch refer to it.
+#[derive(Clone, Debug)]
+pub struct BatchTable {
+    /// Which one of the source's tables.
+    pub no: TableNo,
+    /// Its columns.
+    pub schema: Arc<TableSchema>,
 }
 
 impl Batch {
@@ -177,8 +187,8 @@ impl Batch {
         }
     }
 
-    /// The table schemas that changes of this batch refer to.
-    pub fn tables(&self) -> &[Arc<TableSchema>] {
+    /// The tables that changes of this batch refer to.
+    pub fn tables(&self) -> &[BatchTable] {
         &self.tables
     }
 }
@@ -251,7 +261,12 @@ impl<'a> Before<'a> {
 impl<'a> Change<'a> {
     /// The table's schema as it was when this change was made.
     pub fn table(&self) -> &'a Arc<TableSchema> {
-        &self.batch.tables[usize::from(self.head.table)]
+        &self.batch.tables[usize::from(self.head.table)].schema
+    }
+
+    /// Which one of the source's tables.
+    pub fn table_no(&self) -> TableNo {
+        self.batch.tables[usize::from(self.head.table)].no
     }
 
     /// The index of the table in [`Batch::tables`].
@@ -269,8 +284,8 @@ impl<'a> Change<'a> {
         &self.batch.buffers.txs[self.head.tx as usize]
     }
 
-    /// The number of this change among all row changes of its transaction, from 0. The
-    /// same change has the same number each time it is read.
+    /// The number of this change among all row changes of its transaction, of whichever
+    /// table, from 0. The same change has the same number each time it is read.
     pub fn ordinal(&self) -> u32 {
         self.head.ordinal
     }
@@ -388,7 +403,7 @@ mod tests {
             key: vec![0],
         });
         let mut builder = BatchBuilder::with_buffer(b"raw text".to_vec());
-        let table = builder.table(&schema);
+        let table = builder.table(TableNo::MAIN, &schema);
         builder.tx(Tx {
             id: TxId::default(),
             position: SmallVec::new(),

@@ -23,7 +23,9 @@ mod sink;
 mod source;
 mod value;
 
-pub use batch::{Batch, BatchBuilder, Before, Buffers, Cell, Cells, Change, Changes, Op, Row, Tx};
+pub use batch::{
+    Batch, BatchBuilder, BatchTable, Before, Buffers, Cell, Cells, Change, Changes, Op, Row, Tx,
+};
 pub use check::{Finding, Report, Severity};
 pub use cursor::{Cursor, Lineage, TxId};
 pub use error::{ConnectorError, Definite, Transient};
@@ -31,7 +33,7 @@ pub use gap::{Gap, GapReason};
 pub use key::Key;
 pub use page::{KEYLESS_ROWS, RowWidth, check_change_column, check_key_count, check_keys_differ};
 pub use pool::{Pool, Pooled};
-pub use schema::{Column, TableName, TableSchema};
+pub use schema::{Column, FollowedTable, RelatedTable, TableName, TableNo, TableSchema};
 pub use sink::{Outgoing, Refused, Sink, SinkStart};
 pub use source::{
     Acknowledge, ChangeStream, DiscoveredTable, OTHER_SERVER, Opened, Page, PageRequest,

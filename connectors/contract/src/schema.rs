@@ -48,6 +48,100 @@ impl fmt::Display for TableName {
     }
 }
 
+/// The number of a table among those that a source follows.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    Hash,
+    PartialOrd,
+    Ord,
+    serde::Serialize,
+    serde::Deserialize,
+)]
+pub struct TableNo(pub u16);
+
+impl TableNo {
+    /// The table whose rows are people; the related ones have the numbers behind it.
+    pub const MAIN: TableNo = TableNo(0);
+
+    /// The place in a list of all followed tables.
+    pub fn index(self) -> usize {
+        usize::from(self.0)
+    }
+
+    /// The number of a place in a list of all followed tables.
+    ///
+    /// # Panics
+    /// Beyond 65,536 tables: a configuration has far fewer.
+    pub fn at(index: usize) -> TableNo {
+        assert!(index <= usize::from(u16::MAX), "too many followed tables");
+        TableNo(index as u16)
+    }
+}
+
+/// A table beside the main one, whose rows say more about people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RelatedTable {
+    /// What the configuration calls it.
+    pub name: String,
+    /// The table. No other one of the source is the same.
+    pub table: TableName,
+    /// The columns that identify its rows; none means the primary key.
+    pub key: Option<Vec<String>>,
+}
+
+/// One of the tables that a source follows, as a connector's configuration names them.
+#[derive(Clone, Copy, Debug)]
+pub struct FollowedTable<'a> {
+    /// Its number.
+    pub no: TableNo,
+    /// What the configuration calls it; none for the main table.
+    pub name: Option<&'a str>,
+    /// The table.
+    pub table: &'a TableName,
+    /// The columns that identify its rows; none means the primary key.
+    pub key: Option<&'a [String]>,
+}
+
+impl<'a> FollowedTable<'a> {
+    /// All of them in the order of their numbers: the main table, then the related ones.
+    pub fn all(
+        table: &'a TableName,
+        key: Option<&'a [String]>,
+        related: &'a [RelatedTable],
+    ) -> impl Iterator<Item = FollowedTable<'a>> + Clone {
+        (0..=related.len()).map(move |at| {
+            let no = TableNo::at(at);
+            match at.checked_sub(1).map(|at| &related[at]) {
+                None => FollowedTable {
+                    no,
+                    name: None,
+                    table,
+                    key,
+                },
+                Some(related) => FollowedTable {
+                    no,
+                    name: Some(&related.name),
+                    table: &related.table,
+                    key: related.key.as_deref(),
+                },
+            }
+        })
+    }
+
+    /// Where the configuration says it: `table` of the source, or of the related table.
+    pub fn place(&self) -> String {
+        match self.name {
+            None => "`table`".to_owned(),
+            Some(name) => format!("`table` of the related table \"{name}\""),
+        }
+    }
+}
+
 /// One column.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub struct Column {

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use crate::{Batch, ConnectorError, Cursor, Gap, Key, Lineage, Report, TableSchema, TxId};
+use crate::{Batch, ConnectorError, Cursor, Gap, Key, Lineage, Report, TableNo, TableSchema, TxId};
 
-/// A database with one followed table (and later, related ones).
+/// A database with one followed table, and related ones beside it. The log brings the changes
+/// of all of them in its own order; each is read in pages of its own.
 #[async_trait]
 pub trait Source: Send + Sync + 'static {
     /// Looks at everything that following this source needs; changes nothing. Problems of
@@ -16,10 +17,10 @@ pub trait Source: Send + Sync + 'static {
     /// Lists the tables that this role can see.
     async fn discover(&self) -> Result<Vec<DiscoveredTable>, ConnectorError>;
 
-    /// The present schema of the followed table.
-    async fn schema(&self) -> Result<Arc<TableSchema>, ConnectorError>;
+    /// The present schema of a followed table.
+    async fn schema(&self, table: TableNo) -> Result<Arc<TableSchema>, ConnectorError>;
 
-    /// Opens the log. `resume` is what the store holds of this source: nothing on the very
+    /// Opens the log of all followed tables. `resume` is what the store holds of this source: nothing on the very
     /// first start. The answer's gaps say what could not be proved to be continuous; when
     /// there are any, the start cursor is a new beginning and the store must replace its
     /// cursor by it together with recording the gaps.
@@ -33,16 +34,16 @@ pub trait Source: Send + Sync + 'static {
     /// operator can mend, and the table can be read.
     async fn open(&self, resume: Option<(Cursor, Lineage)>) -> Result<Opened, ConnectorError>;
 
-    /// Reads one page in key order in a short snapshot transaction of its own. Rows that have
+    /// Reads one page of a followed table in key order in a short snapshot transaction of its own. Rows that have
     /// no value in a column of the key belong to no page. The first one of a whole reading
     /// has some of them all the same, since nobody is absent for certain while there are any.
-    async fn page(&self, request: PageRequest) -> Result<Page, ConnectorError>;
+    async fn page(&self, table: TableNo, request: PageRequest) -> Result<Page, ConnectorError>;
 
-    /// Reads the named records as they are now, as one page (rows that do not exist are
+    /// Reads the named records of a followed table as they are now, as one page (rows that do not exist are
     /// simply not in it; `last` is none). At most 1,000 keys a call. If there are rows without a
     /// key, the page has one of them: in its snapshot, what it does not have is not absent for
     /// certain.
-    async fn reread(&self, keys: &[Key]) -> Result<Page, ConnectorError>;
+    async fn reread(&self, table: TableNo, keys: &[Key]) -> Result<Page, ConnectorError>;
 
     /// The server that answers, told without its log.
     ///
@@ -50,7 +51,7 @@ pub trait Source: Send + Sync + 'static {
     /// Definite with the code [`OTHER_SERVER`] when it is not the one of a known lineage.
     async fn identify(&self, known: Option<&Lineage>) -> Result<Lineage, ConnectorError>;
 
-    /// How far a change column has come: the value to ask for the next time
+    /// How far a change column of the main table has come: the value to ask for the next time
     /// ([`PageRequest::since`]). A time that lies ahead of the server's clock counts as its
     /// present one. None when no row has a value.
     ///
@@ -98,9 +99,9 @@ pub enum StreamItem {
     Batch(Batch),
     /// Nothing for us up to this position: the cursor may move there.
     Progress(Cursor),
-    /// The followed table has other columns from here on.
-    SchemaChanged(Arc<TableSchema>),
-    /// Something may have been lost; the stream goes on behind it.
+    /// A followed table has other columns from here on.
+    SchemaChanged(TableNo, Arc<TableSchema>),
+    /// Something may have been lost, of whichever table; the stream goes on behind it.
     Gap(Gap),
 }
 

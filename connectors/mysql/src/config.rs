@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use rollcall_contract::TableName;
+use rollcall_contract::{ConnectorError, FollowedTable, RelatedTable, TableName, TableNo};
 use rollcall_transport::TlsSettings;
 use secrecy::SecretString;
 
@@ -56,6 +56,9 @@ pub struct MySqlConfig {
     pub table: TableName,
     /// The columns that identify a record; none means the primary key.
     pub key: Option<Vec<String>>,
+    /// The tables that are followed beside it, each another one, in the order of their numbers
+    /// (from 1).
+    pub related: Vec<RelatedTable>,
     /// A name that no other reader of this server has. The replica's id and UUID are made
     /// from it, so the same name after a restart is the same replica.
     pub name: String,
@@ -87,6 +90,7 @@ impl MySqlConfig {
             tls: TlsSettings::default_for(host),
             table,
             key: None,
+            related: Vec::new(),
             name: "rollcall".to_owned(),
             server_id: None,
             connect_timeout: Duration::from_secs(10),
@@ -100,6 +104,25 @@ impl MySqlConfig {
     /// Whether the host is the path of a Unix socket.
     pub fn is_unix_socket(&self) -> bool {
         self.host.starts_with('/')
+    }
+
+    /// The followed tables in the order of their numbers.
+    pub(crate) fn tables(&self) -> impl Iterator<Item = FollowedTable<'_>> + Clone {
+        FollowedTable::all(&self.table, self.key.as_deref(), &self.related)
+    }
+
+    /// The followed table of a number.
+    ///
+    /// # Errors
+    /// Definite, when the source has fewer tables.
+    pub(crate) fn followed(&self, no: TableNo) -> Result<FollowedTable<'_>, ConnectorError> {
+        self.tables().nth(no.index()).ok_or_else(|| {
+            ConnectorError::definite(
+                "no_such_table",
+                format!("The source follows no table of number {}.", no.0),
+                "Report this: the number is not from the configuration.",
+            )
+        })
     }
 
     /// The server for people: `host:port`, or the socket's path.

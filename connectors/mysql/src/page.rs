@@ -25,8 +25,8 @@ use std::time::{Duration, Instant};
 use rollcall_binlog::table_map::TypeCode;
 use rollcall_binlog::types::{Reading, ResultColumn, ResultField, ResultRows};
 use rollcall_contract::{
-    Batch, BatchBuilder, ConnectorError, Cursor, KEYLESS_ROWS, Key, Op, Page, PageRequest,
-    RowWidth, Since, Tx, TxId, check_key_count, check_keys_differ,
+    Batch, BatchBuilder, ConnectorError, Cursor, FollowedTable, KEYLESS_ROWS, Key, Op, Page,
+    PageRequest, RowWidth, Since, TableNo, Tx, TxId, check_key_count, check_keys_differ,
 };
 use smallvec::SmallVec;
 
@@ -47,9 +47,9 @@ use crate::wire::{Client, ColumnDef};
 const SETTLED: Duration = Duration::from_secs(60);
 
 /// What is kept from page to page.
-#[derive(Default)]
 pub(crate) struct Pages {
-    width: RowWidth,
+    /// For each followed table.
+    widths: Vec<RowWidth>,
     settled: Mutex<Settled>,
 }
 
@@ -130,14 +130,24 @@ struct Read {
 }
 
 impl Pages {
-    /// Reads one page.
+    /// For the tables that the configuration names.
+    pub(crate) fn new(config: &MySqlConfig) -> Pages {
+        Pages {
+            widths: config.tables().map(|_| RowWidth::default()).collect(),
+            settled: Mutex::default(),
+        }
+    }
+
+    /// Reads one page of one of the configuration's tables.
     pub(crate) async fn page(
         &self,
         session: &mut Session,
         config: &MySqlConfig,
+        table: &FollowedTable<'_>,
         request: &PageRequest,
     ) -> Result<Page, ConnectorError> {
-        let rows = self.width.rows(request);
+        let width = &self.widths[table.no.index()];
+        let rows = width.rows(request);
         let asked = Asked {
             which: Which::After(request.after.as_ref()),
             limit_rows: rows,
@@ -145,8 +155,8 @@ impl Pages {
             only: request.only.as_deref(),
             since: request.since.as_ref(),
         };
-        let read = self.read(session, config, &asked).await?;
-        self.width.learn(request, read.rows, read.bytes);
+        let read = self.read(session, config, table, &asked).await?;
+        width.learn(request, read.rows, read.bytes);
         let is_last = read.rows < read.asked_rows && !read.cut;
         Ok(Page {
             last: if is_last { None } else { read.last },
@@ -160,6 +170,7 @@ impl Pages {
         &self,
         session: &mut Session,
         config: &MySqlConfig,
+        table: &FollowedTable<'_>,
         keys: &[Key],
     ) -> Result<Page, ConnectorError> {
         check_key_count(keys.len())?;
@@ -170,7 +181,7 @@ impl Pages {
             only: None,
             since: None,
         };
-        let read = self.read(session, config, &asked).await?;
+        let read = self.read(session, config, table, &asked).await?;
         Ok(Page {
             rows: read.batch,
             last: None,
@@ -182,16 +193,18 @@ impl Pages {
         &self,
         session: &mut Session,
         config: &MySqlConfig,
+        table: &FollowedTable<'_>,
         asked: &Asked<'_>,
     ) -> Result<Read, ConnectorError> {
         let client = &mut session.client;
-        let definition = schema::load(client, &config.table, config.key.as_deref())
+        let definition = schema::load(client, table)
             .await?
-            .ok_or_else(|| no_such_table(config))?;
+            .ok_or_else(|| no_such_table(table))?;
         if let Some(obstacle) = check::obstacle_of_key(&definition) {
             return Err(obstacle.into());
         }
-        let read = self.transaction(client, &session.server, &definition, config, asked);
+        let rows = Rows::new(table.no, &definition, config, asked);
+        let read = self.transaction(client, &session.server, &definition, rows, asked);
         let read = read.await;
         // Ends the snapshot also after a refusal; a broken session is not kept anyway.
         if !client.is_broken() {
@@ -205,7 +218,7 @@ impl Pages {
         client: &mut Client,
         server: &Server,
         definition: &Table,
-        config: &MySqlConfig,
+        mut rows: Rows<'_>,
         asked: &Asked<'_>,
     ) -> Result<Read, ConnectorError> {
         let low = self.low_mark(client, server).await;
@@ -215,7 +228,6 @@ impl Pages {
             Ok(Some(low)) => Ok(low),
             Err(e) => Err(e),
         };
-        let mut rows = Rows::new(definition, config, asked)?;
         if let Some(at_most) = asked.keyless_rows().filter(|_| !definition.key_is_unique()) {
             let which = Which::Keyless;
             let sql = select(definition, &which, None, at_most, &rows.wanted)?;
@@ -334,12 +346,13 @@ struct Rows<'a> {
 
 impl<'a> Rows<'a> {
     fn new(
+        no: TableNo,
         definition: &'a Table,
         config: &MySqlConfig,
         asked: &Asked<'_>,
-    ) -> Result<Rows<'a>, ConnectorError> {
+    ) -> Rows<'a> {
         let mut builder = BatchBuilder::default();
-        let table = builder.table(&definition.schema);
+        let table = builder.table(no, &definition.schema);
         let now_us = std::time::SystemTime::now()
             .duration_since(std::time::UNIX_EPOCH)
             .map_or(0, |d| d.as_micros() as i64);
@@ -350,7 +363,7 @@ impl<'a> Rows<'a> {
         });
         // A page without a unique key begins with a row that is known.
         let least = if definition.key_is_unique() { 1 } else { 2 };
-        Ok(Rows {
+        Rows {
             limit_rows: asked.limit_rows.max(least),
             least,
             wanted: Wanted::new(asked.only, &definition.schema),
@@ -363,7 +376,7 @@ impl<'a> Rows<'a> {
             before: 0,
             bytes: 0,
             cut: false,
-        })
+        }
     }
 
     /// The forms of the result's columns, which must be what the definition says.

@@ -7,7 +7,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use rollcall_contract::{Column, ConnectorError, RelationKind, TableName, TableSchema};
+use rollcall_contract::{
+    Column, ConnectorError, FollowedTable, RelationKind, TableName, TableSchema,
+};
 
 use crate::query::literal;
 use crate::types;
@@ -80,15 +82,15 @@ const MAX_TABLES: usize = 10_000;
 /// Reads one table; none when there is none of that name.
 pub(crate) async fn load(
     client: &mut Client,
-    name: &TableName,
-    key: Option<&[String]>,
+    followed: &FollowedTable<'_>,
 ) -> Result<Option<Table>, ConnectorError> {
+    let name = followed.table;
     let filter = format!(
         "WHERE TABLE_SCHEMA = {} AND TABLE_NAME = {}",
         literal(&name.schema),
         literal(&name.name)
     );
-    let found = read(client, &filter, key).await?;
+    let found = read(client, &filter, followed.key).await?;
     // With lower_case_table_names the comparison ignores case; the configured spelling is
     // then as good as the server's.
     Ok(found.into_iter().next())

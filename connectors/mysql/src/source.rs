@@ -18,8 +18,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use rollcall_contract::{
-    ChangeStream, ConnectorError, Cursor, DiscoveredTable, Gap, GapReason, Key, Lineage, Opened,
-    Page, PageRequest, Report, Source, SourceStatus, TableSchema,
+    ChangeStream, ConnectorError, Cursor, DiscoveredTable, FollowedTable, Gap, GapReason, Key,
+    Lineage, Opened, Page, PageRequest, Report, Source, SourceStatus, TableNo, TableSchema,
 };
 use tokio::sync::{Mutex, MutexGuard};
 
@@ -54,8 +54,8 @@ impl MySqlSource {
     /// A source from its configuration; nothing is connected yet.
     pub fn new(config: MySqlConfig) -> MySqlSource {
         MySqlSource {
+            pages: Pages::new(&config),
             config,
-            pages: Pages::default(),
             scanning: Mutex::new(None),
             asking: Mutex::new(None),
             shared: Arc::new(Shared::default()),
@@ -158,10 +158,14 @@ impl MySqlSource {
         }))
     }
 
-    async fn definition(&self, client: &mut Client) -> Result<Table, ConnectorError> {
-        let config = &self.config;
-        let found = schema::load(client, &config.table, config.key.as_deref()).await?;
-        found.ok_or_else(|| no_such_table(&self.config))
+    async fn definition(
+        &self,
+        client: &mut Client,
+        table: TableNo,
+    ) -> Result<Table, ConnectorError> {
+        let followed = self.config.followed(table)?;
+        let found = schema::load(client, &followed).await?;
+        found.ok_or_else(|| no_such_table(&followed))
     }
 
     /// The session that was kept, when it is still good, or a new one. After an error it is
@@ -185,11 +189,14 @@ enum Resume {
 }
 
 /// The table is not there.
-pub(crate) fn no_such_table(config: &MySqlConfig) -> ConnectorError {
+pub(crate) fn no_such_table(followed: &FollowedTable<'_>) -> ConnectorError {
     ConnectorError::definite(
         "no_such_table",
-        format!("There is no table {}.", config.table),
-        "Correct `table` in the configuration; names may be case sensitive.",
+        format!("There is no table {}.", followed.table),
+        format!(
+            "Correct {} in the configuration; names may be case sensitive.",
+            followed.place()
+        ),
     )
 }
 
@@ -261,9 +268,9 @@ impl Source for MySqlSource {
         Ok(tables)
     }
 
-    async fn schema(&self) -> Result<Arc<TableSchema>, ConnectorError> {
+    async fn schema(&self, table: TableNo) -> Result<Arc<TableSchema>, ConnectorError> {
         let (mut kept, mut client) = self.ask().await?;
-        let definition = self.definition(&mut client).await?;
+        let definition = self.definition(&mut client, table).await?;
         *kept = Some(client);
         match check::obstacle_of_key(&definition) {
             Some(obstacle) => Err(obstacle.into()),
@@ -302,21 +309,26 @@ impl Source for MySqlSource {
         ))
     }
 
-    async fn page(&self, request: PageRequest) -> Result<Page, ConnectorError> {
+    async fn page(&self, table: TableNo, request: PageRequest) -> Result<Page, ConnectorError> {
+        let table = self.config.followed(table)?;
         let mut kept = self.scanning.lock().await;
         let mut session = self.session(kept.take()).await?;
         let page = self
             .pages
-            .page(&mut session, &self.config, &request)
+            .page(&mut session, &self.config, &table, &request)
             .await?;
         *kept = Some(session);
         Ok(page)
     }
 
-    async fn reread(&self, keys: &[Key]) -> Result<Page, ConnectorError> {
+    async fn reread(&self, table: TableNo, keys: &[Key]) -> Result<Page, ConnectorError> {
+        let table = self.config.followed(table)?;
         let mut kept = self.scanning.lock().await;
         let mut session = self.session(kept.take()).await?;
-        let page = self.pages.reread(&mut session, &self.config, keys).await?;
+        let page = self
+            .pages
+            .reread(&mut session, &self.config, &table, keys)
+            .await?;
         *kept = Some(session);
         Ok(page)
     }
@@ -335,7 +347,7 @@ impl Source for MySqlSource {
 
     async fn change_mark(&self, column: &str) -> Result<Option<String>, ConnectorError> {
         let (mut kept, mut client) = self.ask().await?;
-        let definition = self.definition(&mut client).await?;
+        let definition = self.definition(&mut client, TableNo::MAIN).await?;
         let column = ChangeColumn::of(&definition.schema, column)?;
         let row = client.row(&column.mark(&self.config.table)).await?;
         *kept = Some(client);

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use rollcall_contract::TableName;
+use rollcall_contract::{ConnectorError, FollowedTable, RelatedTable, TableName, TableNo};
 use rollcall_transport::TlsSettings;
 use secrecy::SecretString;
 
@@ -32,6 +32,9 @@ pub struct PostgresConfig {
     pub table: TableName,
     /// The columns that identify a record; none means the primary key.
     pub key: Option<Vec<String>>,
+    /// The tables that are followed beside it, each another one, in the order of their numbers
+    /// (from 1).
+    pub related: Vec<RelatedTable>,
     /// What the server shows in `pg_stat_activity`.
     pub application_name: String,
     /// For the whole of connecting: name, socket, TLS, authentication.
@@ -64,6 +67,7 @@ impl PostgresConfig {
             publication: "rollcall".to_owned(),
             table,
             key: None,
+            related: Vec::new(),
             application_name: "rollcall".to_owned(),
             connect_timeout: Duration::from_secs(10),
             query_timeout: Duration::from_secs(60),
@@ -83,6 +87,25 @@ impl PostgresConfig {
     pub fn socket_path(&self) -> Option<std::path::PathBuf> {
         self.is_unix_socket()
             .then(|| std::path::Path::new(&self.host).join(format!(".s.PGSQL.{}", self.port)))
+    }
+
+    /// The followed tables in the order of their numbers.
+    pub(crate) fn tables(&self) -> impl Iterator<Item = FollowedTable<'_>> + Clone {
+        FollowedTable::all(&self.table, self.key.as_deref(), &self.related)
+    }
+
+    /// The followed table of a number.
+    ///
+    /// # Errors
+    /// Definite, when the source has fewer tables.
+    pub(crate) fn followed(&self, no: TableNo) -> Result<FollowedTable<'_>, ConnectorError> {
+        self.tables().nth(no.index()).ok_or_else(|| {
+            ConnectorError::definite(
+                "no_such_table",
+                format!("The source follows no table of number {}.", no.0),
+                "Report this: the number is not from the configuration.",
+            )
+        })
     }
 
     /// The server for people: `host:port`, or the socket's path.

@@ -18,12 +18,13 @@
 //! A page is bounded twice: by rows, estimated from the width of the rows read so far, and
 //! by bytes while it arrives. Rows behind the bound are not kept.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures::TryStreamExt;
 use rollcall_contract::{
-    BatchBuilder, Buffers, ConnectorError, KEYLESS_ROWS, Key, Op, Page, PageRequest, Pool,
-    RelationKind, RowWidth, Since, Tx, TxId, check_key_count, check_keys_differ,
+    BatchBuilder, Buffers, ConnectorError, FollowedTable, KEYLESS_ROWS, Key, Op, Page, PageRequest,
+    Pool, RelationKind, RowWidth, Since, TableNo, Tx, TxId, check_key_count, check_keys_differ,
 };
 use smallvec::SmallVec;
 use tokio_postgres::{Client, IsolationLevel, Statement, Transaction};
@@ -34,16 +35,18 @@ use crate::copy_text::{self, Field};
 use crate::keyset::{Wanted, Which, select};
 use crate::lsn::Lsn;
 use crate::position::PgCursor;
-use crate::query::{failed, table};
+use crate::query::{self, failed};
 use crate::schema::{self, Table};
 use crate::snapshot::{LogLayout, PageWindow, Snapshot};
+use crate::source::no_such_table;
 use crate::type_map::TypeMap;
 use crate::wire;
 
 /// So much room at most a page is given before it is read.
 const ROOM_BYTES: usize = 16 << 20;
 
-/// What is kept from page to page.
+/// What is kept from page to page of one table.
+#[derive(Default)]
 pub(crate) struct Pages {
     width: RowWidth,
     /// Memory of pages that are no longer needed, while one is read after the other.
@@ -52,15 +55,22 @@ pub(crate) struct Pages {
     known: Mutex<Option<(String, Arc<Table>)>>,
 }
 
+/// Which table is read, and how.
+pub(crate) struct Reading<'a> {
+    pub(crate) table: FollowedTable<'a>,
+    pub(crate) config: &'a PostgresConfig,
+    pub(crate) types: &'a TypeMap,
+}
+
 /// A connection that reads pages.
 pub(crate) struct Session {
     client: Client,
     server: Server,
     open_window: Statement,
-    /// The window of the page before.
+    /// The window of the page before, of whichever table.
     last_window: Option<PageWindow>,
-    /// Whether the relation is of a kind that can be locked.
-    lockable: bool,
+    /// Whether the relation of a table that was read is of a kind that can be locked.
+    lockable: BTreeMap<TableNo, bool>,
 }
 
 impl Session {
@@ -78,22 +88,34 @@ impl Session {
             .prepare(OPEN_WINDOW)
             .await
             .map_err(|e| failed(&e, "preparing to read pages"))?;
-        let relation = client
-            .query_opt(
-                "SELECT c.relkind IN ('m', 'f') FROM pg_catalog.pg_class c \
-                 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
-                 WHERE n.nspname = $1 AND c.relname = $2",
-                &[&config.table.schema, &config.table.name],
-            )
-            .await
-            .map_err(|e| failed(&e, "preparing to read pages"))?;
         Ok(Session {
             client,
             server,
             open_window,
             last_window: None,
-            lockable: !relation.is_some_and(|row| row.get(0)),
+            lockable: BTreeMap::new(),
         })
+    }
+
+    /// Whether a table can be locked. Asked once: a relation of another kind under its name
+    /// is noticed when it matters.
+    async fn is_lockable(&mut self, table: &FollowedTable<'_>) -> Result<bool, ConnectorError> {
+        if let Some(&known) = self.lockable.get(&table.no) {
+            return Ok(known);
+        }
+        let relation = self
+            .client
+            .query_opt(
+                "SELECT c.relkind IN ('m', 'f') FROM pg_catalog.pg_class c \
+                 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+                 WHERE n.nspname = $1 AND c.relname = $2",
+                &[&table.table.schema, &table.table.name],
+            )
+            .await
+            .map_err(|e| failed(&e, "preparing to read pages"))?;
+        let lockable = !relation.is_some_and(|row| row.get(0));
+        self.lockable.insert(table.no, lockable);
+        Ok(lockable)
     }
 
     pub(crate) fn is_closed(&self) -> bool {
@@ -157,20 +179,11 @@ impl Server {
 }
 
 impl Pages {
-    pub(crate) fn new() -> Pages {
-        Pages {
-            width: RowWidth::default(),
-            buffers: Mutex::default(),
-            known: Mutex::new(None),
-        }
-    }
-
     /// Reads one page.
     pub(crate) async fn page(
         &self,
         session: &mut Session,
-        config: &PostgresConfig,
-        types: &TypeMap,
+        reading: &Reading<'_>,
         request: &PageRequest,
     ) -> Result<Page, ConnectorError> {
         let rows = self.width.rows(request);
@@ -181,7 +194,7 @@ impl Pages {
             only: request.only.as_deref(),
             since: request.since.as_ref(),
         };
-        let read = self.read(session, config, types, &asked).await?;
+        let read = self.read(session, reading, &asked).await?;
         self.width.learn(request, read.rows, read.bytes);
         let is_last = read.rows < read.asked_rows && !read.cut;
         let last = if is_last { None } else { read.last };
@@ -199,8 +212,7 @@ impl Pages {
     pub(crate) async fn reread(
         &self,
         session: &mut Session,
-        config: &PostgresConfig,
-        types: &TypeMap,
+        reading: &Reading<'_>,
         keys: &[Key],
     ) -> Result<Page, ConnectorError> {
         check_key_count(keys.len())?;
@@ -211,7 +223,7 @@ impl Pages {
             only: None,
             since: None,
         };
-        let read = self.read(session, config, types, &asked).await?;
+        let read = self.read(session, reading, &asked).await?;
         Ok(Page {
             rows: read.batch,
             last: None,
@@ -226,12 +238,13 @@ impl Pages {
     async fn read(
         &self,
         session: &mut Session,
-        config: &PostgresConfig,
-        types: &TypeMap,
+        reading: &Reading<'_>,
         asked: &Asked<'_>,
     ) -> Result<Read, ConnectorError> {
         const DOING: &str = "reading a page of the table";
+        let Reading { table, config, .. } = reading;
         let server = session.server;
+        let lockable = session.is_lockable(table).await?;
         let transaction = session
             .client
             .build_transaction()
@@ -241,8 +254,11 @@ impl Pages {
             .await
             .map_err(|e| failed(&e, DOING))?;
         let timeout_ms = config.query_timeout.as_millis();
-        let lock = match session.lockable {
-            true => format!("LOCK TABLE {} IN ACCESS SHARE MODE", table(&config.table)),
+        let lock = match lockable {
+            true => format!(
+                "LOCK TABLE {} IN ACCESS SHARE MODE",
+                query::table(table.table)
+            ),
             false => String::new(),
         };
         transaction
@@ -253,20 +269,18 @@ impl Pages {
             .await
             .map_err(|e| failed(&e, DOING))?;
         let (window, taken_us, fingerprint) =
-            open_window(&transaction, &session.open_window, &server, config).await?;
+            open_window(&transaction, &session.open_window, &server, reading).await?;
         let window = window.continued(session.last_window.as_ref());
         session.last_window = Some(window.clone());
-        let definition = self
-            .definition(&transaction, config, types, fingerprint)
-            .await?;
+        let definition = self.definition(&transaction, reading, fingerprint).await?;
         let can_be_emptied = matches!(
             definition.kind,
             RelationKind::Table | RelationKind::PartitionedTable
         );
-        if can_be_emptied && !session.lockable {
+        if can_be_emptied && !lockable {
             return Err(ConnectorError::transient(
                 "table_changed",
-                format!("{} became a table while it was read.", config.table),
+                format!("{} became a table while it was read.", table.table),
             ));
         }
         let builder = match asked.which {
@@ -278,6 +292,7 @@ impl Pages {
         };
         let read = copy_rows(
             &transaction,
+            table.no,
             &definition,
             asked,
             taken_us,
@@ -294,8 +309,7 @@ impl Pages {
     async fn definition(
         &self,
         transaction: &Transaction<'_>,
-        config: &PostgresConfig,
-        types: &TypeMap,
+        reading: &Reading<'_>,
         fingerprint: String,
     ) -> Result<Arc<Table>, ConnectorError> {
         {
@@ -304,21 +318,10 @@ impl Pages {
                 return Ok(Arc::clone(definition));
             }
         }
-        let definition = schema::load(
-            transaction,
-            &config.table,
-            &config.publication,
-            config.key.as_deref(),
-            types,
-        )
-        .await?
-        .ok_or_else(|| {
-            ConnectorError::definite(
-                "no_such_table",
-                format!("There is no table {}.", config.table),
-                "Correct `table` in the configuration.",
-            )
-        })?;
+        let publication = &reading.config.publication;
+        let definition = schema::load(transaction, &reading.table, publication, reading.types)
+            .await?
+            .ok_or_else(|| no_such_table(&reading.table))?;
         if let Some((code, sentence, fix)) = check::obstacle_of_key(&definition) {
             return Err(ConnectorError::definite(code, sentence, fix));
         }
@@ -334,14 +337,14 @@ async fn open_window(
     transaction: &Transaction<'_>,
     statement: &Statement,
     server: &Server,
-    config: &PostgresConfig,
+    reading: &Reading<'_>,
 ) -> Result<(PageWindow, i64, String), ConnectorError> {
     const DOING: &str = "taking the page's snapshot";
-    let table = &config.table;
+    let table = reading.table.table;
     let row = transaction
         .query_one(
             statement,
-            &[&table.schema, &table.name, &config.publication],
+            &[&table.schema, &table.name, &reading.config.publication],
         )
         .await
         .map_err(|e| failed(&e, DOING))?;
@@ -395,6 +398,7 @@ struct Read {
 
 async fn copy_rows(
     transaction: &Transaction<'_>,
+    no: TableNo,
     definition: &Table,
     asked: &Asked<'_>,
     taken_us: i64,
@@ -425,7 +429,7 @@ async fn copy_rows(
         position: SmallVec::from_slice(window.high.to_string().as_bytes()),
         commit_us: taken_us,
     });
-    let at = builder.table(&schema);
+    let at = builder.table(no, &schema);
     let (mut bytes, mut cut, mut before) = (0, false, 0);
     let (mut fields, mut scratch): (Vec<Field>, Vec<u8>) = (Vec::new(), Vec::new());
     for sql in keyless.iter().chain([&sql]) {

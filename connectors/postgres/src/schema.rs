@@ -12,7 +12,9 @@
 
 use std::sync::Arc;
 
-use rollcall_contract::{Class, Column, ConnectorError, RelationKind, TableName, TableSchema};
+use rollcall_contract::{
+    Class, Column, ConnectorError, FollowedTable, RelationKind, TableName, TableSchema,
+};
 use tokio_postgres::GenericClient;
 
 use crate::query;
@@ -108,11 +110,11 @@ struct Attribute {
 /// Reads the table; `None` when there is no relation of that name.
 pub(crate) async fn load<C: GenericClient>(
     client: &C,
-    name: &TableName,
+    followed: &FollowedTable<'_>,
     publication: &str,
-    configured_key: Option<&[String]>,
     types: &TypeMap,
 ) -> Result<Option<Table>, ConnectorError> {
+    let (name, configured_key) = (followed.table, followed.key);
     const DOING: &str = "reading the table's definition";
     let Some(relation) = client
         .query_opt(

@@ -25,8 +25,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use rollcall_contract::{
-    ChangeStream, ConnectorError, Cursor, DiscoveredTable, Gap, GapReason, Key, Lineage, Opened,
-    Page, PageRequest, Report, Source, SourceStatus, TableSchema,
+    ChangeStream, ConnectorError, Cursor, DiscoveredTable, FollowedTable, Gap, GapReason, Key,
+    Lineage, Opened, Page, PageRequest, Report, Source, SourceStatus, TableNo, TableSchema,
 };
 use tokio::sync::{Mutex, MutexGuard};
 use tokio_postgres::Client;
@@ -37,7 +37,7 @@ use crate::followed::{self, Identities};
 use crate::keyset::ChangeColumn;
 use crate::lineage::{self, Origin, Present};
 use crate::lsn::{Lsn, Xid};
-use crate::page::{Pages, Session};
+use crate::page::{Pages, Reading, Session};
 use crate::position::PgCursor;
 use crate::schema::{self, Table};
 use crate::stream::StreamOptions;
@@ -58,7 +58,8 @@ const CREATE_REPORT: Duration = Duration::from_secs(5);
 pub struct PostgresSource {
     config: PostgresConfig,
     types: TypeMap,
-    pages: Pages,
+    /// For each followed table.
+    pages: Vec<Pages>,
     /// Pages have a connection of their own, so that a long page delays no question.
     scanning: Mutex<Option<Session>>,
     asking: Connection,
@@ -97,9 +98,9 @@ impl PostgresSource {
     /// A source from its configuration; nothing is connected yet.
     pub fn new(config: PostgresConfig) -> PostgresSource {
         PostgresSource {
-            config,
             types: TypeMap::default(),
-            pages: Pages::new(),
+            pages: config.tables().map(|_| Pages::default()).collect(),
+            config,
             scanning: Mutex::new(None),
             asking: Connection::default(),
         }
@@ -198,6 +199,15 @@ impl PostgresSource {
         }))
     }
 
+    /// What has to be known to read pages of a table.
+    fn reading(&self, table: TableNo) -> Result<Reading<'_>, ConnectorError> {
+        Ok(Reading {
+            table: self.config.followed(table)?,
+            config: &self.config,
+            types: &self.types,
+        })
+    }
+
     /// The session that was kept, when it is still good, or a new one. After an error it is
     /// not kept.
     async fn session(&self, kept: Option<Session>) -> Result<Session, ConnectorError> {
@@ -207,24 +217,24 @@ impl PostgresSource {
         }
     }
 
-    async fn definition(&self, client: &Client) -> Result<Table, ConnectorError> {
-        let config = &self.config;
-        let found = schema::load(
-            client,
-            &config.table,
-            &config.publication,
-            config.key.as_deref(),
-            &self.types,
-        )
-        .await?;
-        found.ok_or_else(|| {
-            ConnectorError::definite(
-                "no_such_table",
-                format!("There is no table {}.", config.table),
-                "Correct `table` in the configuration; names are case sensitive.",
-            )
-        })
+    async fn definition(&self, client: &Client, table: TableNo) -> Result<Table, ConnectorError> {
+        let followed = self.config.followed(table)?;
+        let publication = &self.config.publication;
+        let found = schema::load(client, &followed, publication, &self.types).await?;
+        found.ok_or_else(|| no_such_table(&followed))
     }
+}
+
+/// The table is not there.
+pub(crate) fn no_such_table(followed: &FollowedTable<'_>) -> ConnectorError {
+    ConnectorError::definite(
+        "no_such_table",
+        format!("There is no table {}.", followed.table),
+        format!(
+            "Correct {} in the configuration; names are case sensitive.",
+            followed.place()
+        ),
+    )
 }
 
 fn initial_load(config: &PostgresConfig) -> Gap {
@@ -414,9 +424,9 @@ impl Source for PostgresSource {
         Ok(tables)
     }
 
-    async fn schema(&self) -> Result<Arc<TableSchema>, ConnectorError> {
+    async fn schema(&self, table: TableNo) -> Result<Arc<TableSchema>, ConnectorError> {
         let (mut kept, client) = self.asking.take(&self.config).await?;
-        let definition = self.definition(&client).await?;
+        let definition = self.definition(&client, table).await?;
         *kept = Some(client);
         if let Some((code, sentence, fix)) = check::obstacle_of_key(&definition) {
             return Err(ConnectorError::definite(code, sentence, fix));
@@ -449,23 +459,23 @@ impl Source for PostgresSource {
         ))
     }
 
-    async fn page(&self, request: PageRequest) -> Result<Page, ConnectorError> {
+    async fn page(&self, table: TableNo, request: PageRequest) -> Result<Page, ConnectorError> {
+        let reading = self.reading(table)?;
         let mut kept = self.scanning.lock().await;
         let mut session = self.session(kept.take()).await?;
-        let page = self
-            .pages
-            .page(&mut session, &self.config, &self.types, &request)
+        let page = self.pages[table.index()]
+            .page(&mut session, &reading, &request)
             .await?;
         *kept = Some(session);
         Ok(page)
     }
 
-    async fn reread(&self, keys: &[Key]) -> Result<Page, ConnectorError> {
+    async fn reread(&self, table: TableNo, keys: &[Key]) -> Result<Page, ConnectorError> {
+        let reading = self.reading(table)?;
         let mut kept = self.scanning.lock().await;
         let mut session = self.session(kept.take()).await?;
-        let page = self
-            .pages
-            .reread(&mut session, &self.config, &self.types, keys)
+        let page = self.pages[table.index()]
+            .reread(&mut session, &reading, keys)
             .await?;
         *kept = Some(session);
         Ok(page)
@@ -483,7 +493,7 @@ impl Source for PostgresSource {
 
     async fn change_mark(&self, column: &str) -> Result<Option<String>, ConnectorError> {
         let (mut kept, client) = self.asking.take(&self.config).await?;
-        let definition = self.definition(&client).await?;
+        let definition = self.definition(&client, TableNo::MAIN).await?;
         let sql = ChangeColumn::of(&definition, column)?.mark(&definition);
         let row = client
             .query_opt(&sql, &[])

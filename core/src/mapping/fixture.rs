@@ -9,7 +9,7 @@
 use std::sync::Arc;
 
 use rollcall_contract::{
-    BatchBuilder, Cell, Class, Cursor, Op, TableSchema, Tx, TxId, Value as Typed,
+    BatchBuilder, Cell, Class, Cursor, Op, TableNo, TableSchema, Tx, TxId, Value as Typed,
 };
 use serde_json::Value;
 use smallvec::SmallVec;
@@ -226,7 +226,7 @@ impl Runner<'_> {
 
     fn map(&self, cells: &[Own], stored: &[u8], out: &mut MappedRows) {
         let mut batch = BatchBuilder::default();
-        let table = batch.table(self.schema);
+        let table = batch.table(TableNo::MAIN, self.schema);
         batch.tx(Tx {
             id: TxId(SmallVec::new()),
             position: SmallVec::new(),

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use rollcall_contract::{Batch, Key, PageRequest};
+use rollcall_contract::{Batch, Key, PageRequest, TableNo};
 use rollcall_core::attribute::AttrId;
 use rollcall_core::id::MatchHash;
 use rollcall_core::mapped::{Assigned, MappedRows, Outcome};
@@ -25,7 +25,7 @@ impl Session<'_> {
     /// nobody is written, on whichever pages they are. Only the columns that decide it are
     /// read. Rows that come to share one meanwhile are found by the directory itself.
     pub(super) async fn find_duplicates(&mut self) -> Result<(), Ended> {
-        let schema = self.driver.source.schema().await?;
+        let schema = self.driver.source.schema(TableNo::MAIN).await?;
         let mapper = self.mapper(&schema).await?;
         let attributes = self.driver.match_attributes.clone();
         let only = mapper.columns_of(&attributes);
@@ -41,7 +41,7 @@ impl Session<'_> {
                     only,
                     since: None,
                 };
-                source.page(request).await
+                source.page(TableNo::MAIN, request).await
             })
         };
         let mut hashes = Vec::new();

@@ -14,8 +14,8 @@ impl Session<'_> {
     /// The mapper of each table of a batch.
     pub(super) async fn mappers_of(&mut self, batch: &Batch) -> Result<Vec<Arc<Mapper>>, Ended> {
         let mut mappers = Vec::with_capacity(batch.tables().len());
-        for schema in batch.tables() {
-            mappers.push(self.mapper(schema).await?);
+        for table in batch.tables() {
+            mappers.push(self.mapper(&table.schema).await?);
         }
         Ok(mappers)
     }

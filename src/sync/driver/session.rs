@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use rollcall_contract::{
     Acknowledge, ChangeStream, Class, ConnectorError, Cursor, Definite, Gap, GapReason, Key,
-    Lineage, Op, Page, Pool, StreamItem, TableSchema,
+    Lineage, Op, Page, Pool, StreamItem, TableNo, TableSchema,
 };
 use rollcall_core::mapped::MappedRows;
 use rollcall_core::mapping::Mapper;
@@ -125,7 +125,7 @@ impl<'a> Session<'a> {
         &mut self,
         mut stream: Option<&mut dyn ChangeStream>,
     ) -> Result<Infallible, Ended> {
-        let schema = self.driver.source.schema().await?;
+        let schema = self.driver.source.schema(TableNo::MAIN).await?;
         self.bind(&schema).await?;
         self.scan_due |= self.driver.ordered.scan.is_some()
             || self.without_log.is_some() && !self.driver.polls.has_read_all();
@@ -228,7 +228,7 @@ impl<'a> Session<'a> {
                     .send(Work::Progress { source, cursor })
                     .await?;
             }
-            StreamItem::SchemaChanged(schema) => {
+            StreamItem::SchemaChanged(_, schema) => {
                 tracing::info!(source = self.driver.name, table = %schema.table, columns = schema.columns.len(), "the table's columns changed");
                 self.mapper(&schema).await?;
             }
@@ -453,7 +453,7 @@ impl<'a> Session<'a> {
                     let request = self.scan.request(rows, self.driver.page_bytes);
                     let connector = Arc::clone(&self.driver.source);
                     self.start_read(Vec::new(), Purpose::Scan { number: 0 }, async move {
-                        connector.page(request).await
+                        connector.page(TableNo::MAIN, request).await
                     });
                 }
                 Next::Keys(keys) => self.read_keys(keys, Purpose::Absence),
@@ -531,7 +531,9 @@ impl<'a> Session<'a> {
     fn read_keys(&mut self, keys: Vec<Key>, purpose: Purpose) {
         let connector = Arc::clone(&self.driver.source);
         let asked = keys.clone();
-        self.start_read(asked, purpose, async move { connector.reread(&keys).await });
+        self.start_read(asked, purpose, async move {
+            connector.reread(TableNo::MAIN, &keys).await
+        });
     }
 
     fn start_read(

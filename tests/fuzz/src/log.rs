@@ -9,7 +9,7 @@ use rollcall_binlog::payload::Payload;
 use rollcall_binlog::rows::{Layout, OldRows, RowReader, RowsEvent, count_rows};
 use rollcall_binlog::table_map::TableMaps;
 use rollcall_binlog::types::{ColumnFacts, Reading, ZeroDates};
-use rollcall_contract::{BatchBuilder, Column, TableName, TableSchema, Tx, TxId};
+use rollcall_contract::{BatchBuilder, Column, TableName, TableNo, TableSchema, Tx, TxId};
 
 pub(crate) fn run(data: &[u8]) -> usize {
     let data = data.strip_prefix(b"\xfebin").unwrap_or(data);
@@ -104,7 +104,7 @@ fn rows(raw: &RawEvent<'_>, maps: &TableMaps) -> usize {
     });
     let mut builder = BatchBuilder::default();
     builder.data().extend_from_slice(raw.body);
-    let table = builder.table(&schema);
+    let table = builder.table(TableNo::MAIN, &schema);
     builder.tx(Tx {
         id: TxId::default(),
         position: Default::default(),

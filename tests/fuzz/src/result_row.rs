@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use rollcall_binlog::table_map::TypeCode;
 use rollcall_binlog::types::{ColumnFacts, Reading, ResultColumn, ResultField, ResultRows};
-use rollcall_contract::{BatchBuilder, Class, Column, Op, TableName, TableSchema, Tx, TxId};
+use rollcall_contract::{
+    BatchBuilder, Class, Column, Op, TableName, TableNo, TableSchema, Tx, TxId,
+};
 
 const FIELD: usize = 10;
 
@@ -39,7 +41,7 @@ pub(crate) fn run(data: &[u8]) -> usize {
     });
     let mut builder = BatchBuilder::default();
     builder.data().extend_from_slice(packet);
-    let table = builder.table(&schema);
+    let table = builder.table(TableNo::MAIN, &schema);
     builder.tx(Tx {
         id: TxId::default(),
         position: Default::default(),

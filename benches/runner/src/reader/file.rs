@@ -12,7 +12,7 @@ use rollcall_binlog::rows::{Layout, OldRows, RowReader, RowsEvent};
 use rollcall_binlog::table_map::{TableMap, TableMaps};
 use rollcall_binlog::types::Reading as Values;
 use rollcall_contract::{
-    BatchBuilder, Buffers, Column, Cursor, Pool, TableName, TableSchema, Tx, TxId,
+    BatchBuilder, Buffers, Column, Cursor, Pool, TableName, TableNo, TableSchema, Tx, TxId,
 };
 
 use super::{Outcome, Reading};
@@ -152,7 +152,7 @@ impl Decoder {
         let builder = &mut self.builder;
         let start = builder.data().len();
         builder.data().extend_from_slice(body);
-        let index = builder.table(&table.schema);
+        let index = builder.table(TableNo::MAIN, &table.schema);
         if !builder.has_tx() {
             builder.tx(Tx {
                 id: TxId::default(),

@@ -112,7 +112,7 @@ async fn drain(
                 batch.cursor().clone()
             }
             StreamItem::Progress(cursor) => cursor,
-            StreamItem::SchemaChanged(_) => continue,
+            StreamItem::SchemaChanged(..) => continue,
             StreamItem::Gap(gap) => return Err(format!("a gap: {}", gap.detail).into()),
         };
         acknowledge.acknowledge(&cursor);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use rollcall_contract::{Source, TableName};
+use rollcall_contract::{Source, TableName, TableNo};
 use rollcall_postgres::config::PostgresConfig;
 use rollcall_postgres::decode::{DecoderOptions, Followed};
 use rollcall_postgres::lsn::{Lsn, Xid};
@@ -78,7 +78,9 @@ pub(super) async fn read(args: &Args) -> Result<Reading> {
 
 /// What the decoder has to know of the table, asked of the server.
 async fn decoder(config: &PostgresConfig, from: Lsn) -> Result<DecoderOptions> {
-    let schema = PostgresSource::new(config.clone()).schema().await?;
+    let schema = PostgresSource::new(config.clone())
+        .schema(TableNo::MAIN)
+        .await?;
     let client = connect_queries(config).await?;
     let columns = client
         .query(

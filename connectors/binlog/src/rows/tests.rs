@@ -2,7 +2,9 @@
 use std::sync::Arc;
 
 use proptest::prelude::*;
-use rollcall_contract::{Before, Cell, Column, Cursor, Row, TableName, TableSchema, Tx, TxId};
+use rollcall_contract::{
+    Before, Cell, Column, Cursor, Row, TableName, TableNo, TableSchema, Tx, TxId,
+};
 
 use super::*;
 use crate::event::{Header, Kind, RawEvent};
@@ -86,7 +88,7 @@ fn decode(kind: Kind, body: &[u8], old_rows: OldRows) -> Result<Decoded, RowErro
     });
     let mut builder = BatchBuilder::default();
     builder.data().extend_from_slice(body);
-    let table = builder.table(&schema);
+    let table = builder.table(TableNo::MAIN, &schema);
     builder.tx(Tx {
         id: TxId::default(),
         position: SmallVec::new(),

@@ -2,7 +2,9 @@
 use std::sync::Arc;
 
 use proptest::prelude::*;
-use rollcall_contract::{BatchBuilder, Cell, Column, Cursor, Op, TableName, TableSchema, Tx, TxId};
+use rollcall_contract::{
+    BatchBuilder, Cell, Column, Cursor, Op, TableName, TableNo, TableSchema, Tx, TxId,
+};
 
 use super::*;
 use crate::table_map::MappedColumn;
@@ -20,7 +22,7 @@ fn builder(columns: usize) -> BatchBuilder {
         key: vec![0],
     });
     let mut builder = BatchBuilder::default();
-    let table = builder.table(&schema);
+    let table = builder.table(TableNo::MAIN, &schema);
     builder.tx(Tx {
         id: TxId::default(),
         position: Default::default(),

@@ -9,7 +9,7 @@ use rollcall_binlog::rows::{Layout, OldRows, RowReader, RowsEvent};
 use rollcall_binlog::table_map::{TableMap, TableMaps};
 use rollcall_binlog::types::{ColumnFacts, Disguised, Reading, ZeroDates};
 use rollcall_contract as contract;
-use rollcall_contract::{BatchBuilder, Cursor, TableName, TableSchema, Tx, TxId};
+use rollcall_contract::{BatchBuilder, Cursor, TableName, TableNo, TableSchema, Tx, TxId};
 
 use crate::convert;
 use crate::model::{Cell, Column, Entry, Log, Place, Row, Table, places};
@@ -114,7 +114,7 @@ impl Reader {
             key: vec![0],
         });
         let mut builder = BatchBuilder::with_buffer(raw.body.to_vec());
-        let number = builder.table(&schema);
+        let number = builder.table(TableNo::MAIN, &schema);
         builder.tx(Tx {
             id: TxId::default(),
             position: Default::default(),

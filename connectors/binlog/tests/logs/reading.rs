@@ -11,7 +11,7 @@ use rollcall_binlog::rows::{Layout, OldRows, RowReader, RowsEvent, count_rows};
 use rollcall_binlog::table_map::{TableMap, TableMaps};
 use rollcall_binlog::types::{ColumnFacts, Disguised, Reading, ZeroDates};
 use rollcall_contract::{
-    BatchBuilder, Before, Cell, Column, Cursor, Row, TableName, TableSchema, Tx, TxId,
+    BatchBuilder, Before, Cell, Column, Cursor, Row, TableName, TableNo, TableSchema, Tx, TxId,
 };
 
 /// What to make of a log.
@@ -141,7 +141,7 @@ impl Reader {
         let start = builder.data().len();
         builder.data().extend_from_slice(raw.body);
         let body = start..builder.data().len();
-        let table = builder.table(&schema);
+        let table = builder.table(TableNo::MAIN, &schema);
         builder.tx(Tx {
             id: TxId::default(),
             position: Default::default(),

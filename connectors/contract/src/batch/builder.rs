@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
-use super::{Batch, BeforeKind, Buffers, EXTRA, Head, MISSING, NULL, Op, RawCell, Tx, UNCHANGED};
+use super::{
+    Batch, BatchTable, BeforeKind, Buffers, EXTRA, Head, MISSING, NULL, Op, RawCell, Tx, UNCHANGED,
+};
 use crate::pool::{Pool, Pooled};
-use crate::{Cursor, TableSchema};
+use crate::{Cursor, TableNo, TableSchema};
 
 /// Fills a batch. A connector that reads text from a socket reads into [`BatchBuilder::data`]
 /// itself and adds cells as ranges; others append with [`BatchBuilder::cell_bytes`].
@@ -80,13 +82,16 @@ impl BatchBuilder {
     ///
     /// # Panics
     /// Beyond 65,535 table versions in one batch: a caller closes the batch long before.
-    pub fn table(&mut self, schema: &Arc<TableSchema>) -> u16 {
+    pub fn table(&mut self, no: TableNo, schema: &Arc<TableSchema>) -> u16 {
         let tables = &mut self.batch.tables;
         let at = tables
             .iter()
-            .rposition(|t| Arc::ptr_eq(t, schema))
+            .rposition(|t| t.no == no && Arc::ptr_eq(&t.schema, schema))
             .unwrap_or_else(|| {
-                tables.push(Arc::clone(schema));
+                tables.push(BatchTable {
+                    no,
+                    schema: Arc::clone(schema),
+                });
                 tables.len() - 1
             });
         assert!(at <= usize::from(u16::MAX), "too many tables in one batch");
@@ -241,7 +246,10 @@ impl BatchBuilder {
     #[inline]
     pub fn finish(&mut self, has_after: bool, size: usize) {
         if let Some(mut head) = self.open.take() {
-            let columns = self.batch.tables[usize::from(head.table)].columns.len();
+            let columns = self.batch.tables[usize::from(head.table)]
+                .schema
+                .columns
+                .len();
             let images = usize::from(head.before_kind != BeforeKind::None) + usize::from(has_after);
             assert_eq!(
                 self.batch.buffers.cells.len() - head.cells as usize,

@@ -9,7 +9,7 @@ mod account;
 mod server;
 mod table;
 
-use rollcall_contract::{ConnectorError, Definite, Finding, Report, Severity, Transient};
+use rollcall_contract::{ConnectorError, Definite, Finding, Report, Severity, TableNo, Transient};
 
 pub(crate) use table::{obstacle, obstacle_of_key};
 
@@ -193,7 +193,7 @@ pub(crate) async fn preflight(
             }
         }
     }
-    found.table = schema::load(client, &config.table, config.key.as_deref()).await?;
+    found.table = schema::load(client, &config.followed(TableNo::MAIN)?).await?;
     table::table(client, config, &mut found).await?;
     Ok(found)
 }

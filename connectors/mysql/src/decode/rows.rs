@@ -7,7 +7,7 @@ use rollcall_binlog::DecodeError;
 use rollcall_binlog::event::{Header, RawEvent};
 use rollcall_binlog::rows::{RowReader, RowsEvent};
 use rollcall_binlog::table_map::TableMap;
-use rollcall_contract::{ConnectorError, GapReason, StreamItem};
+use rollcall_contract::{ConnectorError, GapReason, StreamItem, TableNo};
 
 use super::Decoder;
 use crate::errors::protocol_violation;
@@ -36,7 +36,8 @@ impl Decoder {
         let change = self.followed.take_on(&map)?;
         if let Some(schema) = change.schema {
             self.flush();
-            self.items.push_back(StreamItem::SchemaChanged(schema));
+            self.items
+                .push_back(StreamItem::SchemaChanged(TableNo::MAIN, schema));
         }
         if let Some(detail) = change.rewritten {
             self.gap(GapReason::SchemaChanged, detail);
@@ -126,7 +127,7 @@ impl Decoder {
         }
         let table = *self
             .table_index
-            .get_or_insert_with(|| builder.table(schema));
+            .get_or_insert_with(|| builder.table(TableNo::MAIN, schema));
         if !tx.is_announced {
             builder.tx(tx.announce());
         }

@@ -6,7 +6,7 @@
 
 use rollcall_binlog::ddl::{self, Effect, Session, Statement, XaVerb};
 use rollcall_binlog::event::{Header, Query};
-use rollcall_contract::{ConnectorError, GapReason, Op};
+use rollcall_contract::{ConnectorError, GapReason, Op, TableNo};
 
 use super::Decoder;
 use crate::position::Place;
@@ -159,7 +159,7 @@ impl Decoder {
         }
         let table = *self
             .table_index
-            .get_or_insert_with(|| self.builder.table(schema));
+            .get_or_insert_with(|| self.builder.table(TableNo::MAIN, schema));
         if !tx.is_announced {
             self.builder.tx(tx.announce());
         }

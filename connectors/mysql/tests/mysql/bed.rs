@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use rollcall_contract::{
     Batch, Cell, Change, Cursor, Gap, GapReason, Key, Lineage, Op, Opened, Page, PageRequest,
-    Source, StreamItem, TableName,
+    Source, StreamItem, TableName, TableNo,
 };
 use rollcall_mysql::{Flavour, MySqlConfig, MySqlSource};
 use rollcall_testbed::{MySql, MySqlVersion};
@@ -203,7 +203,7 @@ impl Reader {
                 self.cursor = cursor;
                 self.opened.acknowledge.acknowledge(&self.cursor);
             }
-            StreamItem::SchemaChanged(_) => self.schemas += 1,
+            StreamItem::SchemaChanged(..) => self.schemas += 1,
             StreamItem::Gap(gap) => self.gaps.push(gap),
         }
     }
@@ -274,13 +274,16 @@ pub(crate) async fn pages(
     let mut after = None;
     loop {
         let page = source
-            .page(PageRequest {
-                after,
-                limit_rows,
-                limit_bytes,
-                only: None,
-                since: None,
-            })
+            .page(
+                TableNo::MAIN,
+                PageRequest {
+                    after,
+                    limit_rows,
+                    limit_bytes,
+                    only: None,
+                    since: None,
+                },
+            )
             .await
             .unwrap();
         after = page.last.clone();

@@ -1,6 +1,6 @@
 //! Each finding of the check, with its fix; and that it refuses what it must.
 
-use rollcall_contract::{ConnectorError, Finding, Report, Severity, Source};
+use rollcall_contract::{ConnectorError, Finding, Report, Severity, Source, TableNo};
 use rollcall_mysql::MySqlSource;
 use rollcall_testbed::MySqlVersion;
 
@@ -138,7 +138,7 @@ async fn tables_that_cannot_be_followed_are_refused(version: MySqlVersion) {
         let report = bed.source().check().await;
         let found = finding(&report, code);
         assert_eq!(found.severity, Severity::Error, "{table}: {found:?}");
-        assert!(bed.source().schema().await.is_err(), "{table}");
+        assert!(bed.source().schema(TableNo::MAIN).await.is_err(), "{table}");
     }
     let bed = Bed::new(version, "check_discover");
     bed.sql("CREATE TABLE keyless (id INT); CREATE VIEW v AS SELECT * FROM people");
@@ -218,7 +218,7 @@ async fn a_configured_key_needs_its_index() {
         let mut config = bed.config();
         config.key = Some(key.iter().map(|k| (*k).to_owned()).collect());
         MySqlSource::new(config)
-            .schema()
+            .schema(TableNo::MAIN)
             .await
             .map(|s| s.key.clone())
     };

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use rollcall_contract::{GapReason, Source};
+use rollcall_contract::{GapReason, Source, TableNo};
 use rollcall_mysql::MySqlSource;
 use rollcall_testbed::{MySql, MySqlVersion};
 
@@ -29,7 +29,7 @@ async fn a_page_behind_a_gap_is_closed_on_an_idle_log(version: MySqlVersion) {
     for _ in 0..2 {
         assert_eq!(reader.until_gap().await.reason, GapReason::TableRecreated);
     }
-    let page = bed.source().reread(&[]).await.unwrap();
+    let page = bed.source().reread(TableNo::MAIN, &[]).await.unwrap();
     reader.opened.acknowledge.hurry();
     while !page.window.is_closed_by(&reader.cursor) {
         reader.step().await;
@@ -179,7 +179,7 @@ async fn a_replica_with_everything_goes_on_without_one(version: MySqlVersion) {
     reader.until_key("4").await;
     assert_eq!(reader.keys(), ["3", "4"]);
     // Pages on the new server know what the old one's log has brought.
-    let page = at(&replica).reread(&[]).await.unwrap();
+    let page = at(&replica).reread(TableNo::MAIN, &[]).await.unwrap();
     reader.opened.acknowledge.hurry();
     while !page.window.is_closed_by(&reader.cursor) {
         reader.step().await;

@@ -1,6 +1,6 @@
 //! Pages: every row once, in the server's order, with the window that bounds them.
 
-use rollcall_contract::{Cell, Key, Op, PageRequest, Source};
+use rollcall_contract::{Cell, Key, Op, PageRequest, Source, TableNo};
 use rollcall_testbed::MySqlVersion;
 
 use crate::bed::{Bed, Reader, cells, key_of, pages, shared};
@@ -92,7 +92,7 @@ async fn pages_have_every_row_once_in_the_servers_own_order(version: MySqlVersio
             .changes()
             .filter_map(|c| Key::of_row(c.table(), &c.after()?))
             .collect();
-        let again = source.reread(&keys).await.unwrap();
+        let again = source.reread(TableNo::MAIN, &keys).await.unwrap();
         assert_eq!(again.rows.len(), keys.len(), "{column}");
     }
 }
@@ -119,13 +119,16 @@ async fn a_page_ends_at_its_bounds(version: MySqlVersion) {
     );
     assert_eq!(by_bytes.iter().sum::<usize>(), 900);
     let tiny = source
-        .page(PageRequest {
-            after: None,
-            limit_rows: 10,
-            limit_bytes: 1,
-            only: None,
-            since: None,
-        })
+        .page(
+            TableNo::MAIN,
+            PageRequest {
+                after: None,
+                limit_rows: 10,
+                limit_bytes: 1,
+                only: None,
+                since: None,
+            },
+        )
         .await
         .unwrap();
     assert_eq!(tiny.rows.len(), 1, "at least one row");
@@ -146,13 +149,23 @@ async fn records_are_read_again_by_key(version: MySqlVersion) {
     };
     let source = bed.source();
     let page = source
-        .reread(&[key("b", "1"), key("a", "2"), key("z", "9")])
+        .reread(
+            TableNo::MAIN,
+            &[key("b", "1"), key("a", "2"), key("z", "9")],
+        )
         .await
         .unwrap();
     assert_eq!(page.last, None);
     let found: Vec<String> = page.rows.changes().map(|c| key_of(&c)).collect();
     assert_eq!(found, ["a,2", "b,1"]);
-    assert!(source.reread(&[]).await.unwrap().rows.is_empty());
+    assert!(
+        source
+            .reread(TableNo::MAIN, &[])
+            .await
+            .unwrap()
+            .rows
+            .is_empty()
+    );
 }
 
 async fn a_page_can_carry_some_columns_only(version: MySqlVersion) {
@@ -160,13 +173,16 @@ async fn a_page_can_carry_some_columns_only(version: MySqlVersion) {
     bed.sql("INSERT INTO people VALUES (1, 'n', 'm')");
     let page = bed
         .source()
-        .page(PageRequest {
-            after: None,
-            limit_rows: 10,
-            limit_bytes: usize::MAX,
-            only: Some(vec![2]),
-            since: None,
-        })
+        .page(
+            TableNo::MAIN,
+            PageRequest {
+                after: None,
+                limit_rows: 10,
+                limit_bytes: usize::MAX,
+                only: Some(vec![2]),
+                since: None,
+            },
+        )
         .await
         .unwrap();
     let row = page.rows.change(0).after().unwrap();
@@ -182,13 +198,16 @@ async fn a_window_tells_what_is_newer_and_closes_on_an_idle_log(version: MySqlVe
     let mut reader = Reader::open(&source, None).await;
     bed.sql("INSERT INTO people VALUES (1, 'before', NULL)");
     let page = source
-        .page(PageRequest {
-            after: None,
-            limit_rows: 10,
-            limit_bytes: usize::MAX,
-            only: None,
-            since: None,
-        })
+        .page(
+            TableNo::MAIN,
+            PageRequest {
+                after: None,
+                limit_rows: 10,
+                limit_bytes: usize::MAX,
+                only: None,
+                since: None,
+            },
+        )
         .await
         .unwrap();
     assert_eq!(page.rows.change(0).op(), Op::Read);
@@ -211,14 +230,14 @@ async fn a_window_tells_what_is_newer_and_closes_on_an_idle_log(version: MySqlVe
     assert!(!page.window.is_closed_by(&reader.opened.start));
 
     // Nothing is written any more: a page is closed by asking for progress, at once.
-    let page = source.reread(&[]).await.unwrap();
+    let page = source.reread(TableNo::MAIN, &[]).await.unwrap();
     reader.opened.acknowledge.hurry();
     while !page.window.is_closed_by(&reader.cursor) {
         reader.step().await;
     }
     // Changes of other tables move the position as well.
     bed.sql("CREATE TABLE other (id INT PRIMARY KEY); INSERT INTO other VALUES (1)");
-    let page = source.reread(&[]).await.unwrap();
+    let page = source.reread(TableNo::MAIN, &[]).await.unwrap();
     reader.opened.acknowledge.hurry();
     while !page.window.is_closed_by(&reader.cursor) {
         reader.step().await;
@@ -265,13 +284,16 @@ async fn a_page_never_loses_against_what_it_has_seen(version: MySqlVersion) {
     while stored.values().map(|(n, _)| *n).max() != Some(3000) {
         // A page is asked for, then the log is read up to its window's end.
         let page = source
-            .page(PageRequest {
-                after: None,
-                limit_rows: 10,
-                limit_bytes: usize::MAX,
-                only: None,
-                since: None,
-            })
+            .page(
+                TableNo::MAIN,
+                PageRequest {
+                    after: None,
+                    limit_rows: 10,
+                    limit_bytes: usize::MAX,
+                    only: None,
+                    since: None,
+                },
+            )
             .await
             .unwrap();
         let mut alive = cells(&page.rows);
@@ -323,6 +345,7 @@ async fn a_table_that_changes_between_pages_is_read_with_its_new_columns(version
     let source = bed.source();
     assert_eq!(
         pages(&source, 10, usize::MAX).await[0].rows.tables()[0]
+            .schema
             .columns
             .len(),
         3
@@ -330,6 +353,7 @@ async fn a_table_that_changes_between_pages_is_read_with_its_new_columns(version
     bed.sql("ALTER TABLE people DROP COLUMN name, ADD COLUMN age INT DEFAULT 7 FIRST");
     let page = &pages(&source, 10, usize::MAX).await[0];
     let names: Vec<&str> = page.rows.tables()[0]
+        .schema
         .columns
         .iter()
         .map(|c| c.name.as_str())

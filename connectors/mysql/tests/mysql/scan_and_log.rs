@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use rollcall_contract::{Class, Source, StreamItem};
+use rollcall_contract::{Class, Source, StreamItem, TableNo};
 use rollcall_mysql::{MySqlSource, ZeroDates};
 use rollcall_testbed::{MySql, MySqlVersion};
 
@@ -321,7 +321,7 @@ async fn columns_of_every_kind_are_in_both(version: MySqlVersion) {
         ),
     );
     let source = bed.source();
-    let schema = source.schema().await.unwrap();
+    let schema = source.schema(TableNo::MAIN).await.unwrap();
     let names: Vec<&str> = schema.columns.iter().map(|c| c.name.as_str()).collect();
     assert_eq!(names, ["id", "a", "v", "s", "h", "Weird `Näme.", "z"]);
     let mut opened = source.open(None).await.unwrap();
@@ -391,7 +391,7 @@ async fn compare(version: MySqlVersion, settings: &[(&str, &str)]) {
         ),
     );
     let source = bed.source();
-    let schema = source.schema().await.unwrap();
+    let schema = source.schema(TableNo::MAIN).await.unwrap();
     for (i, (_, column, class, _)) in types.iter().enumerate() {
         assert_eq!(schema.columns[i + 1].class, *class, "{column}");
     }
@@ -419,7 +419,7 @@ async fn compare(version: MySqlVersion, settings: &[(&str, &str)]) {
             .unwrap();
         match item {
             StreamItem::Batch(batch) => {
-                assert_eq!(*batch.tables()[0], *schema);
+                assert_eq!(*batch.tables()[0].schema, *schema);
                 logged.extend(cells(&batch));
             }
             StreamItem::Progress(_) => {}
@@ -428,7 +428,7 @@ async fn compare(version: MySqlVersion, settings: &[(&str, &str)]) {
     }
     let mut scanned = std::collections::BTreeMap::new();
     for page in pages(&source, 3, usize::MAX).await {
-        assert_eq!(*page.rows.tables()[0], *schema);
+        assert_eq!(*page.rows.tables()[0].schema, *schema);
         scanned.extend(cells(&page.rows));
     }
     for (key, row) in &logged {

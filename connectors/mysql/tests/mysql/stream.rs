@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use rollcall_contract::{GapReason, Op, Source, StreamItem};
+use rollcall_contract::{GapReason, Op, Source, StreamItem, TableNo};
 use rollcall_mysql::{BatchCaps, MySqlSource};
 use rollcall_testbed::MySqlVersion;
 
@@ -300,7 +300,7 @@ async fn rows_beyond_one_packet_arrive_whole(version: MySqlVersion) {
     assert_eq!((long.len(), &long[long.len() - 4..]), (40_000_003, "xend"));
     let mut key = rollcall_contract::Key::new();
     key.push(b"2");
-    let page = bed.source().reread(&[key]).await.unwrap();
+    let page = bed.source().reread(TableNo::MAIN, &[key]).await.unwrap();
     let scanned = text_of(page.rows.change(0).after().unwrap().cell(1));
     assert!(
         scanned.as_deref() == Some(long),

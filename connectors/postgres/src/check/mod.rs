@@ -14,7 +14,7 @@ mod table;
 
 use std::time::Duration;
 
-use rollcall_contract::{ConnectorError, Definite, Finding, Report, Severity, Transient};
+use rollcall_contract::{ConnectorError, Definite, Finding, Report, Severity, TableNo, Transient};
 use tokio_postgres::Client;
 
 pub(crate) use table::{obstacle_of_key, obstacle_of_kind};
@@ -231,9 +231,8 @@ pub(crate) async fn preflight(
     found.publication = publication;
     found.table = schema::load(
         client,
-        &config.table,
+        &config.followed(TableNo::MAIN)?,
         &config.publication,
-        config.key.as_deref(),
         types,
     )
     .await?;

@@ -31,6 +31,7 @@ use std::sync::Arc;
 use hashbrown::HashSet;
 use rollcall_contract::{
     Batch, BatchBuilder, Buffers, ConnectorError, Cursor, Gap, GapReason, Op, Pool, StreamItem,
+    TableNo,
 };
 
 pub(crate) use fields::{Fields, error_fields};
@@ -511,8 +512,10 @@ impl Decoder {
             relation.layout(&mut self.followed, self.key.as_deref(), self.types.as_ref())?;
         if changed {
             self.flush();
-            self.items
-                .push_back(StreamItem::SchemaChanged(Arc::clone(&layout.schema)));
+            self.items.push_back(StreamItem::SchemaChanged(
+                TableNo::MAIN,
+                Arc::clone(&layout.schema),
+            ));
         }
         self.table_index = None;
         self.layout = Some(layout);

@@ -64,7 +64,7 @@ fn show(item: &StreamItem, out: &mut Vec<String>) {
             out.push(format!("@ {}", batch.cursor()));
         }
         StreamItem::Progress(cursor) => out.push(format!("progress {cursor}")),
-        StreamItem::SchemaChanged(schema) => out.push(format!(
+        StreamItem::SchemaChanged(_, schema) => out.push(format!(
             "schema {} key {:?}",
             schema
                 .columns

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use rollcall_contract::{BatchBuilder, Op, Tx, TxId};
+use rollcall_contract::{BatchBuilder, Op, TableNo, Tx, TxId};
 use smallvec::SmallVec;
 
 use super::relation::Layout;
@@ -33,7 +33,7 @@ pub(crate) fn open_change(
     op: Op,
     ordinal: u32,
 ) {
-    let table = *table_index.get_or_insert_with(|| builder.table(&layout.schema));
+    let table = *table_index.get_or_insert_with(|| builder.table(TableNo::MAIN, &layout.schema));
     if let Some(tx) = tx
         && !tx.is_announced
     {

@@ -3,7 +3,9 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 use super::*;
 use proptest::prelude::*;
-use rollcall_contract::{Cell, Column, Cursor, Op, TableName, TableSchema, Tx, TxId, Value};
+use rollcall_contract::{
+    Cell, Column, Cursor, Op, TableName, TableNo, TableSchema, Tx, TxId, Value,
+};
 use std::sync::Arc;
 
 fn types() -> HashMap<u32, ResolvedType> {
@@ -133,16 +135,19 @@ fn added(form: Form, text: &[u8]) -> Result<Vec<u8>, NotCanonical> {
     data.extend_from_slice(text);
     data.extend_from_slice(b"behind");
     let mut builder = BatchBuilder::with_buffer(data);
-    let table = builder.table(&Arc::new(TableSchema {
-        table: TableName::new("public", "t"),
-        columns: vec![Column {
-            name: "c".to_owned(),
-            class: form.class(),
-            type_name: String::new(),
-            nullable: true,
-        }],
-        key: vec![0],
-    }));
+    let table = builder.table(
+        TableNo::MAIN,
+        &Arc::new(TableSchema {
+            table: TableName::new("public", "t"),
+            columns: vec![Column {
+                name: "c".to_owned(),
+                class: form.class(),
+                type_name: String::new(),
+                nullable: true,
+            }],
+            key: vec![0],
+        }),
+    );
     builder.tx(Tx {
         id: TxId::default(),
         position: Default::default(),

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use rollcall_contract::{
     Batch, Cell, Change, Cursor, Gap, GapReason, Key, Lineage, Op, Opened, Page, PageRequest,
-    Source, StreamItem, TableName,
+    Source, StreamItem, TableName, TableNo,
 };
 use rollcall_postgres::PostgresSource;
 use rollcall_postgres::config::PostgresConfig;
@@ -154,7 +154,7 @@ impl Reader {
                 self.cursor = cursor;
                 self.opened.acknowledge.acknowledge(&self.cursor);
             }
-            StreamItem::SchemaChanged(_) => {}
+            StreamItem::SchemaChanged(..) => {}
             StreamItem::Gap(gap) => self.gaps.push(gap),
         }
     }
@@ -227,13 +227,16 @@ pub(crate) async fn pages(
     let mut after = None;
     loop {
         let page = source
-            .page(PageRequest {
-                after,
-                limit_rows,
-                limit_bytes,
-                only: None,
-                since: None,
-            })
+            .page(
+                TableNo::MAIN,
+                PageRequest {
+                    after,
+                    limit_rows,
+                    limit_bytes,
+                    only: None,
+                    since: None,
+                },
+            )
             .await
             .unwrap();
         after = page.last.clone();

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use rollcall_contract::{ConnectorError, RelationKind, Report, Severity, Source, TableName};
+use rollcall_contract::{
+    ConnectorError, RelationKind, Report, Severity, Source, TableName, TableNo,
+};
 use rollcall_postgres::PostgresSource;
 use rollcall_testbed::{PgVersion, Postgres};
 
@@ -97,7 +99,7 @@ async fn a_key_that_a_delete_does_not_carry_is_refused() {
     assert_eq!(refused(&source).await, "key_not_in_identity");
     bed.sql("ALTER TABLE people REPLICA IDENTITY USING INDEX people_no_key");
     assert!(source.check().await.is_usable());
-    assert_eq!(source.schema().await.unwrap().key, [1]);
+    assert_eq!(source.schema(TableNo::MAIN).await.unwrap().key, [1]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -120,9 +122,9 @@ async fn views_and_foreign_tables_are_not_followed_and_can_be_read_with_a_key() 
         let error = source.open(None).await.err().unwrap();
         assert!(matches!(error, ConnectorError::Unfollowable(_)), "{error}");
         assert!(source.check().await.is_usable(), "{name}");
-        assert_eq!(source.schema().await.unwrap().key, [0]);
+        assert_eq!(source.schema(TableNo::MAIN).await.unwrap().key, [0]);
         config.key = None;
-        let keyless = PostgresSource::new(config).schema().await;
+        let keyless = PostgresSource::new(config).schema(TableNo::MAIN).await;
         assert_eq!(keyless.is_ok(), name == "u", "{name}");
     }
     let found = bed.source().discover().await.unwrap();

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use rollcall_contract::{Cell, Key, Op, PageRequest, Source, StreamItem, TableName, TxId};
+use rollcall_contract::{Cell, Key, Op, PageRequest, Source, StreamItem, TableName, TableNo, TxId};
 use rollcall_postgres::PostgresSource;
 use rollcall_testbed::PgVersion;
 
@@ -106,7 +106,7 @@ async fn keys_of_every_sortable_type_cover_each_row_exactly_once() {
                     .collect::<Vec<_>>()
             })
             .collect();
-        let again = source.reread(&wanted).await.unwrap();
+        let again = source.reread(TableNo::MAIN, &wanted).await.unwrap();
         assert_eq!(again.rows.len(), rows, "{column}");
         assert!(again.last.is_none());
     }
@@ -129,7 +129,7 @@ async fn an_empty_table_is_one_empty_page() {
     let all = pages(&bed.source(), 10, 1 << 20).await;
     assert_eq!(all.len(), 1);
     assert!(all[0].rows.is_empty() && all[0].last.is_none());
-    let none = bed.source().reread(&[]).await.unwrap();
+    let none = bed.source().reread(TableNo::MAIN, &[]).await.unwrap();
     assert!(none.rows.is_empty());
 }
 
@@ -146,7 +146,12 @@ async fn a_configured_key_pages_a_table_without_a_primary_key() {
         only: None,
         since: None,
     };
-    let error = bed.source().page(request()).await.err().unwrap();
+    let error = bed
+        .source()
+        .page(TableNo::MAIN, request())
+        .await
+        .err()
+        .unwrap();
     assert_eq!(error.code(), "no_key");
 
     let mut config = bed.config();
@@ -189,13 +194,16 @@ async fn a_change_may_be_newer_than_a_page_exactly_when_the_page_has_not_seen_it
         .unwrap();
     let page = bed
         .source()
-        .page(PageRequest {
-            after: None,
-            limit_rows: 100,
-            limit_bytes: 1 << 20,
-            only: None,
-            since: None,
-        })
+        .page(
+            TableNo::MAIN,
+            PageRequest {
+                after: None,
+                limit_rows: 100,
+                limit_bytes: 1 << 20,
+                only: None,
+                since: None,
+            },
+        )
         .await
         .unwrap();
     let seen: Vec<String> = page.rows.changes().map(|c| key_of(&c)).collect();
@@ -234,13 +242,16 @@ async fn a_window_closes_on_an_idle_log() {
         let Reader { mut opened, .. } = bed.begin(1).await;
         let page = bed
             .source()
-            .page(PageRequest {
-                after: None,
-                limit_rows: 100,
-                limit_bytes: 1 << 20,
-                only: None,
-                since: None,
-            })
+            .page(
+                TableNo::MAIN,
+                PageRequest {
+                    after: None,
+                    limit_rows: 100,
+                    limit_bytes: 1 << 20,
+                    only: None,
+                    since: None,
+                },
+            )
             .await
             .unwrap();
         opened.acknowledge.hurry();

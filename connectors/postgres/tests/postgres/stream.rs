@@ -166,7 +166,7 @@ async fn a_changed_table_and_a_table_made_anew_are_told_apart() {
         )
         .unwrap();
         assert_eq!(log.changes(1).await.0, ["Insert#0 new(1,a)"]);
-        let StreamItem::SchemaChanged(schema) = log.next().await else {
+        let StreamItem::SchemaChanged(_, schema) = log.next().await else {
             panic!("no schema change");
         };
         assert_eq!((schema.columns.len(), &schema.key[..]), (3, &[0][..]));

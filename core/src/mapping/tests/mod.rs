@@ -10,7 +10,7 @@
 use std::sync::Arc;
 
 use rollcall_contract::{
-    Batch, BatchBuilder, Cell, Class, Column, Cursor, Op, TableName, TableSchema, Tx, TxId,
+    Batch, BatchBuilder, Cell, Class, Column, Cursor, Op, TableName, TableNo, TableSchema, Tx, TxId,
 };
 
 use super::*;
@@ -76,7 +76,7 @@ fn attributes() -> Attributes {
 
 fn batch_of(schema: &TableSchema, rows: &[Vec<Cell<'_>>]) -> Batch {
     let mut builder = BatchBuilder::default();
-    let table = builder.table(&Arc::new(schema.clone()));
+    let table = builder.table(TableNo::MAIN, &Arc::new(schema.clone()));
     builder.tx(Tx {
         id: TxId(smallvec::SmallVec::new()),
         position: smallvec::SmallVec::from_slice(b"0/1"),
