@@ -127,12 +127,12 @@ fn decoder() -> Decoder {
             commit_end: Lsn(1),
             inside: None,
         },
-        followed: Followed {
+        followed: vec![Followed {
             schema: Arc::new(schema),
             type_oids: COLUMNS.iter().map(|c| c.1).collect(),
             table_oid: Some(OID),
-        },
-        key: None,
+            key: None,
+        }],
         types: Arc::new(types),
         xid_reference: Xid(1),
         caps: BatchCaps::default(),

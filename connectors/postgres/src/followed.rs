@@ -7,11 +7,12 @@
 //! OID together with its `xmin`, the transaction that wrote this version of it: what was
 //! changed and changed back between two looks is seen too.
 
-use rollcall_contract::{ConnectorError, Gap, GapReason, TableName};
+use rollcall_contract::{ConnectorError, FollowedTable, Gap, GapReason, TableName, TableNo};
 use serde::{Deserialize, Serialize};
 use tokio_postgres::GenericClient;
 use tokio_postgres::types::Type;
 
+use crate::config::PostgresConfig;
 use crate::query;
 
 /// Identities of what is followed.
@@ -21,6 +22,17 @@ pub(crate) struct Identities {
     pub(crate) publication: u32,
     /// The version of that row: its options.
     pub(crate) options: String,
+    /// Of the main table.
+    #[serde(flatten)]
+    pub(crate) main: TableIdentity,
+    /// Of the related tables, in the order of the configuration.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) related: Vec<RelatedIdentity>,
+}
+
+/// Identities of one followed table.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct TableIdentity {
     /// The catalog rows that put the table into the publication; empty when none does.
     pub(crate) membership: String,
     /// `pg_class.oid`; 0 when there is none of that name.
@@ -31,6 +43,14 @@ pub(crate) struct Identities {
     pub(crate) partitions_digest: u64,
 }
 
+/// Identities of a related table, with its name: the configuration may come to name others.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct RelatedIdentity {
+    relation: TableName,
+    #[serde(flatten)]
+    identity: TableIdentity,
+}
+
 /// What the publication does, for findings.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Publication {
@@ -39,33 +59,109 @@ pub(crate) struct Publication {
     pub(crate) delete: bool,
     pub(crate) truncate: bool,
     pub(crate) via_root: bool,
-    pub(crate) lists_table: bool,
+    /// For each followed table.
+    pub(crate) tables: Vec<Listing>,
+}
+
+/// What the publication does with one table.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Listing {
+    pub(crate) is_listed: bool,
     pub(crate) row_filter: Option<String>,
+}
+
+/// What is asked for one table.
+struct Membership {
+    publication: u32,
+    all_tables: bool,
+    version: i32,
 }
 
 /// Reads the identities, and the publication when there is one.
 pub(crate) async fn look<C: GenericClient>(
     client: &C,
-    publication: &str,
-    table: &TableName,
+    config: &PostgresConfig,
 ) -> Result<(Identities, Option<Publication>), ConnectorError> {
-    const DOING: &str = "reading the publication";
-    let relation = client
+    let publication = client
         .query_typed_opt(
-            "SELECT c.oid, c.relkind = 'p' FROM pg_catalog.pg_class c \
-             JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
-             WHERE n.nspname = $1 AND c.relname = $2",
-            &[(&table.schema, Type::NAME), (&table.name, Type::NAME)],
+            "SELECT p.oid, p.xmin::text, p.pubinsert, p.pubupdate, p.pubdelete, p.pubtruncate, \
+                    p.pubviaroot, p.puballtables, \
+                    pg_catalog.current_setting('server_version_num')::int4 \
+             FROM pg_catalog.pg_publication p WHERE p.pubname = $1",
+            &[(&config.publication, Type::NAME)],
         )
         .await
-        .map_err(|e| query::failed(&e, DOING))?;
-    let (table_oid, partitioned): (u32, bool) =
-        relation.map_or((0, false), |row| (row.get(0), row.get(1)));
-    let mut followed = Identities {
-        table: table_oid,
-        ..Identities::default()
+        .map_err(|e| query::failed(&e, "reading the publication"))?;
+    let mut followed = Identities::default();
+    let mut found = None;
+    let mut asked = None;
+    if let Some(row) = publication {
+        followed.publication = row.get(0);
+        followed.options = row.get(1);
+        asked = Some(Membership {
+            publication: row.get(0),
+            all_tables: row.get(7),
+            version: row.get(8),
+        });
+        found = Some(Publication {
+            insert: row.get(2),
+            update: row.get(3),
+            delete: row.get(4),
+            truncate: row.get(5),
+            via_root: row.get(6),
+            tables: Vec::new(),
+        });
+    }
+    for table in config.tables() {
+        let (identity, listing) =
+            look_at(client, &config.publication, asked.as_ref(), &table).await?;
+        match table.no {
+            TableNo::MAIN => followed.main = identity,
+            _ => followed.related.push(RelatedIdentity {
+                relation: table.table.clone(),
+                identity,
+            }),
+        }
+        if let Some(found) = &mut found {
+            found.tables.push(listing);
+        }
+    }
+    Ok((followed, found))
+}
+
+async fn look_at<C: GenericClient>(
+    client: &C,
+    publication: &str,
+    asked: Option<&Membership>,
+    table: &FollowedTable<'_>,
+) -> Result<(TableIdentity, Listing), ConnectorError> {
+    // Columns that only some versions have are read by name out of the row as JSON.
+    let Some(relation) = client
+        .query_typed_opt(
+            "SELECT c.oid, c.relkind = 'p', t.j->>'tablename' IS NOT NULL, t.j->>'rowfilter' \
+             FROM pg_catalog.pg_class c \
+             JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+             LEFT JOIN LATERAL (SELECT pg_catalog.to_jsonb(pt) AS j \
+               FROM pg_catalog.pg_publication_tables pt \
+               WHERE pt.pubname = $3 AND pt.schemaname = $1 AND pt.tablename = $2) t ON true \
+             WHERE n.nspname = $1 AND c.relname = $2",
+            &[
+                (&table.table.schema, Type::NAME),
+                (&table.table.name, Type::NAME),
+                (&publication, Type::NAME),
+            ],
+        )
+        .await
+        .map_err(|e| query::failed(&e, "reading the publication's tables"))?
+    else {
+        return Ok(Default::default());
     };
-    if partitioned {
+    let (oid, is_partitioned): (u32, bool) = (relation.get(0), relation.get(1));
+    let mut identity = TableIdentity {
+        table: oid,
+        ..TableIdentity::default()
+    };
+    if is_partitioned {
         let partitions = client
             .query_typed(
                 "WITH RECURSIVE below(oid) AS ( \
@@ -74,59 +170,24 @@ pub(crate) async fn look<C: GenericClient>(
                      SELECT i.inhrelid FROM pg_catalog.pg_inherits i \
                      JOIN below b ON i.inhparent = b.oid) \
                  SELECT oid FROM below ORDER BY oid",
-                &[(&table_oid, Type::OID)],
+                &[(&oid, Type::OID)],
             )
             .await
             .map_err(|e| query::failed(&e, "reading the table's partitions"))?;
-        followed.partitions = u32::try_from(partitions.len()).unwrap_or(u32::MAX);
-        followed.partitions_digest = digest(partitions.iter().map(|row| row.get(0)));
+        identity.partitions = u32::try_from(partitions.len()).unwrap_or(u32::MAX);
+        identity.partitions_digest = digest(partitions.iter().map(|row| row.get(0)));
     }
-    // Columns that only some versions have are read by name out of the row as JSON.
-    let Some(row) = client
-        .query_typed_opt(
-            "SELECT p.oid, p.xmin::text, p.pubinsert, p.pubupdate, p.pubdelete, p.pubtruncate, \
-                    p.pubviaroot, p.puballtables, t.j->>'tablename' IS NOT NULL, \
-                    t.j->>'rowfilter', \
-                    pg_catalog.current_setting('server_version_num')::int4 \
-             FROM pg_catalog.pg_publication p \
-             LEFT JOIN LATERAL (SELECT pg_catalog.to_jsonb(pt) AS j \
-               FROM pg_catalog.pg_publication_tables pt \
-               WHERE pt.pubname = p.pubname AND pt.schemaname = $2 AND pt.tablename = $3) t \
-               ON true \
-             WHERE p.pubname = $1",
-            &[
-                (&publication, Type::NAME),
-                (&table.schema, Type::NAME),
-                (&table.name, Type::NAME),
-            ],
-        )
-        .await
-        .map_err(|e| query::failed(&e, DOING))?
-    else {
-        return Ok((followed, None));
+    let listing = Listing {
+        is_listed: relation.get(2),
+        row_filter: relation.get(3),
     };
-    followed.publication = row.get(0);
-    followed.options = row.get(1);
-    let all_tables: bool = row.get(7);
-    let listed: bool = row.get(8);
-    let version: i32 = row.get(10);
-    if listed {
-        followed.membership = if all_tables {
-            "all".to_owned()
-        } else {
-            membership(client, followed.publication, table_oid, version).await?
+    if let Some(asked) = asked.filter(|_| listing.is_listed) {
+        identity.membership = match asked.all_tables {
+            true => "all".to_owned(),
+            false => membership(client, asked.publication, oid, asked.version).await?,
         };
     }
-    let found = Publication {
-        insert: row.get(2),
-        update: row.get(3),
-        delete: row.get(4),
-        truncate: row.get(5),
-        via_root: row.get(6),
-        lists_table: listed,
-        row_filter: row.get(9),
-    };
-    Ok((followed, Some(found)))
+    Ok((identity, listing))
 }
 
 /// The catalog rows through which a publication lists a table: of the table itself, of a
@@ -172,57 +233,75 @@ fn digest(oids: impl Iterator<Item = u32>) -> u64 {
         })
 }
 
-/// What may have been lost between two looks. `from` and `to` of the gaps are left open.
-pub(crate) fn compare(
+/// What may have been lost between two looks at the configuration's tables. `from` and `to`
+/// of the gaps are left open.
+pub(crate) fn compare(before: &Identities, now: &Identities, config: &PostgresConfig) -> Vec<Gap> {
+    let mut gaps = Vec::new();
+    for table in config.tables() {
+        // What is followed since now has nothing to be compared with.
+        if let (Some(was), Some(is)) = (before.of(&table), now.of(&table)) {
+            compare_table(before, now, (was, is), config, &table, &mut gaps);
+        }
+    }
+    gaps
+}
+
+fn compare_table(
     before: &Identities,
     now: &Identities,
-    publication: &str,
-    table: &TableName,
-) -> Vec<Gap> {
-    let mut gaps = Vec::new();
-    let mut add = |reason, detail: String| {
+    (was, is): (&TableIdentity, &TableIdentity),
+    config: &PostgresConfig,
+    followed: &FollowedTable<'_>,
+    gaps: &mut Vec<Gap>,
+) {
+    let (table, publication) = (followed.table, &config.publication);
+    let mut add = |tables, reason, detail: String| {
         gaps.push(Gap {
-            tables: vec![table.clone()],
+            tables,
             reason,
             from: None,
             to: None,
             detail,
         });
     };
-    if now.table == 0 {
+    let this = || vec![table.clone()];
+    if is.table == 0 {
         add(
+            this(),
             GapReason::TableRecreated,
             format!("The table {table} no longer exists."),
         );
-    } else if before.table != now.table && before.table != 0 {
+    } else if was.table != is.table && was.table != 0 {
         add(
+            this(),
             GapReason::TableRecreated,
             format!("The table {table} was dropped and created again; all of it is read again."),
         );
     }
-    if now.publication == 0 {
+    if before.publication != now.publication {
+        // All tables were lost with it, which is said once.
+        if followed.no == TableNo::MAIN {
+            let detail = match now.publication {
+                0 => format!("The publication \"{publication}\" no longer exists."),
+                _ => format!(
+                    "The publication \"{publication}\" was dropped and created again; changes \
+                     made in between are not in the log."
+                ),
+            };
+            add(config.table_names(), GapReason::PublicationChanged, detail);
+        }
+    } else if is.membership.is_empty() {
         add(
-            GapReason::PublicationChanged,
-            format!("The publication \"{publication}\" no longer exists."),
-        );
-    } else if before.publication != now.publication {
-        add(
-            GapReason::PublicationChanged,
-            format!(
-                "The publication \"{publication}\" was dropped and created again; changes made \
-                 in between are not in the log."
-            ),
-        );
-    } else if now.membership.is_empty() {
-        add(
+            this(),
             GapReason::PublicationChanged,
             format!(
                 "The publication \"{publication}\" no longer lists {table}; its changes are not \
                  in the log."
             ),
         );
-    } else if before.membership != now.membership || before.options != now.options {
+    } else if was.membership != is.membership || before.options != now.options {
         add(
+            this(),
             GapReason::PublicationChanged,
             format!(
                 "The publication \"{publication}\" was altered, so changes of {table} may not \
@@ -230,72 +309,160 @@ pub(crate) fn compare(
             ),
         );
     }
-    if now.table != 0
-        && before.table == now.table
-        && (before.partitions, before.partitions_digest) != (now.partitions, now.partitions_digest)
+    if is.table != 0
+        && was.table == is.table
+        && (was.partitions, was.partitions_digest) != (is.partitions, is.partitions_digest)
     {
         add(
+            this(),
             GapReason::PartitionsChanged,
             format!(
                 "Partitions of {table} were attached or detached ({} before, {} now); the log \
                  does not carry the rows that came or went with them.",
-                before.partitions, now.partitions
+                was.partitions, is.partitions
             ),
         );
     }
-    gaps
+}
+
+impl Identities {
+    fn of(&self, table: &FollowedTable<'_>) -> Option<&TableIdentity> {
+        match table.no {
+            TableNo::MAIN => Some(&self.main),
+            _ => self.related(table.table),
+        }
+    }
+
+    fn related(&self, name: &TableName) -> Option<&TableIdentity> {
+        let related = self.related.iter().find(|r| r.relation == *name)?;
+        Some(&related.identity)
+    }
+
+    /// The related tables that are followed now, and were not before.
+    pub(crate) fn added_since(&self, before: &Identities) -> Vec<TableName> {
+        let names = self.related.iter().map(|related| &related.relation);
+        let added = names.filter(|name| before.related(name).is_none());
+        added.cloned().collect()
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
+    use rollcall_contract::RelatedTable;
+
     use super::*;
 
-    fn base() -> Identities {
-        Identities {
-            publication: 1,
-            options: "700".to_owned(),
-            membership: "table 5 701".to_owned(),
-            table: 9,
+    fn identity(table: u32) -> TableIdentity {
+        TableIdentity {
+            membership: format!("table {table} 701"),
+            table,
             partitions: 2,
             partitions_digest: digest([10, 11].into_iter()),
         }
     }
 
-    fn reasons(now: Identities) -> Vec<GapReason> {
-        compare(&base(), &now, "rollcall", &TableName::new("hr", "people"))
-            .iter()
-            .map(|gap| gap.reason)
-            .collect()
+    fn units() -> TableName {
+        TableName::new("hr", "units")
+    }
+
+    fn base() -> Identities {
+        Identities {
+            publication: 1,
+            options: "700".to_owned(),
+            main: identity(9),
+            related: vec![RelatedIdentity {
+                relation: units(),
+                identity: identity(12),
+            }],
+        }
+    }
+
+    fn config() -> PostgresConfig {
+        let people = TableName::new("hr", "people");
+        let mut config = PostgresConfig::new("localhost", "hr", "r", people);
+        config.related.push(RelatedTable {
+            name: "unit".to_owned(),
+            table: units(),
+            key: None,
+        });
+        config
+    }
+
+    /// The reasons, and how many tables each one names.
+    fn gaps(now: Identities) -> Vec<(GapReason, usize)> {
+        let gaps = compare(&base(), &now, &config());
+        gaps.iter().map(|g| (g.reason, g.tables.len())).collect()
     }
 
     #[test]
     fn nothing_changed_is_no_gap() {
-        assert_eq!(reasons(base()), []);
+        assert_eq!(gaps(base()), []);
     }
 
     #[test]
     fn every_replaced_object_is_a_gap() {
+        use GapReason::*;
+        for related in [false, true] {
+            let changed = |change: fn(&mut TableIdentity)| {
+                let mut now = base();
+                change(match related {
+                    false => &mut now.main,
+                    true => &mut now.related[0].identity,
+                });
+                let found = compare(&base(), &now, &config());
+                let table = config()
+                    .tables()
+                    .nth(usize::from(related))
+                    .unwrap()
+                    .table
+                    .clone();
+                assert!(found.iter().all(|gap| gap.tables == [table.clone()]));
+                found.iter().map(|gap| gap.reason).collect::<Vec<_>>()
+            };
+            assert_eq!(changed(|f| f.table = 0), [TableRecreated]);
+            assert_eq!(changed(|f| f.table = 8), [TableRecreated]);
+            assert_eq!(changed(|f| f.membership.clear()), [PublicationChanged]);
+            assert_eq!(
+                changed(|f| f.membership.push('1')),
+                [PublicationChanged],
+                "removed and added again"
+            );
+            assert_eq!(
+                changed(|f| f.partitions_digest = digest([10, 12].into_iter())),
+                [PartitionsChanged],
+                "one detached, another attached"
+            );
+        }
         let changed = |change: fn(&mut Identities)| {
             let mut now = base();
             change(&mut now);
-            reasons(now)
+            gaps(now)
         };
-        use GapReason::*;
-        assert_eq!(changed(|f| f.table = 0), [TableRecreated]);
-        assert_eq!(changed(|f| f.table = 8), [TableRecreated]);
-        assert_eq!(changed(|f| f.publication = 0), [PublicationChanged]);
-        assert_eq!(changed(|f| f.publication = 2), [PublicationChanged]);
-        assert_eq!(changed(|f| f.membership.clear()), [PublicationChanged]);
-        assert_eq!(
-            changed(|f| f.membership.push('1')),
-            [PublicationChanged],
-            "removed and added again"
-        );
-        assert_eq!(changed(|f| f.options.push('1')), [PublicationChanged]);
-        assert_eq!(
-            changed(|f| f.partitions_digest = digest([10, 12].into_iter())),
-            [PartitionsChanged],
-            "one detached, another attached"
-        );
+        assert_eq!(changed(|f| f.publication = 0), [(PublicationChanged, 2)]);
+        assert_eq!(changed(|f| f.publication = 2), [(PublicationChanged, 2)]);
+        let each = [(PublicationChanged, 1), (PublicationChanged, 1)];
+        assert_eq!(changed(|f| f.options.push('1')), each);
+    }
+
+    #[test]
+    fn a_related_table_that_is_new_in_the_configuration_is_known_as_such() {
+        let mut before = base();
+        before.related.clear();
+        assert_eq!(base().added_since(&before), [units()]);
+        assert_eq!(base().added_since(&base()), []);
+        assert_eq!(compare(&before, &base(), &config()), []);
+    }
+
+    #[test]
+    fn what_an_earlier_version_stored_is_read() {
+        let stored = r#"{"publication":1,"options":"700","membership":"table 9 701","table":9,
+            "partitions":2,"partitions_digest":18446744073709551615}"#;
+        let read: Identities = serde_json::from_str(stored).unwrap();
+        assert_eq!(read.main.table, 9);
+        assert_eq!(read.main.partitions_digest, u64::MAX);
+        assert!(read.related.is_empty());
+        let again = serde_json::to_string(&base()).unwrap();
+        assert_eq!(serde_json::from_str::<Identities>(&again).unwrap(), base());
     }
 }

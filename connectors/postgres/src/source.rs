@@ -6,7 +6,7 @@
 //! 1. The preflight ([`check`]): what cannot be followed safely is refused before a slot
 //!    exists or an application is hurt.
 //! 2. Is it the history that the cursor belongs to ([`lineage`])?
-//! 3. Are the publication, the table and its partitions those that were followed
+//! 3. Are the publication, the tables and their partitions those that were followed
 //!    ([`followed`])?
 //! 4. Does the slot still hold what comes behind the cursor ([`slot`])?
 //! 5. Start; then 3 and 4 once more. The server takes a start position as a hint and goes
@@ -16,7 +16,9 @@
 //!
 //! A gap from 2 or 4, and a publication that was replaced (the log before it was made
 //! cannot be read with it), end the use of this slot: it is dropped, a new one is made, and
-//! the log begins at its consistent point. A crash after that leaves a slot that the store
+//! the log begins at its consistent point. So do related tables that the configuration did not
+//! name before: only the creation of a slot waits for the transactions that may have written to
+//! them while the publication did not list them yet. A crash after that leaves a slot that the store
 //! does not know; the next opening finds either no cursor (first start) or the old one, and
 //! in both cases makes the slot anew, since the new slot stands behind the old cursor.
 
@@ -26,7 +28,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use rollcall_contract::{
     ChangeStream, ConnectorError, Cursor, DiscoveredTable, FollowedTable, Gap, GapReason, Key,
-    Lineage, Opened, Page, PageRequest, Report, Source, SourceStatus, TableNo, TableSchema,
+    Lineage, Opened, Page, PageRequest, Report, Source, SourceStatus, TableName, TableNo,
+    TableSchema,
 };
 use tokio::sync::{Mutex, MutexGuard};
 use tokio_postgres::Client;
@@ -54,7 +57,7 @@ const CREATE_LIMIT: Duration = Duration::from_secs(600);
 /// How often it is said what the creation waits for.
 const CREATE_REPORT: Duration = Duration::from_secs(5);
 
-/// One followed table of one PostgreSQL database.
+/// The followed tables of one PostgreSQL database.
 pub struct PostgresSource {
     config: PostgresConfig,
     types: TypeMap,
@@ -110,7 +113,7 @@ impl PostgresSource {
     async fn try_open(&self, resume: &Resume) -> Result<Option<Opened>, ConnectorError> {
         let config = &self.config;
         let client = wire::connect_queries(config).await?;
-        let (table, identities) = check::preflight(&client, config, &self.types)
+        let (tables, identities) = check::preflight(&client, config, &self.types)
             .await?
             .usable()?;
         let mut replication = ReplicationClient::connect(config)
@@ -148,13 +151,7 @@ impl PostgresSource {
         slot::release(&client, &config.slot).await?;
         let decoder = DecoderOptions {
             start: begin,
-            followed: decode::Followed {
-                schema: Arc::clone(&table.schema),
-                type_oids: table.type_oids.clone(),
-                table_oid: Some(table.oid),
-            },
-            // In the order of the index, so that keys are the same from log and scan.
-            key: config.key.as_ref().map(|_| table.key_names()),
+            followed: config.tables().zip(&tables).map(followed_by_log).collect(),
             types: Arc::new(self.types.clone()),
             xid_reference: next_xid(&client).await?,
             caps: config.caps,
@@ -177,7 +174,7 @@ impl PostgresSource {
             row.as_ref(),
             begin.commit_end,
         )?;
-        let (now, _) = followed::look(&client, &config.publication, &config.table).await?;
+        let (now, _) = followed::look(&client, config).await?;
         if moved.is_some() || now != identities {
             tracing::warn!("the slot or what it follows changed while the log was opened");
             stream.close().await;
@@ -239,11 +236,38 @@ pub(crate) fn no_such_table(followed: &FollowedTable<'_>) -> ConnectorError {
 
 fn initial_load(config: &PostgresConfig) -> Gap {
     Gap {
-        tables: vec![config.table.clone()],
+        tables: config.table_names(),
         reason: GapReason::InitialLoad,
         from: None,
         to: None,
         detail: format!("Nothing of {} has been read yet.", config.table),
+    }
+}
+
+/// What the log has to know of a table.
+fn followed_by_log((followed, table): (FollowedTable<'_>, &Table)) -> decode::Followed {
+    decode::Followed {
+        schema: Arc::clone(&table.schema),
+        type_oids: table.type_oids.clone(),
+        table_oid: Some(table.oid),
+        // In the order of the index, so that keys are the same from log and scan.
+        key: followed.key.map(|_| table.key_names()),
+    }
+}
+
+/// The gap of related tables that the configuration did not name before.
+fn now_followed_too(tables: Vec<TableName>) -> Gap {
+    let names: Vec<String> = tables.iter().map(ToString::to_string).collect();
+    Gap {
+        detail: format!(
+            "The configuration names {} beside the table that was followed; everything is read \
+             again.",
+            names.join(", ")
+        ),
+        tables,
+        reason: GapReason::MappingChanged,
+        from: None,
+        to: None,
     }
 }
 
@@ -300,14 +324,14 @@ impl Passage<'_> {
             self.gaps.push(gap);
             needs_slot = true;
         } else {
-            let changed = followed::compare(
-                &origin.followed,
-                identities,
-                &config.publication,
-                &config.table,
-            );
+            let changed = followed::compare(&origin.followed, identities, config);
             needs_slot |= origin.followed.publication != identities.publication;
             self.gaps.extend(changed);
+            let added = identities.added_since(&origin.followed);
+            if !added.is_empty() {
+                needs_slot = true;
+                self.gaps.push(now_followed_too(added));
+            }
             let row = slot::read(self.client, &config.slot).await?;
             let lost = slot::judge(
                 &config.slot,
@@ -452,7 +476,7 @@ impl Source for PostgresSource {
         Err(ConnectorError::transient(
             "source_in_motion",
             format!(
-                "The slot \"{}\", the publication or the table changed each time the log was \
+                "The slot \"{}\", the publication or a table changed each time the log was \
                  opened.",
                 self.config.slot
             ),

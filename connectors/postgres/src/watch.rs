@@ -134,7 +134,7 @@ impl Watch {
             _ => wire::connect_queries(&self.config).await?,
         };
         let config = &self.config;
-        let look = || followed::look(&client, &config.publication, &config.table);
+        let look = || followed::look(&client, config);
         let mut now = look().await?.0;
         // The catalogs are read by several statements; a change that falls between them is
         // taken for what it is only when two looks agree.
@@ -147,7 +147,7 @@ impl Watch {
         let gaps = if now == self.identities {
             Vec::new()
         } else {
-            followed::compare(&self.identities, &now, &config.publication, &config.table)
+            followed::compare(&self.identities, &now, config)
         };
         let warnings = status::look(&client, config).await?.warnings;
         for warning in warnings.iter().filter(|w| !self.warned.contains(w)) {

@@ -23,7 +23,7 @@ pub(crate) fn run(data: &[u8]) -> usize {
             commit_end: Lsn(0),
             inside: None,
         },
-        followed: Followed {
+        followed: vec![Followed {
             schema: Arc::new(TableSchema {
                 table: TableName::new(SCHEMA, TABLE),
                 columns: Vec::new(),
@@ -31,8 +31,8 @@ pub(crate) fn run(data: &[u8]) -> usize {
             }),
             type_oids: Vec::new(),
             table_oid: None,
-        },
-        key: Some(vec!["id".to_owned()]),
+            key: Some(vec!["id".to_owned()]),
+        }],
         types: Arc::new(types),
         xid_reference: Xid(1),
         caps: BatchCaps::default(),

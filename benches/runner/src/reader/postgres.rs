@@ -106,12 +106,12 @@ async fn decoder(config: &PostgresConfig, from: Lsn) -> Result<DecoderOptions> {
             commit_end: from,
             inside: None,
         },
-        followed: Followed {
+        followed: vec![Followed {
             schema,
             type_oids: columns.iter().map(|row| row.get(0)).collect(),
             table_oid: columns.first().map(|row| row.get(1)),
-        },
-        key: None,
+            key: None,
+        }],
         types: Arc::new(TypeMap::default()),
         xid_reference: Xid(next_xid.parse()?),
         caps: config.caps,

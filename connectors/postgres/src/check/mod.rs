@@ -14,7 +14,9 @@ mod table;
 
 use std::time::Duration;
 
-use rollcall_contract::{ConnectorError, Definite, Finding, Report, Severity, TableNo, Transient};
+use rollcall_contract::{
+    ConnectorError, Definite, Finding, Report, Severity, TableName, Transient,
+};
 use tokio_postgres::Client;
 
 pub(crate) use table::{obstacle_of_key, obstacle_of_kind};
@@ -41,7 +43,8 @@ pub(crate) struct Look {
 /// What was read of the server, with everything that was found on the way.
 pub(crate) struct Preflight {
     looks: Vec<Look>,
-    table: Option<Table>,
+    /// For each followed table; none where there is none of that name.
+    tables: Vec<Option<Table>>,
     followed: Identities,
     publication: Option<Publication>,
 }
@@ -68,18 +71,20 @@ impl Preflight {
         self.add(Severity::Error, code, found, fix);
     }
 
-    /// Whether the table's replica identity has to be set up.
-    fn needs_identity(&self) -> bool {
-        self.table
-            .as_ref()
-            .is_some_and(|t| t.identity_columns.is_empty())
+    /// The tables whose replica identity has to be set up.
+    fn need_identity(&self) -> Vec<TableName> {
+        let tables = self.tables.iter().flatten();
+        tables
+            .filter(|t| t.identity_columns.is_empty())
+            .map(|t| t.schema.table.clone())
+            .collect()
     }
 
-    /// The followed table, when nothing stands against following it.
+    /// The followed tables, when nothing stands against following them.
     ///
     /// # Errors
     /// The first of the worst findings, with how many there are besides.
-    pub(crate) fn usable(self) -> Result<(Table, Identities), ConnectorError> {
+    pub(crate) fn usable(self) -> Result<(Vec<Table>, Identities), ConnectorError> {
         let stops = |l: &&Look| l.severity >= Severity::Unfollowable;
         let worst = self.looks.iter().filter(stops).map(|l| l.severity).max();
         let of_worst = |l: &&Look| Some(l.severity) == worst;
@@ -98,11 +103,11 @@ impl Preflight {
                 _ => error,
             });
         }
-        match self.table {
-            Some(table) => Ok((table, self.followed)),
+        match self.tables.into_iter().collect() {
+            Some(tables) => Ok((tables, self.followed)),
             None => Err(ConnectorError::definite(
                 "no_such_table",
-                "The table does not exist.",
+                "A table does not exist.",
                 "Correct `table` in the configuration.",
             )),
         }
@@ -112,7 +117,7 @@ impl Preflight {
 /// The whole report, with the operator's script.
 pub(crate) async fn report(config: &PostgresConfig, types: &TypeMap) -> Report {
     let mut findings = Vec::new();
-    let mut needs_identity = false;
+    let mut need_identity = Vec::new();
     match wire::connect_queries(config).await {
         Err(e) => findings.push(finding_of(&e.error)),
         Ok(client) => {
@@ -125,7 +130,7 @@ pub(crate) async fn report(config: &PostgresConfig, types: &TypeMap) -> Report {
             match preflight(&client, config, types).await {
                 Err(e) => findings.push(finding_of(&e)),
                 Ok(found) => {
-                    needs_identity = found.needs_identity();
+                    need_identity = found.need_identity();
                     findings.extend(
                         found
                             .looks
@@ -150,7 +155,7 @@ pub(crate) async fn report(config: &PostgresConfig, types: &TypeMap) -> Report {
     }
     Report {
         findings,
-        script: script::setup(config, needs_identity),
+        script: script::setup(config, &need_identity),
     }
 }
 
@@ -219,24 +224,20 @@ pub(crate) async fn preflight(
 ) -> Result<Preflight, ConnectorError> {
     let mut found = Preflight {
         looks: Vec::new(),
-        table: None,
+        tables: Vec::new(),
         followed: Identities::default(),
         publication: None,
     };
     server::server(client, config, &mut found).await?;
     server::role(client, config, &mut found).await?;
-    let (followed, publication) =
-        followed::look(client, &config.publication, &config.table).await?;
+    let (followed, publication) = followed::look(client, config).await?;
     found.followed = followed;
     found.publication = publication;
-    found.table = schema::load(
-        client,
-        &config.followed(TableNo::MAIN)?,
-        &config.publication,
-        types,
-    )
-    .await?;
-    table::table(client, config, &mut found).await?;
+    for followed in config.tables() {
+        let table = schema::load(client, &followed, &config.publication, types).await?;
+        table::table(client, config, &followed, table.as_ref(), &mut found).await?;
+        found.tables.push(table);
+    }
     table::publication(config, &mut found);
     transactions(client, &mut found).await?;
     Ok(found)

@@ -1,6 +1,6 @@
 //! What the server and the role must allow.
 
-use rollcall_contract::{ConnectorError, Severity};
+use rollcall_contract::{ConnectorError, FollowedTable, Severity};
 use tokio_postgres::Client;
 
 use super::Preflight;
@@ -224,11 +224,9 @@ pub(super) async fn role(
 ) -> Result<(), ConnectorError> {
     let row = client
         .query_one(
-            "SELECT rolsuper, rolbypassrls, rolcreatedb, rolcreaterole, \
-                    CASE WHEN pg_catalog.to_regnamespace(pg_catalog.quote_ident($1)) IS NULL \
-                      THEN NULL ELSE pg_catalog.has_schema_privilege($1, 'USAGE') END \
+            "SELECT rolsuper, rolbypassrls, rolcreatedb, rolcreaterole \
              FROM pg_catalog.pg_roles WHERE rolname = current_user",
-            &[&config.table.schema],
+            &[],
         )
         .await
         .map_err(|e| query::failed(&e, "reading the role's attributes"))?;
@@ -255,20 +253,50 @@ pub(super) async fn role(
             "ALTER ROLE … NOSUPERUSER NOBYPASSRLS NOCREATEDB NOCREATEROLE;",
         );
     }
-    match row.get::<_, Option<bool>>(4) {
+    let mut looked_at: Vec<&str> = Vec::new();
+    for followed in config.tables() {
+        let schema = followed.table.schema.as_str();
+        if !looked_at.contains(&schema) {
+            looked_at.push(schema);
+            usage(client, config, &followed, found).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether the role may use the schema of a followed table.
+async fn usage(
+    client: &Client,
+    config: &PostgresConfig,
+    followed: &FollowedTable<'_>,
+    found: &mut Preflight,
+) -> Result<(), ConnectorError> {
+    let schema = &followed.table.schema;
+    let row = client
+        .query_one(
+            "SELECT CASE WHEN pg_catalog.to_regnamespace(pg_catalog.quote_ident($1)) IS NULL \
+               THEN NULL ELSE pg_catalog.has_schema_privilege($1, 'USAGE') END",
+            &[schema],
+        )
+        .await
+        .map_err(|e| query::failed(&e, "reading the role's privileges"))?;
+    match row.get::<_, Option<bool>>(0) {
         Some(true) => {}
         Some(false) => found.error(
             "missing_grant",
             format!(
-                "The role \"{}\" may not use schema \"{}\".",
-                config.user, config.table.schema
+                "The role \"{}\" may not use schema \"{schema}\".",
+                config.user
             ),
             "GRANT USAGE ON SCHEMA … TO …; (see the script)",
         ),
         None => found.error(
             "no_such_schema",
-            format!("There is no schema \"{}\".", config.table.schema),
-            "Correct `table` in the configuration; names are case sensitive.",
+            format!("There is no schema \"{schema}\"."),
+            &format!(
+                "Correct {} in the configuration; names are case sensitive.",
+                followed.place()
+            ),
         ),
     }
     Ok(())

@@ -1,6 +1,6 @@
-//! What the table and its publication must be like.
+//! What a followed table and the publication must be like.
 
-use rollcall_contract::{ConnectorError, RelationKind, Severity};
+use rollcall_contract::{ConnectorError, FollowedTable, RelationKind, Severity};
 use tokio_postgres::Client;
 
 use super::Preflight;
@@ -11,14 +11,19 @@ use crate::schema::{ReplicaIdentity, Table};
 pub(super) async fn table(
     client: &Client,
     config: &PostgresConfig,
+    followed: &FollowedTable<'_>,
+    table: Option<&Table>,
     found: &mut Preflight,
 ) -> Result<(), ConnectorError> {
-    let name = &config.table;
-    let Some(table) = found.table.clone() else {
+    let name = followed.table;
+    let Some(table) = table else {
         found.error(
             "no_such_table",
             format!("There is no table {name}."),
-            "Correct `table` in the configuration; names are case sensitive.",
+            &format!(
+                "Correct {} in the configuration; names are case sensitive.",
+                followed.place()
+            ),
         );
         return Ok(());
     };
@@ -79,9 +84,9 @@ pub(super) async fn table(
             "REVOKE INSERT, UPDATE, DELETE, TRUNCATE ON … FROM …;",
         );
     }
-    let keyless = obstacle_of_key(&table);
+    let keyless = obstacle_of_key(table);
     if why_not.is_none() {
-        identity(config, &table, found);
+        identity(table, found);
     } else if keyless.is_none() {
         found.ok(
             "key",
@@ -92,7 +97,7 @@ pub(super) async fn table(
         found.error(code, sentence, fix);
     }
     if table.kind == RelationKind::PartitionedTable {
-        partitions(client, config, &table, found).await?;
+        partitions(client, table, found).await?;
     }
     Ok(())
 }
@@ -189,7 +194,8 @@ fn obstacle_of_identity(table: &Table) -> Option<Obstacle> {
     ))
 }
 
-fn identity(config: &PostgresConfig, table: &Table, found: &mut Preflight) {
+fn identity(table: &Table, found: &mut Preflight) {
+    let name = &table.schema.table;
     if let Some((code, sentence, fix)) = obstacle_of_identity(table) {
         if !table.schema.key.is_empty() || code != "no_key" {
             found.unfollowable(code, sentence, fix);
@@ -199,16 +205,15 @@ fn identity(config: &PostgresConfig, table: &Table, found: &mut Preflight) {
     let key: Vec<&str> = table.key_order.iter().map(|c| c.name.as_str()).collect();
     found.ok(
         "replica_identity",
-        format!("The key of {} is ({}).", config.table, key.join(", ")),
+        format!("The key of {name} is ({}).", key.join(", ")),
     );
     let sent = |c: &String| table.schema.position(c).is_some();
     if table.identity != ReplicaIdentity::Full && !table.identity_columns.iter().all(sent) {
         found.unfollowable(
             "column_list",
             format!(
-                "The publication's column list leaves out columns of the replica identity of {}: \
-                 the application's own UPDATE fails.",
-                config.table
+                "The publication's column list leaves out columns of the replica identity of \
+                 {name}: the application's own UPDATE fails."
             ),
             "ALTER PUBLICATION … SET TABLE … with these columns, or without a column list.",
         );
@@ -218,10 +223,10 @@ fn identity(config: &PostgresConfig, table: &Table, found: &mut Preflight) {
 /// A partition has a replica identity of its own.
 async fn partitions(
     client: &Client,
-    config: &PostgresConfig,
     table: &Table,
     found: &mut Preflight,
 ) -> Result<(), ConnectorError> {
+    let name = &table.schema.table;
     let rows = client
         .query(
             "SELECT c.relname::text, c.relkind = 'f', c.relpersistence <> 'p' \
@@ -244,9 +249,8 @@ async fn partitions(
             found.unfollowable(
                 "not_followable",
                 format!(
-                    "The partition {partition} of {} is a foreign or unlogged table: its changes \
-                     are not in the log.",
-                    config.table
+                    "The partition {partition} of {name} is a foreign or unlogged table: its \
+                     changes are not in the log."
                 ),
                 "Detach it, or make it an ordinary table.",
             );
@@ -254,9 +258,8 @@ async fn partitions(
             found.unfollowable(
                 "replica_identity",
                 format!(
-                    "The partition {partition} of {} has another replica identity than its root: \
-                     the application's own UPDATE may fail, or a delete not name its record.",
-                    config.table
+                    "The partition {partition} of {name} has another replica identity than its \
+                     root: the application's own UPDATE may fail, or a delete not name its record."
                 ),
                 "ALTER TABLE … REPLICA IDENTITY … on the partition, as on the root.",
             );
@@ -275,26 +278,25 @@ pub(super) fn publication(config: &PostgresConfig, found: &mut Preflight) {
         );
         return;
     };
-    let partitioned = found
-        .table
-        .as_ref()
-        .is_some_and(|t| t.kind == RelationKind::PartitionedTable);
-    if partitioned && !publication.via_root {
-        found.unfollowable(
-            "publish_via_partition_root",
-            format!(
-                "{} is partitioned and the publication \"{name}\" sends its changes under the \
-                 names of the partitions.",
-                config.table
-            ),
-            "ALTER PUBLICATION … SET (publish_via_partition_root = true);",
-        );
-    } else if !publication.lists_table {
-        found.unfollowable(
-            "publication_lacks_table",
-            format!("The publication \"{name}\" does not list {}.", config.table),
-            "ALTER PUBLICATION … ADD TABLE …; (see the script)",
-        );
+    for (at, (table, listing)) in config.tables().zip(&publication.tables).enumerate() {
+        let table = table.table;
+        let kind = found.tables.get(at).and_then(|t| Some(t.as_ref()?.kind));
+        if kind == Some(RelationKind::PartitionedTable) && !publication.via_root {
+            found.unfollowable(
+                "publish_via_partition_root",
+                format!(
+                    "{table} is partitioned and the publication \"{name}\" sends its changes \
+                     under the names of the partitions."
+                ),
+                "ALTER PUBLICATION … SET (publish_via_partition_root = true);",
+            );
+        } else if !listing.is_listed {
+            found.unfollowable(
+                "publication_lacks_table",
+                format!("The publication \"{name}\" does not list {table}."),
+                "ALTER PUBLICATION … ADD TABLE …; (see the script)",
+            );
+        }
     }
     let lacking: Vec<&str> = [
         ("insert", publication.insert),
@@ -321,16 +323,18 @@ pub(super) fn publication(config: &PostgresConfig, found: &mut Preflight) {
             "ALTER PUBLICATION … SET (publish = 'insert, update, delete, truncate');",
         );
     }
-    if publication.row_filter.is_some() {
-        found.add(
-            Severity::Note,
-            "row_filter",
-            format!(
-                "The publication \"{name}\" filters rows of {}; the scan applies the same filter, \
-                 and a row that leaves it counts as deleted.",
-                config.table
-            ),
-            "",
-        );
+    for (table, listing) in config.tables().zip(&publication.tables) {
+        if listing.row_filter.is_some() {
+            found.add(
+                Severity::Note,
+                "row_filter",
+                format!(
+                    "The publication \"{name}\" filters rows of {}; the scan applies the same \
+                     filter, and a row that leaves it counts as deleted.",
+                    table.table
+                ),
+                "",
+            );
+        }
     }
 }

@@ -31,7 +31,7 @@ use std::sync::Arc;
 use hashbrown::HashSet;
 use rollcall_contract::{
     Batch, BatchBuilder, Buffers, ConnectorError, Cursor, Gap, GapReason, Op, Pool, StreamItem,
-    TableNo,
+    TableName, TableNo,
 };
 
 pub(crate) use fields::{Fields, error_fields};
@@ -58,10 +58,8 @@ pub(crate) const EPOCH_2000_US: i64 = 946_684_800_000_000;
 pub struct DecoderOptions {
     /// Where the stream begins.
     pub start: PgCursor,
-    /// The followed table.
-    pub followed: Followed,
-    /// The configured key columns; none means that the known key stays.
-    pub key: Option<Vec<String>>,
+    /// The followed tables in the order of their numbers; the main one first.
+    pub followed: Vec<Followed>,
     /// Types that are not built in.
     pub types: Arc<dyn TypeResolver>,
     /// A transaction id of now, from which those of the log are extended.
@@ -101,12 +99,10 @@ pub struct Decoder {
     position: PgCursor,
     received: Lsn,
     tx: Option<OpenTx>,
-    layout: Option<Layout>,
-    /// The followed table's index in the open batch.
-    table_index: Option<u16>,
+    /// The followed tables that were described, in the order of their numbers.
+    layouts: Vec<Layout>,
     others: HashSet<u32>,
-    followed: Followed,
-    key: Option<Vec<String>>,
+    followed: Vec<Followed>,
     types: Arc<dyn TypeResolver>,
     xid: Xid,
     caps: BatchCaps,
@@ -126,11 +122,9 @@ impl Decoder {
             position: options.start,
             received: options.start.commit_end,
             tx: None,
-            layout: None,
-            table_index: None,
+            layouts: Vec::new(),
             others: HashSet::new(),
             followed: options.followed,
-            key: options.key,
             types: options.types,
             xid: options.xid_reference,
             caps: options.caps,
@@ -205,7 +199,9 @@ impl Decoder {
             .max(self.buffer_hint / 2)
             .clamp(READ_SIZE, self.caps.bytes.max(READ_SIZE) + READ_SIZE);
         self.parsed = 0;
-        self.table_index = None;
+        for layout in &mut self.layouts {
+            layout.index = None;
+        }
         if let Some(tx) = &mut self.tx {
             tx.is_announced = false;
         }
@@ -363,7 +359,9 @@ impl Decoder {
         let from = self.cursor().text().to_owned();
         self.position.inside = None;
         self.position.commit_end = self.position.commit_end.max(inside.final_lsn);
+        let tables = self.followed.iter().map(|f| f.schema.table.clone());
         self.gap(
+            tables.collect(),
             GapReason::PositionLost,
             Some(from),
             Some(at.to_string()),
@@ -375,10 +373,17 @@ impl Decoder {
         );
     }
 
-    fn gap(&mut self, reason: GapReason, from: Option<String>, to: Option<String>, detail: String) {
+    fn gap(
+        &mut self,
+        tables: Vec<TableName>,
+        reason: GapReason,
+        from: Option<String>,
+        to: Option<String>,
+        detail: String,
+    ) {
         self.flush();
         self.items.push_back(StreamItem::Gap(Gap {
-            tables: vec![self.followed.schema.table.clone()],
+            tables,
             reason,
             from,
             to,
@@ -470,26 +475,13 @@ impl Decoder {
     fn relation(&mut self, start: usize, end: usize) -> Result<(), ConnectorError> {
         let relation = Relation::parse(&self.builder.data()[start..end])?;
         let here = self.tx.as_ref().map_or(self.received, |tx| tx.final_lsn);
-        let known_oid = self.followed.table_oid;
-        if relation.table != self.followed.schema.table {
+        self.renamed_away(&relation, here);
+        let known = |f: &Followed| f.schema.table == relation.table;
+        let Some(at) = self.followed.iter().position(known) else {
             self.others.insert(relation.oid);
-            if known_oid == Some(relation.oid) {
-                let from = self.cursor().text().to_owned();
-                let detail = format!(
-                    "The table {} was renamed to {}; changes under the new name are not followed.",
-                    self.followed.schema.table, relation.table
-                );
-                self.followed.table_oid = None;
-                self.layout = None;
-                self.gap(
-                    GapReason::PublicationChanged,
-                    Some(from),
-                    Some(here.to_string()),
-                    detail,
-                );
-            }
             return Ok(());
-        }
+        };
+        let known_oid = self.followed[at].table_oid;
         if known_oid.is_some_and(|oid| oid != relation.oid) {
             let from = self.cursor().text().to_owned();
             let detail = format!(
@@ -498,46 +490,75 @@ impl Decoder {
                 relation.table
             );
             self.gap(
+                vec![relation.table.clone()],
                 GapReason::TableRecreated,
                 Some(from),
                 Some(here.to_string()),
                 detail,
             );
         }
-        if let Some(old) = self.layout.take() {
-            self.others.insert(old.oid);
-        }
+        let no = TableNo::at(at);
+        self.forget_layout(no);
         self.others.remove(&relation.oid);
-        let (layout, changed) =
-            relation.layout(&mut self.followed, self.key.as_deref(), self.types.as_ref())?;
+        let (layout, changed) = relation.layout(no, &mut self.followed[at], self.types.as_ref())?;
         if changed {
             self.flush();
-            self.items.push_back(StreamItem::SchemaChanged(
-                TableNo::MAIN,
-                Arc::clone(&layout.schema),
-            ));
+            self.items
+                .push_back(StreamItem::SchemaChanged(no, Arc::clone(&layout.schema)));
         }
-        self.table_index = None;
-        self.layout = Some(layout);
+        let place = self.layouts.partition_point(|other| other.no < no);
+        self.layouts.insert(place, layout);
         Ok(())
+    }
+
+    /// A followed table has another name now.
+    fn renamed_away(&mut self, relation: &Relation, here: Lsn) {
+        let was =
+            |f: &Followed| f.table_oid == Some(relation.oid) && f.schema.table != relation.table;
+        let Some(at) = self.followed.iter().position(was) else {
+            return;
+        };
+        let from = self.cursor().text().to_owned();
+        let table = self.followed[at].schema.table.clone();
+        let detail = format!(
+            "The table {table} was renamed to {}; changes under the new name are not those of \
+             {table}.",
+            relation.table
+        );
+        self.followed[at].table_oid = None;
+        self.forget_layout(TableNo::at(at));
+        self.gap(
+            vec![table],
+            GapReason::PublicationChanged,
+            Some(from),
+            Some(here.to_string()),
+            detail,
+        );
+    }
+
+    /// Rows of what a table was until now are those of another one.
+    fn forget_layout(&mut self, no: TableNo) {
+        if let Some(at) = self.layouts.iter().position(|layout| layout.no == no) {
+            let old = self.layouts.remove(at);
+            self.others.insert(old.oid);
+        }
     }
 
     fn truncate(&mut self, start: usize, end: usize) -> Result<(), ConnectorError> {
         let oids = truncated(&self.builder.data()[start..end])?;
-        let wanted = self.next_row()?;
-        let layout = self.layout.as_ref();
-        if let (Some(ordinal), Some(layout)) = (wanted, layout)
-            && oids.contains(&layout.oid)
-        {
-            open_change(
-                &mut self.builder,
-                &mut self.table_index,
-                &mut self.tx,
-                layout,
-                Op::Truncate,
-                ordinal,
-            );
-            self.builder.finish(false, end - start);
+        if let Some(ordinal) = self.next_row()? {
+            for layout in &mut self.layouts {
+                if oids.contains(&layout.oid) {
+                    open_change(
+                        &mut self.builder,
+                        &mut self.tx,
+                        layout,
+                        Op::Truncate,
+                        ordinal,
+                    );
+                    self.builder.finish(false, end - start);
+                }
+            }
         }
         self.count_row();
         Ok(())
@@ -564,7 +585,7 @@ impl Decoder {
         };
         let oid = u32::from_be_bytes([o0, o1, o2, o3]);
         let wanted = self.next_row()?;
-        let Some(layout) = self.layout.as_ref().filter(|l| l.oid == oid) else {
+        let Some(layout) = self.layouts.iter_mut().find(|l| l.oid == oid) else {
             if !self.others.contains(&oid) {
                 return Err(protocol_violation(
                     "a row of a relation that was not described",
@@ -580,14 +601,7 @@ impl Decoder {
                 _ => Op::Delete,
             };
             let builder = &mut self.builder;
-            open_change(
-                builder,
-                &mut self.table_index,
-                &mut self.tx,
-                layout,
-                op,
-                ordinal,
-            );
+            open_change(builder, &mut self.tx, layout, op, ordinal);
             let mut image = Image::New;
             let mut kind = first;
             let mut at = start + 6;

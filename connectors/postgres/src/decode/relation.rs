@@ -8,13 +8,13 @@
 
 use std::sync::Arc;
 
-use rollcall_contract::{Column, ConnectorError, TableName, TableSchema};
+use rollcall_contract::{Column, ConnectorError, TableName, TableNo, TableSchema};
 
 use super::fields::Fields;
 use crate::errors::protocol_violation;
 use crate::types::{Form, TypeResolver, type_name};
 
-/// The followed table as the query side knows it when the log is opened.
+/// A followed table as the query side knows it when the log is opened.
 #[derive(Clone, Debug)]
 pub struct Followed {
     /// Its columns and key, in the order in which the log carries them (generated columns
@@ -24,6 +24,8 @@ pub struct Followed {
     pub type_oids: Vec<u32>,
     /// The OID of the table (of a partitioned table, the root); none means unknown.
     pub table_oid: Option<u32>,
+    /// The configured key columns; none means that the known key stays.
+    pub key: Option<Vec<String>>,
 }
 
 /// A Relation message.
@@ -89,8 +91,8 @@ impl Relation {
     /// whether the schema is another one than before.
     pub(crate) fn layout(
         &self,
+        no: TableNo,
         known: &mut Followed,
-        configured_key: Option<&[String]>,
         types: &dyn TypeResolver,
     ) -> Result<(Layout, bool), ConnectorError> {
         let forms: Vec<Form> = self
@@ -104,12 +106,14 @@ impl Relation {
                 .zip(&known.schema.columns)
                 .any(|(form, column)| form.class() != column.class);
         if changed {
-            let schema = self.schema(known, &forms, configured_key, types)?;
+            let schema = self.schema(known, &forms, types)?;
             known.schema = Arc::new(schema);
             known.type_oids = self.columns.iter().map(|c| c.type_oid).collect();
         }
         known.table_oid = Some(self.oid);
         let layout = Layout {
+            no,
+            index: None,
             oid: self.oid,
             schema: Arc::clone(&known.schema),
             columns: self
@@ -129,7 +133,6 @@ impl Relation {
         &self,
         known: &Followed,
         forms: &[Form],
-        configured_key: Option<&[String]>,
         types: &dyn TypeResolver,
     ) -> Result<TableSchema, ConnectorError> {
         let old = &known.schema;
@@ -155,7 +158,7 @@ impl Relation {
             })
             .collect();
         let position = |name: &str| self.columns.iter().position(|c| c.name == name);
-        let key = match configured_key {
+        let key = match &known.key {
             Some(names) => names
                 .iter()
                 .map(|n| position(n))
@@ -194,8 +197,11 @@ impl Relation {
     }
 }
 
-/// How the rows of the followed table are read, chosen once for each Relation message.
+/// How the rows of a followed table are read, chosen once for each Relation message.
 pub(crate) struct Layout {
+    pub(crate) no: TableNo,
+    /// The table's index in the open batch.
+    pub(crate) index: Option<u16>,
     pub(crate) oid: u32,
     pub(crate) schema: Arc<TableSchema>,
     pub(crate) columns: Vec<ColumnLayout>,

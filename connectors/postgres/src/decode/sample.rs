@@ -167,12 +167,12 @@ pub(crate) fn at(lsn: u64) -> PgCursor {
 pub(crate) fn options(start: PgCursor) -> DecoderOptions {
     DecoderOptions {
         start,
-        followed: Followed {
+        followed: vec![Followed {
             schema: people_schema(),
             type_oids: PEOPLE.iter().map(|c| c.1).collect(),
             table_oid: Some(OID),
-        },
-        key: None,
+            key: None,
+        }],
         types: Arc::new(HashMap::<u32, ResolvedType>::new()),
         xid_reference: Xid(3 << 32 | 700),
         caps: BatchCaps::default(),

@@ -292,7 +292,7 @@ fn a_schema_change_comes_between_the_changes_before_and_behind_it() {
 #[test]
 fn a_table_without_its_key_columns_is_an_error() {
     let mut wanted = options(at(0));
-    wanted.key = Some(vec!["id".to_owned()]);
+    wanted.followed[0].key = Some(vec!["id".to_owned()]);
     let frames = [
         begin(0x200, 1),
         relation(OID, "people", &[("number", 23, true)]),
@@ -612,5 +612,89 @@ proptest! {
         frames[at_byte % n] ^= 1 << bit;
         let _ = decode_pieces(options(at(0)), &[&frames]);
         let _ = decode_pieces(options(at(0)), &[&frames[..len.min(n)]]);
+    }
+}
+
+/// A table beside `people`, as the query side knows it.
+fn unit(oid: u32) -> Followed {
+    let mut schema = (*people_schema()).clone();
+    schema.table.name = "unit".to_owned();
+    schema.columns.truncate(2);
+    Followed {
+        schema: Arc::new(schema),
+        type_oids: vec![23, 25],
+        table_oid: Some(oid),
+        key: None,
+    }
+}
+
+/// Reads to the end with a related table; what each change is: table, operation, ordinal.
+fn decode_related(
+    frames: &[Vec<u8>],
+    start: PgCursor,
+    changes: usize,
+) -> (Vec<(u16, Op, u32)>, Vec<PgCursor>) {
+    let mut wanted = options(start);
+    wanted.followed.push(unit(OID + 1));
+    wanted.caps.changes = changes;
+    let mut decoder = Decoder::new(wanted);
+    decoder.buffer().extend_from_slice(&frames.concat());
+    let (mut seen, mut cursors) = (Vec::new(), Vec::new());
+    loop {
+        let event = decoder.advance().unwrap();
+        assert_ne!(event, Event::Items, "nothing but rows");
+        let batch = decoder.take_batch();
+        seen.extend(
+            batch
+                .changes()
+                .map(|c| (c.table_no().0, c.op(), c.ordinal())),
+        );
+        cursors.push(PgCursor::decode(batch.cursor()).unwrap());
+        if event == Event::NeedsMore {
+            return (seen, cursors);
+        }
+    }
+}
+
+#[test]
+fn a_split_transaction_of_several_tables_goes_on_where_it_was_left() {
+    let of_unit = |tag| {
+        let cells = [C::Text("7"), C::Text("Sales")];
+        row(
+            tag,
+            OID + 1,
+            &[(if tag == b'D' { b'K' } else { b'N' }, &cells)],
+        )
+    };
+    let frames = [
+        begin(0x200, 705),
+        relation(OID + 1, "unit", &PEOPLE[..2]),
+        of_unit(b'I'),
+        people(),
+        insert("1"),
+        relation(OID + 2, "else", &PEOPLE[..2]),
+        row(b'I', OID + 2, &[(b'N', &[C::Text("1"), C::Null])]),
+        of_unit(b'D'),
+        insert("2"),
+        truncate(&[OID + 1, OID + 2, OID]),
+        commit(0x200, 0x230),
+    ];
+    let all = [
+        (1, Op::Insert, 0),
+        (0, Op::Insert, 1),
+        (1, Op::Delete, 3),
+        (0, Op::Insert, 4),
+        (0, Op::Truncate, 5),
+        (1, Op::Truncate, 5),
+    ];
+    for cap in 1..=6 {
+        let (seen, cursors) = decode_related(&frames, at(0x100), cap);
+        assert_eq!(seen, all, "in batches of {cap}");
+        for cursor in cursors {
+            let first = cursor.inside.map_or(u32::MAX, |inside| inside.rows);
+            let left: Vec<_> = all.iter().copied().filter(|c| c.2 >= first).collect();
+            let (again, _) = decode_related(&frames, cursor, 100);
+            assert_eq!(again, left, "behind {cursor}");
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use rollcall_contract::{BatchBuilder, Op, TableNo, Tx, TxId};
+use rollcall_contract::{BatchBuilder, Op, Tx, TxId};
 use smallvec::SmallVec;
 
 use super::relation::Layout;
@@ -27,13 +27,17 @@ pub(crate) struct OpenTx {
 #[inline]
 pub(crate) fn open_change(
     builder: &mut BatchBuilder,
-    table_index: &mut Option<u16>,
     tx: &mut Option<OpenTx>,
-    layout: &Layout,
+    layout: &mut Layout,
     op: Op,
     ordinal: u32,
 ) {
-    let table = *table_index.get_or_insert_with(|| builder.table(TableNo::MAIN, &layout.schema));
+    let table = match layout.index {
+        Some(index) => index,
+        None => *layout
+            .index
+            .insert(builder.table(layout.no, &layout.schema)),
+    };
     if let Some(tx) = tx
         && !tx.is_announced
     {

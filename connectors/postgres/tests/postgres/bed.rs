@@ -112,6 +112,8 @@ pub(crate) struct Reader {
     pub(crate) opened: Opened,
     pub(crate) cursor: Cursor,
     pub(crate) changes: Vec<(Op, String)>,
+    /// Of each change.
+    pub(crate) tables: Vec<TableNo>,
     pub(crate) gaps: Vec<Gap>,
 }
 
@@ -125,6 +127,7 @@ impl Reader {
             cursor: opened.start.clone(),
             gaps: Vec::new(),
             changes: Vec::new(),
+            tables: Vec::new(),
             opened,
         }
     }
@@ -148,6 +151,7 @@ impl Reader {
                 self.cursor = batch.cursor().clone();
                 self.changes
                     .extend(batch.changes().map(|c| (c.op(), key_of(&c))));
+                self.tables.extend(batch.changes().map(|c| c.table_no()));
                 self.opened.acknowledge.acknowledge(&self.cursor);
             }
             StreamItem::Progress(cursor) => {

@@ -28,7 +28,7 @@ fn codes(report: &Report, severity: Severity) -> Vec<&str> {
 }
 
 /// Both doors say the same: `check` as a finding, `open` as an error.
-async fn refused(source: &PostgresSource) -> String {
+pub(crate) async fn refused(source: &PostgresSource) -> String {
     let report = source.check().await;
     assert!(!report.is_followable(), "{report:?}");
     for finding in &report.findings {

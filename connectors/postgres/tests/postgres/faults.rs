@@ -171,8 +171,7 @@ async fn a_tunnel_takes_the_place_of_a_socket() {
     let client = ReplicationClient::over(near, &config).await.unwrap();
     let decoder = DecoderOptions {
         start,
-        followed: followed(&db),
-        key: None,
+        followed: vec![followed(&db)],
         types: Arc::new(no_types()),
         xid_reference: Xid(3),
         caps: BatchCaps::default(),

@@ -13,6 +13,7 @@ mod connecting;
 mod faults;
 mod gaps;
 mod pages;
+mod related;
 mod scan_and_log;
 mod server;
 mod startup;

@@ -107,6 +107,7 @@ pub(crate) fn followed(db: &Postgres) -> Followed {
         }),
         type_oids,
         table_oid,
+        key: None,
     }
 }
 
@@ -136,8 +137,10 @@ pub(crate) async fn try_open(
         .unwrap();
     let decoder = DecoderOptions {
         start,
-        followed: followed(db),
-        key: config.key.clone(),
+        followed: vec![Followed {
+            key: config.key.clone(),
+            ..followed(db)
+        }],
         types: Arc::new(no_types()),
         xid_reference: Xid(xid.parse().unwrap()),
         caps,
