@@ -111,6 +111,13 @@ impl MySqlConfig {
         FollowedTable::all(&self.table, self.key.as_deref(), &self.related)
     }
 
+    /// The names of the followed tables.
+    pub(crate) fn table_names(&self) -> Vec<TableName> {
+        self.tables()
+            .map(|followed| followed.table.clone())
+            .collect()
+    }
+
     /// The followed table of a number.
     ///
     /// # Errors

@@ -14,6 +14,7 @@
 //! compared with the list of files, and a file counts as the same one only when it was
 //! begun at the same time. Whatever is not proved is a gap.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use rollcall_binlog::gtid::mariadb::GtidState;
@@ -41,6 +42,9 @@ pub(crate) struct Origin {
     /// [`Server::identity`] of the server that was read last.
     pub(crate) server: String,
     pub(crate) table: TableName,
+    /// The tables that were followed beside it.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub(crate) related: BTreeSet<TableName>,
 }
 
 impl Origin {
@@ -50,7 +54,13 @@ impl Origin {
             flavour: server.flavour,
             server: server.identity.clone(),
             table: config.table.clone(),
+            related: config.related.iter().map(|r| r.table.clone()).collect(),
         }
+    }
+
+    /// Whether it is the same table of the same server; what is related to it may change.
+    fn is_of(&self, other: &Origin) -> bool {
+        (self.flavour, &self.server, &self.table) == (other.flavour, &other.server, &other.table)
     }
 
     pub(crate) fn encode(&self) -> Lineage {
@@ -74,7 +84,7 @@ impl Origin {
 
 /// Refuses another server than the one that is known.
 pub(crate) fn expect(known: &Origin, found: &Origin) -> Result<(), ConnectorError> {
-    if known == found {
+    if known.is_of(found) {
         return Ok(());
     }
     Err(ConnectorError::definite(
@@ -90,8 +100,8 @@ pub(crate) fn expect(known: &Origin, found: &Origin) -> Result<(), ConnectorErro
 }
 
 /// The gap behind a time in which the table was polled.
-pub(crate) fn not_followed(known: &Origin, found: &Origin) -> Gap {
-    let (reason, detail) = match known == found {
+pub(crate) fn not_followed(known: &Origin, found: &Origin, config: &MySqlConfig) -> Gap {
+    let (reason, detail) = match known.is_of(found) {
         true => (
             GapReason::NotFollowed,
             "The log was not followed for a while, and the table polled; everything is read \
@@ -103,7 +113,7 @@ pub(crate) fn not_followed(known: &Origin, found: &Origin) -> Gap {
         ),
     };
     Gap {
-        tables: vec![found.table.clone()],
+        tables: config.table_names(),
         reason,
         from: None,
         to: None,
@@ -114,12 +124,12 @@ pub(crate) fn not_followed(known: &Origin, found: &Origin) -> Gap {
 /// A gap behind a cursor; `to` is filled in when it is known.
 pub(crate) fn gap(
     reason: GapReason,
-    table: &TableName,
+    config: &MySqlConfig,
     position: &Position,
     detail: String,
 ) -> Gap {
     Gap {
-        tables: vec![table.clone()],
+        tables: config.table_names(),
         reason,
         from: Some(position.to_string()),
         to: None,
@@ -153,7 +163,16 @@ pub(crate) async fn judge(
             "Correct the source in the configuration, or give the new table a source of its own.",
         ));
     }
-    let gap = |reason, detail| Some(gap(reason, table, position, detail));
+    let gap = |reason, detail| Some(gap(reason, config, position, detail));
+    if position.inside.is_some() && stored.related != Origin::of(server, config).related {
+        // How much of the transaction was handed over was counted over other tables.
+        return Ok(gap(
+            GapReason::MappingChanged,
+            "The configuration names other related tables than before, and the log was left in \
+             the middle of a transaction; everything is read again."
+                .to_owned(),
+        ));
+    }
     let is_same_server = stored.server == server.identity;
     if is_same_server
         && let Some(place) = &position.whole.place

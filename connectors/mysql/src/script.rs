@@ -9,7 +9,10 @@ use crate::query::{literal, table};
 /// The whole set-up for a source, in the order in which an administrator runs it.
 pub(crate) fn setup(config: &MySqlConfig) -> String {
     let account = format!("{}@'%'", literal(&config.user));
-    let relation = table(&config.table);
+    let selects: String = config
+        .tables()
+        .map(|followed| format!("GRANT SELECT ON {} TO {account};\n", table(followed.table)))
+        .collect();
     let (replication, plugin, settings) = match config.flavour {
         Flavour::MySql => (
             "REPLICATION SLAVE, REPLICATION CLIENT",
@@ -47,14 +50,13 @@ pub(crate) fn setup(config: &MySqlConfig) -> String {
          CREATE USER IF NOT EXISTS {account} {plugin};\n\
          -- It reads the log of the whole server; the protocol knows no narrower right.\n\
          GRANT {replication} ON *.* TO {account};\n\
-         GRANT SELECT ON {relation} TO {account};\n\
-         {settings}"
+         {selects}{settings}"
     )
 }
 
 #[cfg(test)]
 mod tests {
-    use rollcall_contract::TableName;
+    use rollcall_contract::{RelatedTable, TableName};
 
     use super::*;
 
@@ -64,11 +66,17 @@ mod tests {
             (Flavour::MySql, "REPLICATION CLIENT"),
             (Flavour::MariaDb, "BINLOG MONITOR"),
         ] {
-            let config =
+            let mut config =
                 MySqlConfig::new(flavour, "localhost", "o'x", TableName::new("h`r", "People"));
+            config.related.push(RelatedTable {
+                name: "unit".to_owned(),
+                table: TableName::new("org", "unit"),
+                key: None,
+            });
             let script = setup(&config);
             for part in [
-                "GRANT SELECT ON `h``r`.`People` TO 'o''x'@'%';",
+                "GRANT SELECT ON `h``r`.`People` TO 'o''x'@'%';\n\
+                 GRANT SELECT ON `org`.`unit` TO 'o''x'@'%';\n",
                 "binlog_row_metadata = FULL",
                 grant,
             ] {

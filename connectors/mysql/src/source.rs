@@ -40,7 +40,7 @@ use crate::{check, discover, replica, status};
 /// How often the gates are gone through when something changes between look and start.
 const OPEN_TRIES: usize = 3;
 
-/// One followed table of one MySQL or MariaDB server.
+/// The followed tables of one MySQL or MariaDB server.
 pub struct MySqlSource {
     config: MySqlConfig,
     pages: Pages,
@@ -81,15 +81,17 @@ impl MySqlSource {
     ) -> Result<Option<Opened>, ConnectorError> {
         let config = &self.config;
         let mut client = Client::connect(config).await?;
-        let (server, table) = check::preflight(&mut client, config).await?.usable()?;
+        let (server, tables) = check::preflight(&mut client, config).await?.usable()?;
         let mut gaps = Vec::new();
         let mut start = None;
         let origin_now = Origin::of(&server, config);
         match (resume, refused.take()) {
             (Resume::Beginning, _) => gaps.push(initial_load(config)),
-            (Resume::Polled(origin), _) => gaps.push(lineage::not_followed(origin, &origin_now)),
+            (Resume::Polled(origin), _) => {
+                gaps.push(lineage::not_followed(origin, &origin_now, config))
+            }
             (Resume::At(position, _), Some((reason, detail))) => {
-                gaps.push(lineage::gap(reason, &config.table, position, detail));
+                gaps.push(lineage::gap(reason, config, position, detail));
             }
             (Resume::At(position, origin), None) => {
                 match lineage::judge(&mut client, &server, config, origin, position).await? {
@@ -135,7 +137,7 @@ impl MySqlSource {
             start: start.clone(),
             mode: server.log_mode(),
             identity: server.identity,
-            table,
+            tables,
             zero_dates: config.zero_dates,
             caps: config.caps,
         });
@@ -202,7 +204,7 @@ pub(crate) fn no_such_table(followed: &FollowedTable<'_>) -> ConnectorError {
 
 fn initial_load(config: &MySqlConfig) -> Gap {
     Gap {
-        tables: vec![config.table.clone()],
+        tables: config.table_names(),
         reason: GapReason::InitialLoad,
         from: None,
         to: None,

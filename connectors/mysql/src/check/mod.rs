@@ -9,7 +9,7 @@ mod account;
 mod server;
 mod table;
 
-use rollcall_contract::{ConnectorError, Definite, Finding, Report, Severity, TableNo, Transient};
+use rollcall_contract::{ConnectorError, Definite, Finding, Report, Severity, Transient};
 
 pub(crate) use table::{obstacle, obstacle_of_key};
 
@@ -45,7 +45,8 @@ impl From<Obstacle> for ConnectorError {
 pub(crate) struct Preflight {
     looks: Vec<Look>,
     server: Server,
-    table: Option<Table>,
+    /// For each followed table; none where there is none of that name.
+    tables: Vec<Option<Table>>,
 }
 
 impl Preflight {
@@ -78,11 +79,11 @@ impl Preflight {
         self.add(Severity::Error, code, found, fix);
     }
 
-    /// The server and the followed table, when nothing stands against following it.
+    /// The server and the followed tables, when nothing stands against following them.
     ///
     /// # Errors
     /// The first of the worst findings, with how many there are besides.
-    pub(crate) fn usable(self) -> Result<(Server, Table), ConnectorError> {
+    pub(crate) fn usable(self) -> Result<(Server, Vec<Table>), ConnectorError> {
         let stops = |l: &&Look| l.severity >= Severity::Unfollowable;
         let worst = self.looks.iter().filter(stops).map(|l| l.severity).max();
         let of_worst = |l: &&Look| Some(l.severity) == worst;
@@ -101,11 +102,11 @@ impl Preflight {
                 _ => error,
             });
         }
-        match self.table {
-            Some(table) => Ok((self.server, table)),
+        match self.tables.into_iter().collect() {
+            Some(tables) => Ok((self.server, tables)),
             None => Err(ConnectorError::definite(
                 "no_such_table",
-                "The table does not exist.",
+                "A table does not exist.",
                 "Correct `table` in the configuration.",
             )),
         }
@@ -173,7 +174,7 @@ pub(crate) async fn preflight(
     let mut found = Preflight {
         looks: Vec::new(),
         server,
-        table: None,
+        tables: Vec::new(),
     };
     server::settings(&mut found);
     account::grants(client, &mut found).await?;
@@ -193,7 +194,10 @@ pub(crate) async fn preflight(
             }
         }
     }
-    found.table = schema::load(client, &config.followed(TableNo::MAIN)?).await?;
-    table::table(client, config, &mut found).await?;
+    for followed in config.tables() {
+        let table = schema::load(client, &followed).await?;
+        table::table(client, &followed, table.as_ref(), &mut found).await?;
+        found.tables.push(table);
+    }
     Ok(found)
 }

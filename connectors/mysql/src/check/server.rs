@@ -1,5 +1,7 @@
 //! What the server must be set to.
 
+use std::collections::BTreeSet;
+
 use rollcall_contract::ConnectorError;
 
 use super::Preflight;
@@ -241,20 +243,25 @@ pub(super) async fn upstream(
 
 /// Filters that keep databases out of the log.
 pub(super) fn filters(config: &MySqlConfig, head: &Head, found: &mut Preflight) {
-    let database = &config.table.schema;
-    let lists = |list: &str| {
+    let lists = |list: &str, database: &str| {
         list.split(',')
             .any(|name| name.trim().eq_ignore_ascii_case(database))
     };
     let [only, ignored] = &head.filters;
-    if (!only.is_empty() && !lists(only)) || lists(ignored) {
+    let databases: BTreeSet<&String> = config.tables().map(|f| &f.table.schema).collect();
+    let kept_out: Vec<&String> = databases
+        .into_iter()
+        .filter(|database| (!only.is_empty() && !lists(only, database)) || lists(ignored, database))
+        .collect();
+    for database in &kept_out {
         found.unfollowable(
             "binlog_filter",
             format!("The server's filters keep database \"{database}\" out of its log."),
             "Take the database out of binlog-ignore-db, or add it to binlog-do-db, and restart \
              the server.",
         );
-    } else if !only.is_empty() || !ignored.is_empty() {
+    }
+    if kept_out.is_empty() && !(only.is_empty() && ignored.is_empty()) {
         found.warn(
             "binlog_filter",
             "The server filters its log by the session's current database: a change that is made \

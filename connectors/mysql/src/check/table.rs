@@ -1,9 +1,9 @@
-//! What the table must be like.
+//! What a followed table must be like.
 
-use rollcall_contract::{ConnectorError, RelationKind};
+use rollcall_contract::{ConnectorError, FollowedTable, RelationKind, TableName};
 
 use super::{Obstacle, Preflight};
-use crate::config::{Flavour, MySqlConfig};
+use crate::config::Flavour;
 use crate::schema::Table;
 use crate::wire::Client;
 use crate::{query, types, values};
@@ -99,16 +99,20 @@ pub(crate) fn obstacle(table: &Table) -> Option<Obstacle> {
 
 pub(super) async fn table(
     client: &mut Client,
-    config: &MySqlConfig,
+    followed: &FollowedTable<'_>,
+    table: Option<&Table>,
     found: &mut Preflight,
 ) -> Result<(), ConnectorError> {
-    let name = &config.table;
-    let Some(table) = found.table.clone() else {
+    let name = followed.table;
+    let Some(table) = table else {
         found.error(
             "no_such_table",
             format!("There is no table {name}, or the account may not see it."),
-            "Correct `table` in the configuration (names may be case sensitive), or GRANT SELECT \
-             (see the script).",
+            &format!(
+                "Correct {} in the configuration (names may be case sensitive), or GRANT SELECT \
+                 (see the script).",
+                followed.place()
+            ),
         );
         return Ok(());
     };
@@ -123,8 +127,8 @@ pub(super) async fn table(
         );
         return Ok(());
     }
-    let keyless = obstacle_of_key(&table);
-    let obstacle = obstacle(&table).filter(|o| keyless.is_none() || o.code != "no_key");
+    let keyless = obstacle_of_key(table);
+    let obstacle = obstacle(table).filter(|o| keyless.is_none() || o.code != "no_key");
     if let Some(obstacle) = keyless {
         found.error(obstacle.code, obstacle.sentence, obstacle.fix);
     }
@@ -169,13 +173,13 @@ pub(super) async fn table(
             "ALTER TABLE … ENGINE = InnoDB.",
         );
     }
-    cascades(client, config, found).await
+    cascades(client, name, found).await
 }
 
 /// InnoDB's own cascades change rows of which the log never says a word.
 async fn cascades(
     client: &mut Client,
-    config: &MySqlConfig,
+    table: &TableName,
     found: &mut Preflight,
 ) -> Result<(), ConnectorError> {
     let logs_them = found.server.flavour == Flavour::MySql
@@ -186,10 +190,7 @@ async fn cascades(
     }
     // `information_schema` tells an account that may only SELECT nothing of foreign keys.
     let row = match client
-        .row(&format!(
-            "SHOW CREATE TABLE {}",
-            query::table(&config.table)
-        ))
+        .row(&format!("SHOW CREATE TABLE {}", query::table(table)))
         .await
     {
         Ok(row) => row,
@@ -201,10 +202,9 @@ async fn cascades(
         found.warn(
             "foreign_key_cascade",
             format!(
-                "The foreign key {} of {} changes its rows when others change, and the server \
-                 does not write that to its log.",
-                names.join(", "),
-                config.table
+                "The foreign key {} of {table} changes its rows when others change, and the \
+                 server does not write that to its log.",
+                names.join(", ")
             ),
             "Schedule a reconciliation for this source, or replace the cascade (ON DELETE \
              RESTRICT) by statements of the application.",

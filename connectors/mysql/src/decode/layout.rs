@@ -1,4 +1,4 @@
-//! The followed table as the log describes it.
+//! A followed table as the log describes it.
 //!
 //! A table map with names describes itself and is believed. One without names says how the
 //! bytes lie and nothing more; then the columns are those that the server described when
@@ -12,13 +12,13 @@ use std::sync::Arc;
 use rollcall_binlog::rows::{self, OldRows};
 use rollcall_binlog::table_map::{MappedColumn, TableMap};
 use rollcall_binlog::types::{ColumnFacts, Oddities, Reading};
-use rollcall_contract::{Column, ConnectorError, TableSchema};
+use rollcall_contract::{Column, ConnectorError, TableName, TableNo, TableSchema};
 
 use crate::config::ZeroDates;
 use crate::schema::{Table, reads_alike};
 use crate::{types, values};
 
-/// How rows of the followed table are read.
+/// How rows of a followed table are read.
 pub(super) struct Layout {
     pub(super) schema: Arc<TableSchema>,
     pub(super) rows: rows::Layout,
@@ -32,8 +32,13 @@ impl Layout {
     }
 }
 
-/// The followed table.
+/// A followed table.
 pub(super) struct Followed {
+    pub(super) no: TableNo,
+    /// How rows are read that come now; none before a map has come.
+    pub(super) layout: Option<Layout>,
+    /// Its index in the open batch.
+    pub(super) index: Option<u16>,
     /// As the server described it when the log was opened.
     definition: Table,
     /// As the log described it last.
@@ -50,7 +55,6 @@ pub(super) struct Followed {
 
 /// What a new map means.
 pub(super) struct Taken {
-    pub(super) layout: Layout,
     /// The columns are others than before.
     pub(super) schema: Option<Arc<TableSchema>>,
     /// Old rows were rewritten without a word: why.
@@ -58,8 +62,11 @@ pub(super) struct Taken {
 }
 
 impl Followed {
-    pub(super) fn new(definition: Table, zero_dates: ZeroDates) -> Followed {
+    pub(super) fn new(no: TableNo, definition: Table, zero_dates: ZeroDates) -> Followed {
         Followed {
+            no,
+            layout: None,
+            index: None,
             schema: Arc::clone(&definition.schema),
             definition,
             map: None,
@@ -72,6 +79,10 @@ impl Followed {
 
     pub(super) fn schema(&self) -> &Arc<TableSchema> {
         &self.schema
+    }
+
+    pub(super) fn name(&self) -> &TableName {
+        &self.schema.table
     }
 
     /// Whether a map describes it.
@@ -105,12 +116,14 @@ impl Followed {
 
     /// Another table has its name now; what its columns were does not matter any more.
     pub(super) fn replaced(&mut self) {
+        // Rows that follow have a table map of their own.
+        self.layout = None;
         self.map = None;
         self.is_altered = false;
         self.is_outdated = true;
     }
 
-    /// Takes a map on that is another one than the last.
+    /// Takes a map on that is another one than the last: rows are read with it from here on.
     pub(super) fn take_on(&mut self, map: &Arc<TableMap>) -> Result<Taken, ConnectorError> {
         let facts = self.facts(map)?;
         let key = self.key(map)?;
@@ -152,12 +165,13 @@ impl Followed {
             self.schema = Arc::new(schema);
         }
         self.map = Some(Arc::clone(map));
+        self.index = None;
+        self.layout = Some(Layout {
+            schema: Arc::clone(&self.schema),
+            rows,
+            map: Arc::clone(map),
+        });
         Ok(Taken {
-            layout: Layout {
-                schema: Arc::clone(&self.schema),
-                rows,
-                map: Arc::clone(map),
-            },
             schema: changed.then(|| Arc::clone(&self.schema)),
             rewritten,
         })

@@ -8,8 +8,8 @@
 //!
 //! Why positions are right: a server sends only transactions that have committed, so rows
 //! may be handed over while they arrive; but the position takes a transaction in only at
-//! its end. In between, the cursor names the transaction and how many of its changes of the
-//! followed table were handed over, and a stream that is opened there leaves exactly those
+//! its end. In between, the cursor names the transaction and how many of its changes of
+//! the followed tables were handed over, and a stream that is opened there leaves exactly those
 //! out. What was taken in as a whole is recognised by its name or place and left out too,
 //! which is how a log is read again from further back when XA transactions are prepared
 //! ([`parked`]).
@@ -37,6 +37,7 @@ use rollcall_binlog::payload::{Payload, PayloadEvents};
 use rollcall_binlog::table_map::TableMaps;
 use rollcall_contract::{
     Batch, BatchBuilder, Buffers, ConnectorError, Cursor, Gap, GapReason, Pool, StreamItem,
+    TableName, TableNo,
 };
 
 use crate::config::{BatchCaps, ZeroDates};
@@ -45,7 +46,7 @@ use crate::position::{Gtids, Inside, Place, Point, Position};
 use crate::schema::Table;
 use crate::server::LogMode;
 use crate::wire::{HEADER, MAX_PAYLOAD, MAX_WHOLE, server_error};
-use layout::{Followed, Layout};
+use layout::Followed;
 use parked::Parking;
 use transaction::OpenTx;
 
@@ -63,8 +64,8 @@ pub(crate) struct DecoderOptions {
     pub(crate) mode: LogMode,
     /// The server, for its places.
     pub(crate) identity: String,
-    /// The followed table as the server describes it now.
-    pub(crate) table: Table,
+    /// The followed tables as the server describes them now, in the order of their numbers.
+    pub(crate) tables: Vec<Table>,
     /// What becomes of dates that no calendar has.
     pub(crate) zero_dates: ZeroDates,
     /// When a batch is full.
@@ -150,10 +151,8 @@ pub(crate) struct Decoder {
     identity: String,
     /// The place behind the last event; none before the first one that says it.
     here: Option<Place>,
-    layout: Option<Layout>,
-    followed: Followed,
-    /// The followed table's index in the open batch.
-    table_index: Option<u16>,
+    /// In the order of their numbers.
+    followed: Vec<Followed>,
     caps: BatchCaps,
     is_awaited: bool,
     buffer_hint: usize,
@@ -194,9 +193,9 @@ impl Decoder {
             parking: Parking::default(),
             mode: options.mode,
             identity: options.identity,
-            layout: None,
-            followed: Followed::new(options.table, options.zero_dates),
-            table_index: None,
+            followed: (options.tables.into_iter().enumerate())
+                .map(|(at, table)| Followed::new(TableNo::at(at), table, options.zero_dates))
+                .collect(),
             caps: options.caps,
             is_awaited: false,
             buffer_hint: READ_SIZE,
@@ -277,11 +276,13 @@ impl Decoder {
             .max(self.buffer_hint / 2)
             .clamp(READ_SIZE, self.caps.bytes.max(READ_SIZE) + READ_SIZE);
         self.parsed = 0;
-        self.table_index = None;
         if let Some(tx) = &mut self.tx {
             tx.is_announced = false;
         }
-        self.followed.tell_oddities();
+        for followed in &mut self.followed {
+            followed.index = None;
+            followed.tell_oddities();
+        }
         let cursor = self.cursor();
         let full = std::mem::replace(&mut self.builder, next);
         full.build(cursor)
@@ -535,12 +536,18 @@ impl Decoder {
         }
     }
 
+    /// A gap that may concern any of the tables.
     fn gap(&mut self, reason: GapReason, detail: String) {
+        let all = self.followed.iter().map(|f| f.name().clone());
+        self.gap_of(all.collect(), reason, detail);
+    }
+
+    fn gap_of(&mut self, tables: Vec<TableName>, reason: GapReason, detail: String) {
         self.flush();
         let here = self.now().to_string();
         let to = self.tx.as_ref().map(|tx| tx.name.to_string());
         self.items.push_back(StreamItem::Gap(Gap {
-            tables: vec![self.followed.schema().table.clone()],
+            tables,
             reason,
             from: Some(here.clone()),
             to: Some(to.unwrap_or(here)),

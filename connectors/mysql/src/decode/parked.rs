@@ -1,7 +1,7 @@
 //! XA transactions that are prepared and not ended.
 //!
 //! Their rows come at the PREPARE and count from the COMMIT on, which may be days later.
-//! Until then the events that hold rows of the followed table are put by as they are. The
+//! Until then the events that hold rows of the followed tables are put by as they are. The
 //! store knows nothing of them: while any is put by, the cursor names the point from which
 //! the log has to be read again after a restart ([`Parking::restart`]).
 //!

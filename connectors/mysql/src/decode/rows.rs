@@ -1,4 +1,4 @@
-//! Table maps and rows of the followed table; those of all others are passed over.
+//! Table maps and rows of the followed tables; those of all others are passed over.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -7,9 +7,10 @@ use rollcall_binlog::DecodeError;
 use rollcall_binlog::event::{Header, RawEvent};
 use rollcall_binlog::rows::{RowReader, RowsEvent};
 use rollcall_binlog::table_map::TableMap;
-use rollcall_contract::{ConnectorError, GapReason, StreamItem, TableNo};
+use rollcall_contract::{ConnectorError, GapReason, StreamItem};
 
 use super::Decoder;
+use super::layout::Followed;
 use crate::errors::protocol_violation;
 use crate::values;
 
@@ -22,28 +23,28 @@ impl Decoder {
     ) -> Result<(), ConnectorError> {
         let bytes = &self.builder.parts().0[body.clone()];
         let map = self.maps.learn(bytes)?;
-        if !self.followed.is(map) {
+        let Some(at) = self.followed.iter().position(|f| f.is(map)) else {
             return Ok(());
-        }
+        };
         let map = Arc::clone(map);
         if self.tx.as_ref().is_some_and(|tx| tx.is_xa) {
             self.put_by(header, body);
             return Ok(());
         }
-        if self.layout.as_ref().is_some_and(|l| l.is_of(&map)) || self.is_left_out() {
+        let layout = self.followed[at].layout.as_ref();
+        if layout.is_some_and(|l| l.is_of(&map)) || self.is_left_out() {
             return Ok(());
         }
-        let change = self.followed.take_on(&map)?;
+        let followed = &mut self.followed[at];
+        let (no, name) = (followed.no, followed.name().clone());
+        let change = followed.take_on(&map)?;
         if let Some(schema) = change.schema {
             self.flush();
-            self.items
-                .push_back(StreamItem::SchemaChanged(TableNo::MAIN, schema));
+            self.items.push_back(StreamItem::SchemaChanged(no, schema));
         }
         if let Some(detail) = change.rewritten {
-            self.gap(GapReason::SchemaChanged, detail);
+            self.gap_of(vec![name], GapReason::SchemaChanged, detail);
         }
-        self.table_index = None;
-        self.layout = Some(change.layout);
         Ok(())
     }
 
@@ -60,8 +61,10 @@ impl Decoder {
         let event = RowsEvent::parse(&raw)?;
         let is_empty = event.is_empty(raw.body);
         let map = match self.maps.get(event.table) {
-            Some(map) if self.followed.is(map) => Some(Arc::clone(map)),
-            Some(_) => None,
+            Some(map) => {
+                let at = self.followed.iter().position(|f| f.is(map));
+                at.map(|at| (at, Arc::clone(map)))
+            }
             None if is_empty => None,
             None => {
                 return Err(protocol_violation("rows of a table that was not described"));
@@ -70,7 +73,7 @@ impl Decoder {
         if event.ends_statement() {
             self.maps.end_statement();
         }
-        let Some(map) = map else {
+        let Some((at, map)) = map else {
             return Ok(());
         };
         let Some(tx) = &self.tx else {
@@ -88,7 +91,7 @@ impl Decoder {
             let data = self.builder.data();
             data.split_off(self.parsed.min(data.len()))
         });
-        self.take_rows(&event, &map, body)?;
+        self.take_rows(at, &event, &map, body)?;
         if let Some(aside) = aside {
             let data = self.builder.data();
             self.parsed = data.len();
@@ -97,14 +100,22 @@ impl Decoder {
         Ok(())
     }
 
-    /// Decodes the rows of an event, but for those that were handed over before.
+    /// Decodes the rows of an event of this table, but for those that were handed over before.
     fn take_rows(
         &mut self,
+        at: usize,
         event: &RowsEvent,
         map: &Arc<TableMap>,
         body: Range<usize>,
     ) -> Result<(), ConnectorError> {
-        let layout = self.layout.as_ref().filter(|layout| layout.is_of(map));
+        let Followed {
+            no,
+            layout,
+            index,
+            reading,
+            ..
+        } = &mut self.followed[at];
+        let layout = layout.as_ref().filter(|layout| layout.is_of(map));
         let (Some(tx), Some(layout)) = (&mut self.tx, layout) else {
             return Err(protocol_violation("rows of a table that was not described"));
         };
@@ -125,14 +136,12 @@ impl Decoder {
             }
             tx.changes += 1;
         }
-        let table = *self
-            .table_index
-            .get_or_insert_with(|| builder.table(TableNo::MAIN, schema));
+        let table = *index.get_or_insert_with(|| builder.table(*no, schema));
         if !tx.is_announced {
             builder.tx(tx.announce());
         }
         while reader
-            .read(builder, table, tx.changes, &mut self.followed.reading)
+            .read(builder, table, tx.changes, reading)
             .map_err(|e| unreadable(e.column, &e.error))?
             .is_some()
         {

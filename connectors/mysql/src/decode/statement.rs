@@ -1,14 +1,15 @@
 //! Statements of the log: where transactions begin and end, and what happens to the
-//! followed table without rows.
+//! followed tables without rows.
 //!
 //! A statement that is not understood, or that changed rows the log does not carry, is a
-//! gap when it could concern the followed table, and never a reason to stop.
+//! gap when it could concern a followed table, and never a reason to stop.
 
 use rollcall_binlog::ddl::{self, Effect, Session, Statement, XaVerb};
 use rollcall_binlog::event::{Header, Query};
-use rollcall_contract::{ConnectorError, GapReason, Op, TableNo};
+use rollcall_contract::{ConnectorError, GapReason, Op, TableName};
 
 use super::Decoder;
+use super::layout::Followed;
 use crate::position::Place;
 
 impl Decoder {
@@ -65,18 +66,26 @@ impl Decoder {
             }
             // Taken in before, with everything that followed from it.
             _ if is_known => {}
-            Statement::Ddl(effects) => self.effects(effects),
+            Statement::Ddl(effects) => {
+                for at in 0..self.followed.len() {
+                    self.effects(at, &effects);
+                }
+            }
             Statement::UnloggedRows => {
-                if self.may_concern(query) {
-                    self.gap(
+                let concerned = self.may_concern(query);
+                if !concerned.is_empty() {
+                    self.gap_of(
+                        concerned,
                         GapReason::NotInLog,
                         "The log has a change as a statement in place of its rows.".to_owned(),
                     );
                 }
             }
             Statement::Unreadable => {
-                if self.may_concern(query) {
-                    self.gap(
+                let concerned = self.may_concern(query);
+                if !concerned.is_empty() {
+                    self.gap_of(
+                        concerned,
                         GapReason::NotInLog,
                         "The log has a statement that is not understood here.".to_owned(),
                     );
@@ -90,45 +99,48 @@ impl Decoder {
         Ok(())
     }
 
-    /// Whether a statement could have changed rows of the followed table.
-    fn may_concern(&self, query: &Query<'_>) -> bool {
-        let database = &self.followed.schema().table.schema;
-        if query.database == database {
-            return true;
-        }
-        match query.updated_databases() {
-            Some(mut names) => names.any(|name| name == database),
-            None => true,
-        }
+    /// The followed tables of which a statement could have changed rows.
+    fn may_concern(&self, query: &Query<'_>) -> Vec<TableName> {
+        let updated: Option<Vec<_>> = query.updated_databases().map(Iterator::collect);
+        let is_concerned = |name: &&TableName| {
+            query.database == name.schema
+                || updated
+                    .as_ref()
+                    .is_none_or(|names| names.iter().any(|updated| *updated == name.schema))
+        };
+        let names = self.followed.iter().map(Followed::name);
+        names.filter(is_concerned).cloned().collect()
     }
 
-    fn effects(&mut self, effects: Vec<Effect>) {
-        let table = self.followed.schema().table.clone();
+    /// What a statement does to one of the tables.
+    fn effects(&mut self, at: usize, effects: &[Effect]) {
+        let table = self.followed[at].name().clone();
         let mut replaced = None;
         for effect in effects {
             match effect {
-                Effect::Truncated(name) if name == table => self.truncated(),
-                Effect::Dropped(name) if name == table => {
+                Effect::Truncated(name) if *name == table => self.truncated(at),
+                Effect::Dropped(name) if *name == table => {
                     replaced = Some(format!("The table {table} was dropped."));
                 }
-                Effect::DatabaseDropped(name) if name == table.schema => {
+                Effect::DatabaseDropped(name) if *name == table.schema => {
                     replaced = Some(format!("The database {name} was dropped."));
                 }
-                Effect::Renamed { from, to } if from == table => {
+                Effect::Renamed { from, to } if *from == table => {
                     replaced = Some(format!("The table {table} was renamed to {to}."));
                 }
-                Effect::Renamed { from, to } if to == table => {
+                Effect::Renamed { from, to } if *to == table => {
                     replaced = Some(format!(
                         "The table {table} is another one now: {from} was renamed to it."
                     ));
                 }
-                Effect::CreatedWithRows(name) if name == table => {
+                Effect::CreatedWithRows(name) if *name == table => {
                     replaced = Some(format!(
                         "The table {table} was made with rows that are not in the log."
                     ));
                 }
-                Effect::Altered(name) if name == table => self.followed.altered(),
-                Effect::RowsMoved(name) if name == table => self.gap(
+                Effect::Altered(name) if *name == table => self.followed[at].altered(),
+                Effect::RowsMoved(name) if *name == table => self.gap_of(
+                    vec![table.clone()],
                     GapReason::PartitionsChanged,
                     format!(
                         "Rows of {table} came or went with a partition or a file, which the log \
@@ -139,16 +151,13 @@ impl Decoder {
             }
         }
         if let Some(detail) = replaced {
-            // Rows that follow have a table map of their own.
-            self.layout = None;
-            self.followed.replaced();
-            self.gap(GapReason::TableRecreated, detail);
+            self.followed[at].replaced();
+            self.gap_of(vec![table], GapReason::TableRecreated, detail);
         }
     }
 
-    /// All rows are gone at once.
-    fn truncated(&mut self) {
-        let schema = self.followed.schema();
+    /// All rows of a table are gone at once.
+    fn truncated(&mut self, at: usize) {
         let Some(tx) = &mut self.tx else {
             return;
         };
@@ -157,13 +166,17 @@ impl Decoder {
         if ordinal < tx.skip_below {
             return;
         }
-        let table = *self
-            .table_index
-            .get_or_insert_with(|| self.builder.table(TableNo::MAIN, schema));
+        let followed = &mut self.followed[at];
+        let index = match followed.index {
+            Some(index) => index,
+            None => *followed
+                .index
+                .insert(self.builder.table(followed.no, followed.schema())),
+        };
         if !tx.is_announced {
             self.builder.tx(tx.announce());
         }
-        self.builder.begin(table, Op::Truncate, ordinal);
+        self.builder.begin(index, Op::Truncate, ordinal);
         self.builder.finish(false, 0);
     }
 }

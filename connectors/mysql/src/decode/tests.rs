@@ -152,7 +152,7 @@ pub(crate) fn decoder(start: Position, mode: LogMode) -> Decoder {
         start,
         mode,
         identity: "server".to_owned(),
-        table: table(),
+        tables: vec![table()],
         zero_dates: ZeroDates::Null,
         caps: BatchCaps::default(),
     })

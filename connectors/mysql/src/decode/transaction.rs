@@ -14,7 +14,7 @@ pub(super) struct OpenTx {
     pub(super) id: TxId,
     /// Microseconds since the Unix epoch.
     pub(super) commit_us: i64,
-    /// Changes of the followed table so far.
+    /// Changes of the followed tables so far.
     pub(super) changes: u32,
     /// Changes below this were handed over before.
     pub(super) skip_below: u32,

@@ -149,9 +149,13 @@ pub(crate) struct Reader {
     pub(crate) opened: Opened,
     pub(crate) cursor: Cursor,
     pub(crate) changes: Vec<(Op, String)>,
+    /// Of each change.
+    pub(crate) tables: Vec<TableNo>,
+    pub(crate) ordinals: Vec<u32>,
     pub(crate) rows: Vec<Vec<Option<String>>>,
     pub(crate) gaps: Vec<Gap>,
-    pub(crate) schemas: usize,
+    /// Whose columns became others.
+    pub(crate) schemas: Vec<TableNo>,
     pub(crate) batches: usize,
 }
 
@@ -165,8 +169,10 @@ impl Reader {
             cursor: opened.start.clone(),
             gaps: Vec::new(),
             changes: Vec::new(),
+            tables: Vec::new(),
+            ordinals: Vec::new(),
             rows: Vec::new(),
-            schemas: 0,
+            schemas: Vec::new(),
             batches: 0,
             opened,
         }
@@ -192,6 +198,8 @@ impl Reader {
                 self.batches += 1;
                 for change in batch.changes() {
                     self.changes.push((change.op(), key_of(&change)));
+                    self.tables.push(change.table_no());
+                    self.ordinals.push(change.ordinal());
                     self.rows.push(match change.after() {
                         Some(row) => row.cells().map(text_of).collect(),
                         None => Vec::new(),
@@ -203,7 +211,7 @@ impl Reader {
                 self.cursor = cursor;
                 self.opened.acknowledge.acknowledge(&self.cursor);
             }
-            StreamItem::SchemaChanged(..) => self.schemas += 1,
+            StreamItem::SchemaChanged(no, _) => self.schemas.push(no),
             StreamItem::Gap(gap) => self.gaps.push(gap),
         }
     }

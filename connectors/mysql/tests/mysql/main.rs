@@ -14,6 +14,7 @@ mod connecting;
 mod faults;
 mod gaps;
 mod pages;
+mod related;
 mod scan_and_log;
 mod stream;
 mod xa;
