@@ -3,7 +3,7 @@
 use crate::TableName;
 
 /// Everything that could have lost data is one of these. It is closed only by a completed
-/// scan of the named tables.
+/// scan of the source.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Gap {
     /// The tables concerned; empty means all tables of the source.
@@ -51,7 +51,8 @@ pub enum GapReason {
     SchemaChanged,
     /// The log was not followed for a while: the table was polled in its place.
     NotFollowed,
-    /// The mapping in the configuration is another one than the one that was applied.
+    /// The mapping in the configuration is another one than the one that was applied, or
+    /// names other related tables.
     MappingChanged,
     /// The store was restored and a sink is ahead of it.
     StoreRestored,
