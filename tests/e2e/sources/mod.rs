@@ -63,6 +63,8 @@ pub(crate) trait Server: Send + Sync {
     fn behind_the_log(&self, promoted: u64, removed: u64);
     /// Takes away, then gives back, the right to read the table of people.
     fn may_read_people(&self, may: bool);
+    /// Lets the daemon read a table that the test has made, and its changes in the log.
+    fn may_follow(&self, table: &str);
     /// Takes away, then gives back, the right to read the log.
     fn may_read_log(&self, may: bool);
     /// Restarts the server, so that it writes a log that can be followed, or none.

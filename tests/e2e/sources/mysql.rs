@@ -230,6 +230,10 @@ impl Server for MySql {
         });
     }
 
+    fn may_follow(&self, table: &str) {
+        self.admin(&format!("GRANT SELECT ON hr.{table} TO rollcall"));
+    }
+
     fn may_read_log(&self, may: bool) {
         may_read_log(self, "rollcall", may);
     }

@@ -152,6 +152,12 @@ impl Server for Postgres {
         });
     }
 
+    fn may_follow(&self, table: &str) {
+        self.sql(&format!(
+            "GRANT SELECT ON {table} TO rollcall; ALTER PUBLICATION rollcall ADD TABLE {table};"
+        ));
+    }
+
     fn may_read_log(&self, may: bool) {
         self.sql(match may {
             true => "ALTER ROLE rollcall REPLICATION",
