@@ -10,9 +10,22 @@ use rollcall_postgres::lsn::{Lsn, Xid};
 use rollcall_postgres::position::PgCursor;
 use rollcall_postgres::types::ResolvedType;
 
-/// The table that is followed; its columns are what the log says.
+/// The tables that are followed; their columns are what the log says.
 const SCHEMA: &str = "hr";
-const TABLE: &str = "people";
+const TABLES: [&str; 2] = ["people", "units"];
+
+fn followed(table: &str) -> Followed {
+    Followed {
+        schema: Arc::new(TableSchema {
+            table: TableName::new(SCHEMA, table),
+            columns: Vec::new(),
+            key: Vec::new(),
+        }),
+        type_oids: Vec::new(),
+        table_oid: None,
+        key: Some(vec!["id".to_owned()]),
+    }
+}
 
 pub(crate) fn run(data: &[u8]) -> usize {
     let types: HashMap<u32, ResolvedType> = HashMap::new();
@@ -23,16 +36,7 @@ pub(crate) fn run(data: &[u8]) -> usize {
             commit_end: Lsn(0),
             inside: None,
         },
-        followed: vec![Followed {
-            schema: Arc::new(TableSchema {
-                table: TableName::new(SCHEMA, TABLE),
-                columns: Vec::new(),
-                key: Vec::new(),
-            }),
-            type_oids: Vec::new(),
-            table_oid: None,
-            key: Some(vec!["id".to_owned()]),
-        }],
+        followed: TABLES.map(followed).to_vec(),
         types: Arc::new(types),
         xid_reference: Xid(1),
         caps: BatchCaps::default(),
