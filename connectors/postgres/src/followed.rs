@@ -417,7 +417,11 @@ mod tests {
                     .unwrap()
                     .table
                     .clone();
-                assert!(found.iter().all(|gap| gap.tables == [table.clone()]));
+                assert!(
+                    found
+                        .iter()
+                        .all(|gap| gap.tables == std::slice::from_ref(&table))
+                );
                 found.iter().map(|gap| gap.reason).collect::<Vec<_>>()
             };
             assert_eq!(changed(|f| f.table = 0), [TableRecreated]);

@@ -188,6 +188,7 @@ impl Pages {
     ) -> Result<Page, ConnectorError> {
         let rows = self.width.rows(request);
         let asked = Asked {
+            table: reading.table.no,
             which: Which::After(request.after.as_ref()),
             limit_rows: rows,
             limit_bytes: request.limit_bytes,
@@ -217,6 +218,7 @@ impl Pages {
     ) -> Result<Page, ConnectorError> {
         check_key_count(keys.len())?;
         let asked = Asked {
+            table: reading.table.no,
             which: Which::Keys(keys),
             limit_rows: keys.len(),
             limit_bytes: usize::MAX,
@@ -292,7 +294,6 @@ impl Pages {
         };
         let read = copy_rows(
             &transaction,
-            table.no,
             &definition,
             asked,
             taken_us,
@@ -367,6 +368,7 @@ async fn open_window(
 
 /// Which rows and columns to read.
 struct Asked<'a> {
+    table: TableNo,
     which: Which<'a>,
     limit_rows: usize,
     limit_bytes: usize,
@@ -398,7 +400,6 @@ struct Read {
 
 async fn copy_rows(
     transaction: &Transaction<'_>,
-    no: TableNo,
     definition: &Table,
     asked: &Asked<'_>,
     taken_us: i64,
@@ -429,7 +430,7 @@ async fn copy_rows(
         position: SmallVec::from_slice(window.high.to_string().as_bytes()),
         commit_us: taken_us,
     });
-    let at = builder.table(no, &schema);
+    let at = builder.table(asked.table, &schema);
     let (mut bytes, mut cut, mut before) = (0, false, 0);
     let (mut fields, mut scratch): (Vec<Field>, Vec<u8>) = (Vec::new(), Vec::new());
     for sql in keyless.iter().chain([&sql]) {

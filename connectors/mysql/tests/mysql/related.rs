@@ -142,7 +142,7 @@ async fn each_table_is_read_in_pages_and_by_key_under_its_own_number(version: My
 async fn what_happens_to_a_related_table_is_a_gap_that_names_it(version: MySqlVersion) {
     let bed = bed(version, "related_gaps");
     let mut reader = Reader::open(&source(&bed), None).await;
-    let unit = TableName::new("related_gaps", "unit");
+    let unit = [TableName::new("related_gaps", "unit")];
     for (sql, reason) in [
         (
             "RENAME TABLE unit TO unit_old; CREATE TABLE unit LIKE unit_old",
@@ -165,7 +165,7 @@ async fn what_happens_to_a_related_table_is_a_gap_that_names_it(version: MySqlVe
     ] {
         bed.sql(sql);
         let gap = reader.until_gap().await;
-        assert_eq!((gap.reason, &gap.tables[..]), (reason, &[unit.clone()][..]));
+        assert_eq!((gap.reason, &gap.tables[..]), (reason, &unit[..]));
     }
     bed.sql("INSERT INTO unit VALUES (2, 'x'); INSERT INTO people (id) VALUES (9)");
     reader.until_key("9").await;
