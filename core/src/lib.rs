@@ -17,3 +17,4 @@ pub mod plan;
 pub mod reason;
 pub mod staged;
 pub mod state;
+pub mod undo;

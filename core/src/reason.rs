@@ -112,6 +112,8 @@ pub enum LeaverReason {
     Absent = 4,
     /// The whole table was emptied.
     Truncated = 5,
+    /// What had made the user, or had it work, was undone.
+    Undone = 6,
 }
 
 impl LeaverReason {
@@ -123,6 +125,7 @@ impl LeaverReason {
             LeaverReason::Status => "status",
             LeaverReason::Absent => "absent",
             LeaverReason::Truncated => "truncated",
+            LeaverReason::Undone => "undone",
         }
     }
 
@@ -134,6 +137,7 @@ impl LeaverReason {
             3 => Some(LeaverReason::Status),
             4 => Some(LeaverReason::Absent),
             5 => Some(LeaverReason::Truncated),
+            6 => Some(LeaverReason::Undone),
             _ => None,
         }
     }

@@ -41,11 +41,13 @@ pub enum Counted {
     Mapping = 8,
     /// The user, who is not active, is deleted.
     Erased = 9,
+    /// An undo deactivates the user.
+    Undone = 10,
 }
 
 impl Counted {
     /// All kinds.
-    pub const ALL: [Counted; 9] = [
+    pub const ALL: [Counted; 10] = [
         Counted::Deleted,
         Counted::OutOfScope,
         Counted::Status,
@@ -55,6 +57,7 @@ impl Counted {
         Counted::Roles,
         Counted::Mapping,
         Counted::Erased,
+        Counted::Undone,
     ];
 
     /// The stable name.
@@ -69,6 +72,7 @@ impl Counted {
             Counted::Status => LeaverReason::Status.as_str(),
             Counted::Absent => LeaverReason::Absent.as_str(),
             Counted::Truncated => LeaverReason::Truncated.as_str(),
+            Counted::Undone => LeaverReason::Undone.as_str(),
         }
     }
 
@@ -88,7 +92,8 @@ impl Counted {
             | Counted::Identifier
             | Counted::Roles
             | Counted::Mapping
-            | Counted::Erased => None,
+            | Counted::Erased
+            | Counted::Undone => None,
         }
     }
 }
@@ -101,6 +106,7 @@ impl From<LeaverReason> for Counted {
             LeaverReason::Status => Counted::Status,
             LeaverReason::Absent => Counted::Absent,
             LeaverReason::Truncated => Counted::Truncated,
+            LeaverReason::Undone => Counted::Undone,
         }
     }
 }
@@ -157,6 +163,10 @@ pub fn counted(before: &Document<'_>, after: &Document<'_>) -> Option<Counted> {
 }
 
 fn loses_a_role(before: &Document<'_>, after: &Document<'_>) -> bool {
+    if !(before.undos.is_empty() && after.undos.is_empty()) {
+        let new = after.parts(ROLES);
+        return before.parts(ROLES).iter().any(|role| !new.contains(role));
+    }
     let (old, new) = (shown(before.group(ROLES)), shown(after.group(ROLES)));
     if old.len() <= new.len() && old.iter().zip(new).all(|(a, b)| a.value == b.value) {
         return false;

@@ -201,6 +201,23 @@ pub(crate) fn kept(connection: &Connection) -> Result<Option<(Position, Position
         .optional()?)
 }
 
+/// The first block that was committed at a time or later, and when it was; none when there is
+/// none. Goes along all blocks, without their events.
+pub(crate) fn first_since(
+    connection: &Connection,
+    since_us: i64,
+) -> Result<Option<(Position, i64)>, StoreError> {
+    Ok(connection
+        .prepare_cached(
+            "SELECT position, created_us FROM outbox WHERE created_us >= ?1 \
+             ORDER BY position LIMIT 1",
+        )?
+        .query_row([since_us], |r| {
+            Ok((Position::from_sql(r.get(0)?), r.get(1)?))
+        })
+        .optional()?)
+}
+
 /// The position from which to read on to find everything behind a sequence. Sequences rise
 /// with positions, so this halves the range of positions instead of keeping an index.
 pub(crate) fn position_behind(

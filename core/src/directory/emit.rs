@@ -13,6 +13,7 @@ use crate::document::{Document, UserState};
 use crate::event::body::{self, Changed};
 use crate::event::{Event, EventKind};
 use crate::id::UserId;
+use crate::reason::LeaverReason;
 
 impl Resolver<'_> {
     fn event_id(&self, cause: &Cause<'_>, kind: u8, discriminator: u64) -> [u8; 16] {
@@ -101,6 +102,9 @@ impl Resolver<'_> {
         after: &Document<'_>,
     ) {
         let (kind, reason) = match after.state {
+            UserState::Active if cause.origin == Origin::Own => {
+                (EventKind::UserActivated, LeaverReason::Undone.as_str())
+            }
             UserState::Active => (EventKind::UserActivated, Self::activation_reason(before)),
             UserState::Deactivated(reason) => (EventKind::UserDeactivated, reason.as_str()),
             UserState::Suspended | UserState::Tombstone => return,

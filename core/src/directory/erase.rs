@@ -102,6 +102,7 @@ impl Resolver<'_> {
         erased.contributions.clear();
         erased.evidence.clear();
         erased.owns.clear();
+        erased.undos.clear();
         for link in &mut erased.links {
             if let LinkState::Erasing(reason) = link.state {
                 link.state = LinkState::Gone(reason);

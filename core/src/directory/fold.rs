@@ -16,11 +16,11 @@ use smallvec::SmallVec;
 use super::rules::{LeaverAction, Mode, Rules};
 use crate::attribute::{ACTIVE, AttrId, AttrType};
 use crate::document::{
-    Contribution, Document, Evidence, Link, Moment, Own, Rule, Standing, UserState, shown,
+    Contribution, Document, Evidence, Link, Moment, Own, Put, Rule, Standing, UserState, shown,
 };
 use crate::event::body::Changed;
 use crate::id::SourceId;
-use crate::mapped::{Assigned, ListValue, MappedField, MappedRow, Strength};
+use crate::mapped::{Assigned, MappedField, MappedRow, Strength};
 use crate::reason::LeaverReason;
 
 enum Next<'a> {
@@ -165,8 +165,13 @@ fn timed_evidence<'a>(
 }
 
 /// Sorts the contributions by attribute and, within one, the winner first. Pins that have
-/// ended are taken off.
+/// ended are taken off, and so is what an undo has put over an outcome that is another one now.
 pub(super) fn order(rules: &Rules, document: &mut Document<'_>, now_us: i64) {
+    sort(rules, document, now_us);
+    document.end_undos();
+}
+
+fn sort(rules: &Rules, document: &mut Document<'_>, now_us: i64) {
     let links = &document.links;
     if document.owns.is_empty() {
         if links.len() < 2 {
@@ -208,7 +213,9 @@ pub(super) fn is_in_order(rules: &Rules, document: &Document<'_>, now_us: i64) -
     }
     let mut ordered = document.clone();
     order(rules, &mut ordered, now_us);
-    ordered.contributions == document.contributions && ordered.owns == document.owns
+    ordered.contributions == document.contributions
+        && ordered.owns == document.owns
+        && ordered.undos == document.undos
 }
 
 /// Brings the winner of each sorted group to its front, where that is not its rank alone.
@@ -376,49 +383,55 @@ pub(super) fn drop_former(rules: &Rules, document: &mut Document<'_>, now_us: i6
 }
 
 /// Whether the user may work. `leaving` when a link has just gone and its source does not
-/// ignore that.
-pub(super) fn decide(document: &Document<'_>, leaving: Option<LeaverReason>) -> UserState {
+/// ignore that. What an undo has put stays until sources say something else of it.
+pub(super) fn decide(document: &mut Document<'_>, leaving: Option<LeaverReason>) -> UserState {
+    if let Some(Put::State { against, .. }) = document.undo(ACTIVE).map(|undo| &undo.put) {
+        if *against == document.presence() {
+            return document.state;
+        }
+        document.remove_undo(ACTIVE);
+    }
     if document.state == UserState::Suspended {
         return document.state;
     }
-    if document.links.iter().any(|l| l.state.feeds()) {
-        return match document.value(ACTIVE) {
-            Some(b"false") => UserState::Deactivated(LeaverReason::Status),
-            _ => UserState::Active,
-        };
-    }
-    match (leaving, document.state) {
-        (Some(reason), UserState::Active) => UserState::Deactivated(reason),
-        (_, state) => state,
+    match (said_state(document), leaving, document.state) {
+        (Some(state), _, _) => state,
+        (None, Some(reason), UserState::Active) => UserState::Deactivated(reason),
+        (None, _, state) => state,
     }
 }
 
-fn same_value(rules: &Rules, a: &[Contribution<'_>], b: &[Contribution<'_>]) -> bool {
-    let (Some(first_a), Some(first_b)) = (a.first(), b.first()) else {
-        return a.is_empty() && b.is_empty();
-    };
-    if !rules
+/// What the records that are there say of whether the user may work; none when there is none.
+pub(super) fn said_state(document: &Document<'_>) -> Option<UserState> {
+    let is_fed = document.links.iter().any(|l| l.state.feeds());
+    is_fed.then(|| match document.value(ACTIVE) {
+        Some(b"false") => UserState::Deactivated(LeaverReason::Status),
+        _ => UserState::Active,
+    })
+}
+
+/// The contributions to an attribute, and whose.
+type Of<'d, 'a> = (&'d Document<'a>, &'d [Contribution<'a>]);
+
+fn same_value(rules: &Rules, attribute: AttrId, a: Of<'_, '_>, b: Of<'_, '_>) -> bool {
+    let is_list = rules
         .attributes
-        .get(first_a.attribute)
-        .is_some_and(|a| a.kind == AttrType::List)
-    {
-        return first_a.value == first_b.value;
+        .get(attribute)
+        .is_some_and(|a| a.kind == AttrType::List);
+    if !is_list {
+        return a.0.value_in(attribute, a.1) == b.0.value_in(attribute, b.1);
     }
-    let (a, b) = (shown(a), shown(b));
-    if a.len() == b.len() && a.iter().zip(b).all(|(x, y)| x.value == y.value) {
-        return true;
+    let is_put = |of: Of<'_, '_>| of.0.undo(attribute).is_some();
+    if !is_put(a) && !is_put(b) {
+        if a.1.is_empty() || b.1.is_empty() {
+            return a.1.is_empty() && b.1.is_empty();
+        }
+        let (a, b) = (shown(a.1), shown(b.1));
+        if a.len() == b.len() && a.iter().zip(b).all(|(x, y)| x.value == y.value) {
+            return true;
+        }
     }
-    union(a) == union(b)
-}
-
-fn union<'a>(group: &[Contribution<'a>]) -> SmallVec<[&'a str; 16]> {
-    let mut texts: SmallVec<[&str; 16]> = group
-        .iter()
-        .flat_map(|c| ListValue::texts(c.value))
-        .collect();
-    texts.sort_unstable();
-    texts.dedup();
-    texts
+    a.0.parts_in(attribute, a.1) == b.0.parts_in(attribute, b.1)
 }
 
 /// The attributes that others see changed, in their order. [`ACTIVE`] is not among them: it
@@ -429,25 +442,23 @@ pub(super) fn diff<'d, 'a>(
     after: &'d Document<'a>,
 ) -> SmallVec<[Changed<'d, 'a>; 8]> {
     let mut changed = SmallVec::new();
-    let mut old = before.groups().peekable();
-    let mut new = after.groups().peekable();
+    let mut old = before.fields().peekable();
+    let mut new = after.fields().peekable();
     loop {
         let attribute = match (old.peek(), new.peek()) {
             (None, None) => return changed,
-            (Some(g), None) | (None, Some(g)) => g[0].attribute,
-            (Some(a), Some(b)) => a[0].attribute.min(b[0].attribute),
+            (Some((attribute, _)), None) | (None, Some((attribute, _))) => *attribute,
+            (Some((a, _)), Some((b, _))) => *a.min(b),
         };
-        let before = old
-            .next_if(|g| g[0].attribute == attribute)
-            .unwrap_or_default();
-        let after = new
-            .next_if(|g| g[0].attribute == attribute)
-            .unwrap_or_default();
-        if attribute != ACTIVE && !same_value(rules, before, after) {
+        let was = old.next_if(|(a, _)| *a == attribute);
+        let is = new.next_if(|(a, _)| *a == attribute);
+        let was: Of<'d, 'a> = (before, was.map(|(_, group)| group).unwrap_or_default());
+        let is: Of<'d, 'a> = (after, is.map(|(_, group)| group).unwrap_or_default());
+        if attribute != ACTIVE && !same_value(rules, attribute, was, is) {
             changed.push(Changed {
                 attribute,
-                before,
-                after,
+                before: was,
+                after: is,
             });
         }
     }

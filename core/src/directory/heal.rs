@@ -77,6 +77,7 @@ impl Resolver<'_> {
 
     fn decides_the_same(&self, a: &Document<'_>, b: &Document<'_>) -> bool {
         a.state == b.state
+            && a.undos == b.undos
             && a.links.len() == b.links.len()
             && a.links
                 .iter()
@@ -101,6 +102,9 @@ impl Resolver<'_> {
             let keys = user.group(attribute).iter();
             let hashes = keys.filter_map(|c| Some(Key::of(attribute, c.value)?.hash()));
             self.ws.touched.extend(hashes);
+            let put = user.undo(attribute).and_then(|_| user.value(attribute));
+            let put = put.and_then(|value| Key::of(attribute, value));
+            self.ws.touched.extend(put.map(|key| key.hash()));
         }
         for link in &user.links {
             if matches!(link.state, LinkState::Held(reason) if heals(reason)) {

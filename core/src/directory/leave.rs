@@ -204,8 +204,11 @@ impl Resolver<'_> {
         after: &mut Document<'_>,
     ) -> Result<Vec<Loser>, StateError> {
         let mut losers = Vec::new();
-        // Each round removes one contribution.
+        // Each round removes one contribution, or what an undo has put over them.
         while let Some((key, owner)) = self.collision(cause, Some(user), Some(before), after)? {
+            if after.remove_undo(key.attribute).is_some() {
+                continue;
+            }
             let Some(lost) = after.group(key.attribute).first().copied() else {
                 break;
             };

@@ -38,6 +38,7 @@ mod own;
 mod rules;
 mod settle;
 mod staging;
+mod undo;
 mod workspace;
 
 #[cfg(test)]
@@ -47,6 +48,7 @@ pub use decide::Word;
 pub use memory::MemoryState;
 pub use own::{Author, Edit, Edited};
 pub use rules::{FieldRules, LeaverAction, LeaverRules, Mode, Remap, RowKeys, Rules, SourceRules};
+pub use undo::{Back, Refused, TakeBack};
 pub use workspace::Workspace;
 
 use smallvec::SmallVec;
@@ -568,7 +570,7 @@ impl<'r> Resolver<'r> {
         };
         fold::contribute(self.rules, &mut after, at as u16, &said);
         fold::drop_former(self.rules, &mut after, self.now_us);
-        after.state = fold::decide(&after, None);
+        after.state = fold::decide(&mut after, None);
         after.remains = &[];
         let known = document.map(|_| user);
         match self.taken(cause, keys, known, document, &after)? {

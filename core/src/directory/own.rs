@@ -31,7 +31,7 @@ pub enum Edit<'a> {
         /// Whether it stays whatever sources say.
         pin: Option<Pin>,
     },
-    /// It is taken back, and the sources' value shows.
+    /// It is taken back, and so is what an undo has put; the sources' value shows.
     Unset(AttrId),
     /// It is pinned no longer.
     Unpin(AttrId),
@@ -127,6 +127,7 @@ impl Resolver<'_> {
                 return Ok(Edited::Nothing(edit.attribute()));
             }
         }
+        self.lift_state(user, before, after);
         fold::order(self.rules, after, self.now_us);
         let id = before.id.0;
         let cause = self.cause_of_own(&id, edits);
@@ -286,6 +287,11 @@ fn make<'d>(
     evidence: Evidence<'d>,
 ) -> bool {
     let attribute = edit.attribute();
+    // A person's word is newer than what an undo has put.
+    let is_lifted = match edit {
+        Edit::Set { .. } | Edit::Unset(_) => document.remove_undo(attribute).is_some(),
+        Edit::Unpin(_) | Edit::Decide { .. } => false,
+    };
     let at = document
         .owns
         .binary_search_by_key(&attribute, |o| o.attribute);
@@ -323,6 +329,7 @@ fn make<'d>(
             forget(document, attribute);
             document.owns.remove(at);
         }
+        (Edit::Unset(_), Err(_)) if is_lifted => {}
         (Edit::Unpin(_), Ok(at)) if document.owns[at].pin.is_some() => {
             document.owns[at].pin = None;
         }

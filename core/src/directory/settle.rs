@@ -116,10 +116,11 @@ impl Resolver<'_> {
         after: &Document<'_>,
     ) {
         let unchanged = |before: &Document<'_>| {
-            self.rules.key_attributes().iter().all(|&attribute| {
-                let (old, new) = (before.group(attribute), after.group(attribute));
-                old.len() == new.len() && old.iter().zip(new).all(|(a, b)| a.value == b.value)
-            })
+            before.undos == after.undos
+                && self.rules.key_attributes().iter().all(|&attribute| {
+                    let (old, new) = (before.group(attribute), after.group(attribute));
+                    old.len() == new.len() && old.iter().zip(new).all(|(a, b)| a.value == b.value)
+                })
         };
         if before.is_some_and(unchanged) {
             return;
@@ -139,13 +140,16 @@ impl Resolver<'_> {
         let mut values: SmallVec<[ValueHash; 4]> = SmallVec::new();
         let mut last: Option<&[u8]> = None;
         for &attribute in self.rules.key_attributes() {
-            for c in document.group(attribute) {
+            let put = document.undo(attribute);
+            let put = put.and_then(|_| document.value(attribute));
+            let said = document.group(attribute).iter().map(|c| c.value);
+            for value in said.chain(put) {
                 // Mostly userName and email are the same.
-                if last == Some(c.value) {
+                if last == Some(value) {
                     continue;
                 }
-                last = Some(c.value);
-                if let Some(key) = Key::of(attribute, c.value)
+                last = Some(value);
+                if let Some(key) = Key::of(attribute, value)
                     && !values.contains(&key.value)
                 {
                     values.push(key.value);
@@ -194,6 +198,7 @@ impl Resolver<'_> {
         match before.state {
             UserState::Deactivated(LeaverReason::Status) => "status",
             UserState::Deactivated(LeaverReason::OutOfScope) => "in_scope",
+            UserState::Deactivated(LeaverReason::Undone) => "undo_ended",
             _ => "rehired",
         }
     }

@@ -5,7 +5,7 @@
 
 use super::{
     Contribution, Document, Evidence, FORMAT, Link, LinkState, Moment, Own, Spare, UserState, own,
-    recycle,
+    recycle, undo,
 };
 use crate::attribute::AttrId;
 use crate::id::{RunId, SourceId, UserId};
@@ -110,7 +110,7 @@ fn put_reason(out: &mut Vec<u8>, kind: u8, reason: Option<u8>) {
     out.extend(reason);
 }
 
-fn user_state(r: &mut Reader<'_>) -> Option<UserState> {
+pub(super) fn user_state(r: &mut Reader<'_>) -> Option<UserState> {
     Some(match r.u8()? {
         1 => UserState::Active,
         2 => UserState::Deactivated(LeaverReason::from_u8(r.u8()?)?),
@@ -120,7 +120,7 @@ fn user_state(r: &mut Reader<'_>) -> Option<UserState> {
     })
 }
 
-fn put_user_state(out: &mut Vec<u8>, state: UserState) {
+pub(super) fn put_user_state(out: &mut Vec<u8>, state: UserState) {
     match state {
         UserState::Active => put_reason(out, 1, None),
         UserState::Deactivated(reason) => put_reason(out, 2, Some(reason as u8)),
@@ -346,7 +346,8 @@ pub(super) fn decode<'a>(bytes: &'a [u8], spare: Spare) -> Option<Document<'a>> 
         _ => &[],
     };
     let mut owns: Vec<Own<'a>> = recycle(spare.owns);
-    own::decode(&mut r, &mut owns)?;
+    let mut undos = Vec::new();
+    undo::decode(&mut r, &mut owns, &mut undos)?;
     Some(Document {
         id,
         version,
@@ -358,6 +359,7 @@ pub(super) fn decode<'a>(bytes: &'a [u8], spare: Spare) -> Option<Document<'a>> 
         contributions,
         remains,
         owns,
+        undos,
     })
 }
 
@@ -429,6 +431,7 @@ pub(super) fn encode(d: &Document<'_>, out: &mut Vec<u8>) {
         put_bytes(out, d.remains);
     }
     own::encode(&d.owns, out);
+    undo::encode(&d.undos, out);
 }
 
 /// Writes the evidence that contributions refer to; gives the new place of each.

@@ -7,7 +7,8 @@
 //!
 //! # Layout
 //! A version byte, the fixed head, the links, the evidence, the contributions, and behind
-//! them, where the identity side has written values, what is known of these ([`Own`]).
+//! them, where the identity side has written values, what is known of these ([`Own`]), and
+//! what undos have put back ([`Undo`]).
 //! Integers are LEB128 unless a width is given, texts and bytes are preceded by their
 //! length. A document is rewritten whole with every change, and pages of documents are most
 //! of what the store reads and writes, so nothing is said twice: evidence (position, commit
@@ -25,17 +26,21 @@ mod hold;
 mod own;
 mod record;
 mod remains;
+mod undo;
 mod view;
 
 pub use hold::Hold;
 pub use own::{Decided, Own, Pin, Rule, Standing};
 pub use record::Record;
 pub use remains::Remains;
+pub use undo::{Parts, Put, Undo};
 pub use view::{FieldView, Given, LinkView, OwnGiven, View};
+
+use smallvec::SmallVec;
 
 use crate::attribute::AttrId;
 use crate::id::{RunId, SourceId, UserId};
-use crate::mapped::Strength;
+use crate::mapped::{ListValue, Strength};
 use crate::reason::{LeaverReason, SkipReason};
 
 /// The first byte of every document of this form.
@@ -219,6 +224,8 @@ pub struct Document<'a> {
     pub remains: &'a [u8],
     /// What is known of the contributions without a link, in the order of attributes.
     pub owns: Vec<Own<'a>>,
+    /// What undos have put over what is said, in the order of attributes.
+    pub undos: Vec<Undo<'a>>,
 }
 
 /// Vectors of a document that is no longer needed.
@@ -251,6 +258,7 @@ impl<'a> Document<'a> {
             contributions: Vec::new(),
             remains: &[],
             owns: Vec::new(),
+            undos: Vec::new(),
         }
     }
 
@@ -285,6 +293,7 @@ impl<'a> Document<'a> {
             evidence,
             contributions,
             owns,
+            undos: self.undos.clone(),
             ..*self
         }
     }
@@ -346,9 +355,71 @@ impl<'a> Document<'a> {
         self.owns.iter().find(|own| own.attribute == attribute)
     }
 
-    /// The winning value of a single-valued attribute.
+    /// The value that a single-valued attribute shows.
     pub fn value(&self, attribute: AttrId) -> Option<&'a [u8]> {
-        self.group(attribute).first().map(|c| c.value)
+        self.value_in(attribute, self.group(attribute))
+    }
+
+    /// The same, given the contributions to the attribute.
+    pub fn value_in(&self, attribute: AttrId, group: &[Contribution<'a>]) -> Option<&'a [u8]> {
+        match self.undo(attribute).map(|undo| &undo.put) {
+            Some(Put::Value { value, .. }) => *value,
+            Some(Put::State { active: true, .. }) => Some(b"true"),
+            Some(Put::State { active: false, .. }) => Some(b"false"),
+            Some(Put::Parts { .. }) | None => group.first().map(|c| c.value),
+        }
+    }
+
+    /// The parts that a list shows, sorted, each once.
+    pub fn parts(&self, attribute: AttrId) -> SmallVec<[&'a str; 16]> {
+        self.parts_in(attribute, self.group(attribute))
+    }
+
+    /// The same, given the contributions to the attribute.
+    pub fn parts_in(
+        &self,
+        attribute: AttrId,
+        group: &[Contribution<'a>],
+    ) -> SmallVec<[&'a str; 16]> {
+        let mut parts = self.said_parts(group);
+        if let Some(Put::Parts { without, with }) = self.undo(attribute).map(|undo| &undo.put) {
+            parts.retain(|part| !without.contains(part));
+            parts.extend_from_slice(with);
+            parts.sort_unstable();
+            parts.dedup();
+        }
+        parts
+    }
+
+    /// The parts of a list that would count if no undo had been made.
+    fn said_parts(&self, group: &[Contribution<'a>]) -> SmallVec<[&'a str; 16]> {
+        let texts = shown(group).iter().flat_map(|c| ListValue::texts(c.value));
+        let mut parts: SmallVec<[&str; 16]> = texts.collect();
+        parts.sort_unstable();
+        parts.dedup();
+        parts
+    }
+
+    /// Each attribute of which something is said, or put by an undo, with the contributions to
+    /// it.
+    pub fn fields(&self) -> impl Iterator<Item = (AttrId, &[Contribution<'a>])> {
+        let mut groups = self.groups().peekable();
+        let mut undos = self.undos.iter().peekable();
+        std::iter::from_fn(move || {
+            let said = groups.peek().map(|group| group[0].attribute);
+            let put = undos.peek().map(|undo| undo.attribute);
+            let next = match (said, put) {
+                (Some(said), Some(put)) => said.min(put),
+                (said, put) => said.or(put)?,
+            };
+            if put == Some(next) {
+                undos.next();
+            }
+            match said == Some(next) {
+                true => Some((next, groups.next()?)),
+                false => Some((next, &[])),
+            }
+        })
     }
 
     /// The contributions, one slice for each attribute.

@@ -88,6 +88,8 @@ pub enum Rule {
     Tie = 9,
     /// A person has decided.
     Decision = 10,
+    /// An undo has put it there. Of own values it is never said.
+    Undone = 11,
 }
 
 impl Rule {
@@ -105,6 +107,7 @@ impl Rule {
             Rule::NoEvidence => "no_evidence",
             Rule::Tie => "tie",
             Rule::Decision => "decision",
+            Rule::Undone => "undone",
         }
     }
 
@@ -133,38 +136,35 @@ const DECIDED: u8 = 4;
 const DECIDED_OWN: u8 = 8;
 const WINS: u8 = 16;
 
-/// Reads all of them, to the end.
-pub(super) fn decode<'a>(r: &mut Reader<'a>, owns: &mut Vec<Own<'a>>) -> Option<()> {
-    while !r.0.is_empty() {
-        let shape = r.u8()?;
-        let attribute = AttrId(r.u16()?);
-        let by = Rule::from_u8(r.u8()?)?;
-        let (actor, reason) = (r.text()?, r.text()?);
-        let pin = match (shape & PINNED != 0, shape & ENDS != 0) {
-            (false, _) => None,
-            (true, false) => Some(Pin::ForGood),
-            (true, true) => Some(Pin::Until(r.i64()?)),
-        };
-        let decided = match shape & DECIDED != 0 {
-            false => None,
-            true => Some(Decided {
-                own: shape & DECIDED_OWN != 0,
-                against: r.u64()?,
-            }),
-        };
-        owns.push(Own {
-            attribute,
-            actor,
-            reason,
-            pin,
-            decided,
-            standing: Standing {
-                wins: shape & WINS != 0,
-                by,
-            },
-        });
-    }
-    Some(())
+/// Reads one.
+pub(super) fn decode<'a>(r: &mut Reader<'a>) -> Option<Own<'a>> {
+    let shape = r.u8()?;
+    let attribute = AttrId(r.u16()?);
+    let by = Rule::from_u8(r.u8()?)?;
+    let (actor, reason) = (r.text()?, r.text()?);
+    let pin = match (shape & PINNED != 0, shape & ENDS != 0) {
+        (false, _) => None,
+        (true, false) => Some(Pin::ForGood),
+        (true, true) => Some(Pin::Until(r.i64()?)),
+    };
+    let decided = match shape & DECIDED != 0 {
+        false => None,
+        true => Some(Decided {
+            own: shape & DECIDED_OWN != 0,
+            against: r.u64()?,
+        }),
+    };
+    Some(Own {
+        attribute,
+        actor,
+        reason,
+        pin,
+        decided,
+        standing: Standing {
+            wins: shape & WINS != 0,
+            by,
+        },
+    })
 }
 
 pub(super) fn encode(owns: &[Own<'_>], out: &mut Vec<u8>) {

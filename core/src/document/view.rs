@@ -3,7 +3,8 @@
 use rollcall_contract::Key;
 
 use super::{
-    Contribution, Document, DocumentError, Hold, LinkState, Pin, Standing, UserState, shown,
+    Contribution, Document, DocumentError, Hold, LinkState, Pin, Put, Rule, Standing, Undo,
+    UserState,
 };
 use crate::attribute::{AttrType, Attributes};
 use crate::conflict::Fingerprint;
@@ -128,20 +129,20 @@ impl View {
             })
             .collect();
         let mut fields = Vec::new();
-        for group in document.groups() {
-            let Some(first) = group.first() else { continue };
-            let known = attributes.get(first.attribute);
+        for (attribute, group) in document.fields() {
+            let known = attributes.get(attribute);
             let kind = known.map_or(AttrType::Text, |a| a.kind);
-            let mut given = group.iter().map(|c| give(&document, c, kind, &source_name));
+            let put = document.undo(attribute).map(put);
+            let said = group.iter().map(|c| give(&document, c, kind, &source_name));
+            let mut given = put.into_iter().chain(said);
             let Some(winner) = given.next() else { continue };
             let value = if kind == AttrType::List {
-                list_text(shown(group).iter().flat_map(|c| ListValue::texts(c.value)))
+                document.parts_in(attribute, group).join(", ")
             } else {
                 winner.value.clone()
             };
             fields.push(FieldView {
-                attribute: known
-                    .map_or_else(|| format!("[{}]", first.attribute.0), |a| a.name.clone()),
+                attribute: known.map_or_else(|| format!("[{}]", attribute.0), |a| a.name.clone()),
                 value,
                 winner,
                 others: given.collect(),
@@ -189,6 +190,38 @@ fn give(
                 pin: own.pin,
                 standing: own.standing,
             }),
+    }
+}
+
+/// What an undo has put over what is said.
+fn put(undo: &Undo<'_>) -> Given {
+    let value = match &undo.put {
+        Put::Value { value, .. } => String::from_utf8_lossy(value.unwrap_or_default()).into_owned(),
+        Put::State { active, .. } => active.to_string(),
+        Put::Parts { without, with } => {
+            let without = without.iter().map(|part| format!("-{part}"));
+            let with = with.iter().map(|part| format!("+{part}"));
+            without.chain(with).collect::<Vec<_>>().join(", ")
+        }
+    };
+    Given {
+        value,
+        source: None,
+        record: None,
+        rule: 0,
+        strength: Strength::Always,
+        position: String::new(),
+        commit_us: undo.at_us,
+        run: undo.run,
+        own: Some(OwnGiven {
+            actor: undo.actor.to_owned(),
+            reason: undo.reason.to_owned(),
+            pin: None,
+            standing: Standing {
+                wins: true,
+                by: Rule::Undone,
+            },
+        }),
     }
 }
 

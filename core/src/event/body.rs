@@ -8,19 +8,18 @@
 
 use crate::attribute::{ACTIVE, AttrId, AttrType, Attribute, Attributes};
 use crate::conflict::{Choice, ConflictRow, Decision};
-use crate::document::{Contribution, Document, shown};
+use crate::document::{Contribution, Document};
 use crate::id::UserId;
-use crate::mapped::ListValue;
 
-/// An attribute whose value changed: what was contributed before and after.
+/// An attribute whose value changed.
 #[derive(Clone, Copy, Debug)]
 pub struct Changed<'d, 'a> {
     /// Which attribute.
     pub attribute: AttrId,
-    /// The winner first; empty when there was no value.
-    pub before: &'d [Contribution<'a>],
-    /// The winner first; empty when there is no value.
-    pub after: &'d [Contribution<'a>],
+    /// The user before, and what was contributed: the winner first.
+    pub before: (&'d Document<'a>, &'d [Contribution<'a>]),
+    /// The user after, and what is contributed.
+    pub after: (&'d Document<'a>, &'d [Contribution<'a>]),
 }
 
 /// `{"version":…,"user":{…}}`: a new user.
@@ -210,8 +209,7 @@ fn whole_user(out: &mut Vec<u8>, attributes: &Attributes, user: &Document<'_>) {
     user_id(out, user.id);
     let mut active_written = false;
     let mut open: Option<&str> = None;
-    for group in user.groups() {
-        let id = group[0].attribute;
+    for (id, group) in user.fields() {
         if !active_written && id >= ACTIVE {
             close(out, &mut open);
             active(out, user);
@@ -223,7 +221,12 @@ fn whole_user(out: &mut Vec<u8>, attributes: &Attributes, user: &Document<'_>) {
         let Some(attribute) = attributes.get(id) else {
             continue;
         };
-        if attribute.kind == AttrType::List && group.iter().all(|c| c.value.is_empty()) {
+        let is_empty = match attribute.kind {
+            AttrType::List if user.undo(id).is_some() => user.parts_in(id, group).is_empty(),
+            AttrType::List => group.iter().all(|c| c.value.is_empty()),
+            _ => user.value_in(id, group).is_none(),
+        };
+        if is_empty {
             continue;
         }
         match attribute.name.split_once('.') {
@@ -246,7 +249,7 @@ fn whole_user(out: &mut Vec<u8>, attributes: &Attributes, user: &Document<'_>) {
             }
         }
         out.push(b':');
-        value(out, attribute, group);
+        value(out, attribute, (user, group));
     }
     close(out, &mut open);
     if !active_written {
@@ -269,35 +272,37 @@ fn active(out: &mut Vec<u8>, user: &Document<'_>) {
     });
 }
 
-fn value(out: &mut Vec<u8>, attribute: &Attribute, group: &[Contribution<'_>]) {
-    let Some(winner) = group.first() else {
+fn value<'a>(
+    out: &mut Vec<u8>,
+    attribute: &Attribute,
+    (user, group): (&Document<'a>, &[Contribution<'a>]),
+) {
+    if attribute.kind == AttrType::List {
+        let parts = user.parts_in(attribute.id, group);
+        if group.is_empty() && parts.is_empty() {
+            out.extend_from_slice(b"null");
+            return;
+        }
+        out.push(b'[');
+        for (i, part) in parts.iter().enumerate() {
+            if i > 0 {
+                out.push(b',');
+            }
+            string(out, part);
+        }
+        out.push(b']');
+        return;
+    }
+    let Some(value) = user.value_in(attribute.id, group) else {
         out.extend_from_slice(b"null");
         return;
     };
     match attribute.kind {
-        AttrType::List => {
-            let mut texts: smallvec::SmallVec<[&str; 16]> = shown(group)
-                .iter()
-                .flat_map(|c| ListValue::texts(c.value))
-                .collect();
-            texts.sort_unstable();
-            texts.dedup();
-            out.push(b'[');
-            for (i, t) in texts.iter().enumerate() {
-                if i > 0 {
-                    out.push(b',');
-                }
-                string(out, t);
-            }
-            out.push(b']');
+        AttrType::Boolean if matches!(value, b"true" | b"false") => {
+            out.extend_from_slice(value);
         }
-        AttrType::Boolean if matches!(winner.value, b"true" | b"false") => {
-            out.extend_from_slice(winner.value);
-        }
-        AttrType::Integer if is_json_integer(winner.value) => {
-            out.extend_from_slice(winner.value);
-        }
-        _ => text(out, winner.value),
+        AttrType::Integer if is_json_integer(value) => out.extend_from_slice(value),
+        _ => text(out, value),
     }
 }
 

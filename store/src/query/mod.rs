@@ -72,6 +72,12 @@ impl Readers {
         self.with(outbox::kept)
     }
 
+    /// The position of the first events that were committed at a time (microseconds since the
+    /// Unix epoch) or later, and when they were; none when there are none.
+    pub fn outbox_since(&self, since_us: i64) -> Result<Option<(Position, i64)>, StoreError> {
+        self.with(|c| outbox::first_since(c, since_us))
+    }
+
     /// Streams the links of a source in the order of their keys, from behind a key on, at
     /// most `limit` of them.
     pub fn links_after(

@@ -15,6 +15,7 @@ mod promises;
 mod properties;
 mod sharing;
 mod staging;
+mod undo;
 
 use std::collections::BTreeMap;
 
@@ -177,6 +178,8 @@ pub(super) struct World {
     pub(super) told: Vec<Told>,
     pub(super) counters: Counters,
     pub(super) last: Plan,
+    /// The events of each plan, encoded.
+    pub(super) blocks: Vec<Vec<u8>>,
     workspace: Workspace,
     ids: Ids,
     pub(super) clock: i64,
@@ -190,6 +193,7 @@ impl World {
             told: Vec::new(),
             counters: Counters::default(),
             last: Plan::default(),
+            blocks: Vec::new(),
             workspace: Workspace::default(),
             ids: Ids(0),
             clock: 1_000,
@@ -197,6 +201,11 @@ impl World {
     }
 
     pub(super) fn with(&mut self, run: impl FnOnce(&mut Resolver<'_>)) -> Vec<Told> {
+        self.with_run(RunId(self.clock as u64 + 1), run)
+    }
+
+    /// The same as a part of this run.
+    pub(super) fn with_run(&mut self, id: RunId, run: impl FnOnce(&mut Resolver<'_>)) -> Vec<Told> {
         let mut plan = Plan::default();
         self.clock += 1;
         let mut resolver = Resolver::new(
@@ -206,12 +215,13 @@ impl World {
             &mut self.ids,
             &mut self.workspace,
             self.clock,
-            RunId(self.clock as u64),
+            id,
         );
         run(&mut resolver);
         resolver.finish().unwrap();
         self.state.apply(&plan);
         self.counters.add(&plan.counters);
+        self.blocks.push(plan.events.as_bytes().to_vec());
         let told = events(&plan.events);
         self.told.extend(told.iter().cloned());
         self.last = plan;
@@ -431,10 +441,29 @@ impl World {
                         .all(|l| l.shadow.is_empty() && !l.state.feeds())
                 );
             }
-            for c in &d.contributions {
-                if self.rules.key_attributes().contains(&c.attribute) {
+            assert!(
+                d.undos.is_sorted_by(|a, b| a.attribute < b.attribute),
+                "one undo for each field, in order"
+            );
+            for undo in &d.undos {
+                use crate::document::Put;
+                match &undo.put {
+                    Put::State { active, .. } => assert_eq!(d.is_active(), *active),
+                    Put::Value { against, .. } => {
+                        assert_eq!(*against, d.outcome(undo.attribute), "it stands over that");
+                    }
+                    Put::Parts { without, with } => {
+                        assert!(!(without.is_empty() && with.is_empty()));
+                    }
+                }
+            }
+            let said = d.contributions.iter().map(|c| (c.attribute, c.value));
+            let put = d.undos.iter().map(|u| u.attribute);
+            let put = put.filter_map(|a| Some((a, d.value(a)?)));
+            for (attribute, value) in said.chain(put) {
+                if self.rules.key_attributes().contains(&attribute) {
                     let mut folded = Vec::new();
-                    mapping::fold(c.value, &mut folded);
+                    mapping::fold(value, &mut folded);
                     let hash = ValueHash::of(&folded);
                     owners.entry(hash).or_default().insert(*row);
                 }
