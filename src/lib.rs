@@ -15,4 +15,5 @@ pub mod proof;
 pub mod schedule;
 pub mod simulation;
 pub mod sync;
+pub mod undo;
 pub mod vault;

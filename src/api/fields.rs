@@ -132,6 +132,12 @@ pub fn edits(
         (&query.unpin, FieldEdit::Unpin),
     ] {
         for name in names {
+            // Nobody writes it, but an undo may have put it.
+            let is_active = |name: &String| attributes.by_name(name).map(|a| a.id) == Some(ACTIVE);
+            if is_active(name) && edit(ACTIVE) == FieldEdit::Unset(ACTIVE) {
+                edits.push(FieldEdit::Unset(ACTIVE));
+                continue;
+            }
             edits.extend(known(name, &mut reasons).map(|a| edit(a.id)));
         }
     }

@@ -10,8 +10,9 @@ use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
 use super::views;
-use crate::daemon::SourceEntry;
+use crate::daemon::{Shared, SourceEntry};
 use crate::sync::planned::{Answered, MAX_APPLIED, Planned};
+use crate::sync::undoing::{UndoWork, Undoing};
 use crate::sync::work::{Cause, KeysOrder, Order, Work};
 
 /// A source that is connected begins within moments; one that is not would keep the asker
@@ -100,6 +101,44 @@ pub(super) async fn apply(source: &SourceEntry, store: Uuid, plan: Planned) -> R
             "The connection to the source ended. Nothing was applied. Fix: apply the plan again"
                 .to_owned(),
         ),
+    }
+}
+
+/// A plan that takes back what runs did, and who wants it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UndoOrder {
+    /// Who wants it.
+    pub actor: String,
+    /// The plan.
+    pub plan: Undoing,
+}
+
+/// Has such a plan applied: 200 with what became of it, also when it is refused.
+pub(super) async fn undo(shared: &Shared, store: Uuid, order: UndoOrder) -> Response {
+    let refused = |reason: String| axum::Json(Answered::refused(reason)).into_response();
+    let UndoOrder { actor, plan } = order;
+    if plan.store != store {
+        return refused(
+            "The plan was made for another store. Fix: make it with the configuration file of this daemon"
+                .to_owned(),
+        );
+    }
+    let mut sources = shared.sources.iter();
+    let source = sources.find(|s| Some(&s.name) == plan.source.as_ref());
+    let (reply, answer) = oneshot::channel();
+    let work = Work::Undo(UndoWork {
+        source: source.map(|s| s.id),
+        plan,
+        actor,
+        reply,
+    });
+    if shared.engine.send(work).await.is_err() {
+        return StatusCode::SERVICE_UNAVAILABLE.into_response();
+    }
+    match answer.await {
+        Ok(answer) => axum::Json(answer).into_response(),
+        Err(_) => StatusCode::SERVICE_UNAVAILABLE.into_response(),
     }
 }
 

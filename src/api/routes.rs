@@ -58,6 +58,10 @@ pub fn router(shared: Arc<Shared>) -> Router {
         .route("/v1/events", get(events))
         .route("/v1/plans", get(plans))
         .route("/v1/plans/{hash}/{word}", post(plan_word))
+        .route(
+            "/v1/undo",
+            post(undo).layer(DefaultBodyLimit::max(PLAN_MAX_BYTES)),
+        )
         .route("/v1/sources/{name}/reconcile", post(reconcile))
         .route("/v1/sources/{name}/sync", post(sync))
         .route(
@@ -273,6 +277,16 @@ async fn apply(
     };
     match shared.readers.identity() {
         Ok(identity) => orders::apply(source, identity.store, plan).await,
+        Err(e) => failed(&e),
+    }
+}
+
+async fn undo(
+    State(shared): State<Arc<Shared>>,
+    axum::Json(order): axum::Json<orders::UndoOrder>,
+) -> Response {
+    match shared.readers.identity() {
+        Ok(identity) => orders::undo(&shared, identity.store, order).await,
         Err(e) => failed(&e),
     }
 }

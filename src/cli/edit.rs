@@ -161,10 +161,29 @@ pub(super) fn standing(wins: bool, rule: &str) -> &'static str {
         (false, "tie") => {
             "does not count for now: a source's value is of the same time, see `rollcall conflicts`"
         }
+        (_, "undone") => "an undo has put it there; counts until what it was made against changes",
         (true, "decision") => "counts; somebody has decided so",
         (false, "decision") => "does not count; somebody has decided so",
         _ => "",
     }
+}
+
+/// The time that a text names, if it has been: an instant, the begin of a day in UTC, or how long
+/// before now; microseconds since the Unix epoch.
+pub(super) fn ago(text: &str, now_us: i64) -> Option<i64> {
+    let us = if let Some((unit, seconds)) = UNITS.iter().find(|(unit, _)| text.ends_with(*unit)) {
+        let number: i64 = text.strip_suffix(*unit)?.parse().ok()?;
+        let us = number.checked_mul(*seconds)?.checked_mul(1_000_000)?;
+        now_us.checked_sub(us)?
+    } else if let Ok(day) = text.parse::<jiff::civil::Date>()
+        && text.len() == 10
+    {
+        let begin = day.to_zoned(jiff::tz::TimeZone::UTC).ok()?;
+        begin.timestamp().as_microsecond()
+    } else {
+        text.parse::<jiff::Timestamp>().ok()?.as_microsecond()
+    };
+    (us <= now_us).then_some(us)
 }
 
 const UNITS: [(char, i64); 4] = [('d', 86_400), ('h', 3_600), ('m', 60), ('s', 1)];
@@ -209,6 +228,24 @@ mod tests {
         ];
         for (text, expected) in cases {
             assert_eq!(until(text, 5), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn an_undo_begins_at_a_day_an_instant_or_a_while_ago() {
+        let day = 86_400_000_000;
+        let cases = [
+            ("1970-01-02", Some(day)),
+            ("1970-01-02T00:00:01Z", Some(day + 1_000_000)),
+            ("1d", Some(day)),
+            ("90m", Some(2 * day - 5_400_000_000)),
+            ("0s", Some(2 * day)),
+            ("1970-01-04", None),
+            ("-1d", None),
+            ("yesterday", None),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(ago(text, 2 * day), expected, "{text}");
         }
     }
 }

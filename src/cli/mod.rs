@@ -25,6 +25,7 @@ pub mod simulate;
 pub mod socket;
 pub mod status;
 pub mod sync;
+pub mod undo;
 pub mod users;
 pub mod verify;
 
@@ -120,8 +121,14 @@ pub enum Command {
         after_help = "Examples:\n  rollcall sync hr\n  rollcall sync hr --key 4711 --key 4712\n  rollcall sync hr --user ana@example.com"
     )]
     Sync(sync::Args),
+    /// Show what taking back what a run did to users would mean, field by field, and what is left
+    /// out because it changed since; `rollcall apply` does it.
+    #[command(
+        after_help = "Examples:\n  rollcall undo 12\n  rollcall undo 12 --out undo.json && rollcall apply undo.json\n  rollcall undo --since 2h --source hr\n  rollcall undo --since 2026-11-30T09:00:00Z --until 2026-11-30T09:30:00Z --user ana@example.com"
+    )]
+    Undo(undo::Args),
     /// Have the running daemon apply a plan, exactly as it is, or refuse it.
-    #[command(after_help = "Example:\n  rollcall apply plan.json")]
+    #[command(after_help = "Examples:\n  rollcall apply plan.json\n  rollcall apply undo.json")]
     Apply(apply::Args),
     /// Prove that the directory equals its source, or name the records that differ.
     #[command(after_help = "Examples:\n  rollcall verify hr\n  rollcall verify hr --show-values")]
@@ -161,6 +168,7 @@ fn dispatch(cli: &Cli) -> Result<Exit, Failure> {
         Command::Plan(args) => plan::run(cli, args),
         Command::Reconcile(args) => reconcile::run(cli, args),
         Command::Sync(args) => sync::run(cli, args),
+        Command::Undo(args) => undo::run(cli, args),
         Command::Apply(args) => apply::run(cli, args),
         Command::Verify(args) => verify::run(cli, args),
         Command::Mapping(args) => mapping::run(cli, args),

@@ -14,7 +14,7 @@ use crate::simulation::plan::{Change, Plan};
 use crate::{connect, simulation};
 
 /// The table shows at most so many changes.
-const SHOWN: usize = 50;
+pub(super) const SHOWN: usize = 50;
 
 /// What to simulate.
 #[derive(Debug, clap::Args)]
@@ -40,7 +40,7 @@ pub struct Args {
 
 /// How a plan is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-enum Format {
+pub(super) enum Format {
     /// The counts, and the first changes.
     Table,
     /// Everything.
@@ -85,7 +85,7 @@ pub(super) fn run(cli: &Cli, args: &Args) -> Result<Exit, Failure> {
         match format {
             Format::Table => table(&plan)?,
             Format::Json => output::json(&plan)?,
-            Format::Csv => csv(&plan, &mut io::stdout().lock())?,
+            Format::Csv => csv(plan.changes.iter(), &mut io::stdout().lock())?,
         }
         return Ok(Exit::Ok);
     };
@@ -96,7 +96,7 @@ pub(super) fn run(cli: &Cli, args: &Args) -> Result<Exit, Failure> {
             return Err(Failure::new(Exit::Usage, sentence));
         }
         Format::Json => serde_json::to_writer_pretty(&mut out, &plan).map_err(io::Error::from)?,
-        Format::Csv => csv(&plan, &mut out)?,
+        Format::Csv => csv(plan.changes.iter(), &mut out)?,
     }
     out.flush()?;
     summary(&plan)?;
@@ -112,7 +112,7 @@ pub(super) fn run(cli: &Cli, args: &Args) -> Result<Exit, Failure> {
 }
 
 /// A file that nobody else can read, emptied before it is given to us.
-fn private(path: &Path) -> Result<std::fs::File, Failure> {
+pub(super) fn private(path: &Path) -> Result<std::fs::File, Failure> {
     let file = OpenOptions::new()
         .write(true)
         .create(true)
@@ -195,7 +195,7 @@ fn table(plan: &Plan) -> Result<(), Failure> {
 }
 
 /// The lines of a change in a table: one for each field, the first with what they share.
-fn rows(change: &Change) -> Vec<Vec<String>> {
+pub(super) fn rows(change: &Change) -> Vec<Vec<String>> {
     let shared = [
         change.records.join(" "),
         change.user_name.clone().unwrap_or_default(),
@@ -231,7 +231,10 @@ fn rows(change: &Change) -> Vec<Vec<String>> {
 }
 
 /// RFC 4180: one line for each field that changes, and one for a change without fields.
-fn csv(plan: &Plan, out: &mut impl Write) -> io::Result<()> {
+pub(super) fn csv(
+    changes: impl Iterator<Item = io::Result<Change>>,
+    out: &mut impl Write,
+) -> io::Result<()> {
     let mut line = |cells: [&str; 10]| {
         for (i, cell) in cells.iter().enumerate() {
             if i > 0 {
@@ -257,7 +260,7 @@ fn csv(plan: &Plan, out: &mut impl Write) -> io::Result<()> {
         "after",
         "rule",
     ])?;
-    for change in plan.changes.iter() {
+    for change in changes {
         let change = &change?;
         let records = change.records.join(" ");
         let text = |v: &'_ Option<String>| v.clone().unwrap_or_default();
@@ -313,7 +316,7 @@ mod tests {
         };
         assert!(plan.changes.push((0, 0), &change).is_ok());
         let mut out = Vec::new();
-        assert!(csv(&plan, &mut out).is_ok());
+        assert!(csv(plan.changes.iter(), &mut out).is_ok());
         let text = String::from_utf8_lossy(&out).into_owned();
         let lines: Vec<&str> = text.split("\r\n").collect();
         assert_eq!(lines.len(), 4, "{text}");

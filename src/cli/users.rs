@@ -2,7 +2,7 @@
 
 use super::exit::{Exit, Failure};
 use super::{Cli, edit, output};
-use crate::api::views::{self, GivenLine, UserQuery, UserView};
+use crate::api::views::{self, GivenLine, OwnLine, UserQuery, UserView};
 
 /// What to show.
 #[derive(Debug, clap::Args)]
@@ -30,7 +30,8 @@ enum What {
     /// Write values of a user: they count as the rules of each field say
     /// (`rollcall config --explain field`).
     Set(edit::SetArgs),
-    /// Take back values that were written: what sources say counts again.
+    /// Take back values that were written, or that an undo has put: what sources say counts
+    /// again. `active` is what an undo has made of whether the user may work.
     Unset(edit::FieldArgs),
     /// End a pin now; the value stays, and counts as the rules of its field say.
     Unpin(edit::FieldArgs),
@@ -139,7 +140,12 @@ fn show(user: &UserView) -> Result<(), Failure> {
     }
     output::line("")?;
     for field in &user.fields {
-        output::line(format_args!("{} = {}", field.attribute, field.value))?;
+        let is_taken = |own: &OwnLine| own.decided_by == "undone" && field.value.is_empty();
+        let value = match field.winner.own.as_ref().is_some_and(is_taken) {
+            true => "–",
+            false => field.value.as_str(),
+        };
+        output::line(format_args!("{} = {value}", field.attribute))?;
         output::line(format_args!("    from {}", provenance(&field.winner)))?;
         for other in &field.others {
             output::line(format_args!(

@@ -104,6 +104,8 @@ pub struct Outline {
     pub log: LogConfig,
     /// The names of the sources, in the order of the file.
     pub sources: Vec<String>,
+    /// What each source may take away unseen; none when it has no limit.
+    pub limits: BTreeMap<String, Option<LimitConfig>>,
     /// The names of the sinks, in the order of the file.
     pub sinks: Vec<String>,
 }
@@ -286,6 +288,11 @@ impl Outline {
             store: config.store,
             api: config.api,
             log: config.log,
+            limits: config
+                .sources
+                .iter()
+                .map(|s| (s.name.clone(), s.limit))
+                .collect(),
             sources: config.sources.into_iter().map(|s| s.name).collect(),
             sinks: config.sinks.into_iter().map(|s| s.name).collect(),
         })

@@ -85,7 +85,7 @@ impl Changes {
     ///
     /// # Errors
     /// When they cannot be written.
-    pub(super) fn end(&mut self) -> io::Result<()> {
+    pub(crate) fn end(&mut self) -> io::Result<()> {
         self.write()?;
         self.tail = Vec::new();
         self.index.sort_by_key(|entry| entry.place);

@@ -10,9 +10,8 @@ use std::collections::{BTreeMap, HashMap};
 
 use rollcall_contract::Key;
 use rollcall_core::attribute::{ACTIVE, AttrId, AttrType, Attributes, EMAIL, USER_NAME};
-use rollcall_core::document::{self, Contribution, Document, Link, LinkState, Record, UserState};
+use rollcall_core::document::{Document, Link, LinkState, Record, UserState};
 use rollcall_core::id::{SourceId, UserId, UserRow};
-use rollcall_core::mapped::ListValue;
 use rollcall_core::mapping::Mapper;
 use rollcall_core::reason::SkipReason;
 use rollcall_core::staged::{Counted, counted};
@@ -209,7 +208,7 @@ impl Comparing<'_> {
             let change = Change {
                 records: vec![shown(link.key)],
                 user: Some(after.id.to_string()),
-                user_name: self.text(after.group(USER_NAME)),
+                user_name: self.text(after, USER_NAME),
                 action: action.to_owned(),
                 reason: reason.to_owned(),
                 counted: None,
@@ -239,8 +238,8 @@ impl Comparing<'_> {
         all.sort_unstable();
         all.dedup();
         for attribute in all.into_iter().filter(|a| *a != ACTIVE) {
-            let old = before.and_then(|b| self.text(b.group(attribute)));
-            let new = self.text(after.group(attribute));
+            let old = before.and_then(|b| self.text(b, attribute));
+            let new = self.text(after, attribute);
             if old != new {
                 fields.push(Field {
                     attribute: self.name(attribute),
@@ -284,7 +283,7 @@ impl Comparing<'_> {
         Change {
             records: Vec::new(),
             user: before.map(|b| b.id.to_string()),
-            user_name: self.text(before.unwrap_or(after).group(USER_NAME)),
+            user_name: self.text(before.unwrap_or(after), USER_NAME),
             action: action.to_owned(),
             reason: reason.to_owned(),
             counted: None,
@@ -452,23 +451,21 @@ impl Comparing<'_> {
     }
 
     /// The value that a user shows.
-    fn text(&self, group: &[Contribution<'_>]) -> Option<String> {
-        let first = group.first()?;
-        let kind = self.attributes.get(first.attribute).map(|a| a.kind);
+    fn text(&self, user: &Document<'_>, attribute: AttrId) -> Option<String> {
+        let kind = self.attributes.get(attribute).map(|a| a.kind);
         if kind == Some(AttrType::List) {
-            let mut texts: Vec<&str> = document::shown(group)
-                .iter()
-                .flat_map(|c| ListValue::texts(c.value))
-                .collect();
-            texts.sort_unstable();
-            texts.dedup();
-            return (!texts.is_empty()).then(|| texts.join(", "));
+            let parts = user.parts(attribute);
+            return (!parts.is_empty()).then(|| parts.join(", "));
         }
-        Some(String::from_utf8_lossy(first.value).into_owned())
+        let value = user.value(attribute)?;
+        Some(String::from_utf8_lossy(value).into_owned())
     }
 
     /// The rule that an attribute's value comes from, or would come from.
     fn rule(&self, after: &Document<'_>, attribute: AttrId) -> String {
+        if let Some(undo) = after.undo(attribute) {
+            return undo.reason.to_owned();
+        }
         let own = |rule: u16| self.mapper.rule_text(rule).unwrap_or("?").to_owned();
         let Some(winner) = after.group(attribute).first() else {
             let rule = self.mapper.rule_of(attribute);
@@ -506,7 +503,7 @@ fn record(bytes: &[u8]) -> Result<Record<'_>, StoreError> {
 }
 
 fn ids<'d>(document: &'d Document<'_>) -> impl Iterator<Item = AttrId> + 'd {
-    document.groups().map(|group| group[0].attribute)
+    document.fields().map(|(attribute, _)| attribute)
 }
 
 fn decode(bytes: &[u8]) -> Result<Document<'_>, StoreError> {

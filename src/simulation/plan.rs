@@ -12,9 +12,11 @@ use super::changes::Changes;
 use crate::cli::exit::{Exit, Failure};
 use crate::sync::planned::Planned;
 use crate::sync::track::SourceTrack;
+use crate::undo;
+use crate::undo::plan::UndoPlan;
 
 /// The form of plan files that this program writes and reads.
-const FORMAT: u32 = 2;
+pub(crate) const FORMAT: u32 = 2;
 
 /// A plan: what a reconciliation of a source would do.
 #[derive(Debug, Serialize, Deserialize)]
@@ -126,7 +128,7 @@ impl LimitView {
     }
 
     /// Compares what was counted with the limit.
-    pub(super) fn judge(&mut self) {
+    pub(crate) fn judge(&mut self) {
         let limit = self.max_changes.zip(self.max_percent).zip(self.floor);
         self.trips = limit.is_some_and(|((max_changes, max_percent), floor)| {
             let limit = Limit {
@@ -169,15 +171,28 @@ impl Plan {
         let reasons = self.counts.entry(action.to_owned()).or_default();
         *reasons.entry(reason.to_owned()).or_default() += 1;
     }
+}
 
+/// What is in a plan file.
+#[derive(Debug)]
+pub enum AnyPlan {
+    /// What a reconciliation would do.
+    Reconciliation(Box<Plan>),
+    /// What an undo would do.
+    Undo(Box<UndoPlan>),
+}
+
+impl AnyPlan {
     /// Reads what `rollcall apply` needs of a plan file, of any length.
     ///
     /// # Errors
     /// When it is none, or one that this program cannot apply.
-    pub fn read(file: &Path) -> Result<Plan, Failure> {
+    pub fn read(file: &Path) -> Result<AnyPlan, Failure> {
         #[derive(Deserialize)]
         struct Head {
             format: u32,
+            #[serde(default)]
+            kind: String,
             version: String,
         }
         let refuse = |sentence: String| Failure::new(Exit::Usage, sentence);
@@ -188,7 +203,7 @@ impl Plan {
             opened.map(BufReader::new)
         };
         let head: Head = serde_json::from_reader(open()?).map_err(|_| {
-            refuse("this is no plan. Fix: make one with `rollcall plan SOURCE --out FILE`".into())
+            refuse("this is no plan. Fix: make one with `rollcall plan SOURCE --out FILE` or `rollcall undo RUN --out FILE`".into())
         })?;
         let own = env!("CARGO_PKG_VERSION");
         if head.format != FORMAT || head.version != own {
@@ -198,12 +213,17 @@ impl Plan {
             )));
         }
         // What serde says of a fault quotes what it found.
-        serde_json::from_reader(open()?).map_err(|e| {
+        let damaged = |e: serde_json::Error| {
             refuse(format!(
                 "the plan is damaged at line {}, column {}. Fix: make a new plan",
                 e.line(),
                 e.column()
             ))
+        };
+        let file = open()?;
+        Ok(match head.kind.as_str() {
+            undo::plan::KIND => AnyPlan::Undo(serde_json::from_reader(file).map_err(damaged)?),
+            _ => AnyPlan::Reconciliation(serde_json::from_reader(file).map_err(damaged)?),
         })
     }
 }

@@ -385,6 +385,7 @@ impl Engine {
                     let _ = work.reply.send(edited);
                 });
             }
+            Work::Undo(work) => self.apply_undo(work, pending)?,
             Work::Resolve(work) => {
                 let word = self.resolve(&work, pending)?;
                 pending.then(move || {

@@ -50,5 +50,6 @@ pub mod schemas;
 pub mod shared;
 pub mod staging;
 pub mod track;
+pub mod undoing;
 pub mod window;
 pub mod work;

@@ -189,7 +189,7 @@ impl Answered {
         }
     }
 
-    fn changed(mut changed: Vec<Changed>) -> Answered {
+    pub(super) fn changed(mut changed: Vec<Changed>) -> Answered {
         let more = changed.len().saturating_sub(MAX_NAMED) as u64;
         changed.truncate(MAX_NAMED);
         Answered::Refused {

@@ -30,7 +30,7 @@ const RESUMED_MAX: usize = 1_000;
 const STREAM_RUN_US: i64 = 3_600_000_000;
 
 /// What a run is.
-pub const RUN_KINDS: [&str; 8] = [
+pub const RUN_KINDS: [&str; 9] = [
     "load",
     "reconcile",
     "stream",
@@ -38,6 +38,7 @@ pub const RUN_KINDS: [&str; 8] = [
     "sync",
     "plan",
     "apply",
+    "undo",
     "proof",
 ];
 
@@ -283,7 +284,7 @@ impl Engine {
             kind,
             id,
             user: None,
-            source: Some(source),
+            source: source.named(),
             time_us: now,
             run,
             position: "",

@@ -19,6 +19,7 @@ use super::fields::{EditWork, ResolveWork};
 use super::planned::{Answered, Planned, PlannedWork};
 use super::polling::PollTrack;
 use super::staging::{PlanAnswer, Word};
+use super::undoing::UndoWork;
 use super::window::HeldPage;
 
 /// What somebody wants of a source's driver. A session obeys it as soon as there is one.
@@ -278,6 +279,8 @@ pub enum Work {
     Edit(EditWork),
     /// Somebody has decided a conflict.
     Resolve(ResolveWork),
+    /// What runs did to users is taken back.
+    Undo(UndoWork),
     /// The daemon stops: everything sent before is committed, and the runs of streams end,
     /// so that sinks can still be given all of it.
     Settle {

@@ -81,6 +81,7 @@ fn every_command_has_examples_and_answers_in_json() {
         &["mapping", "test", &fixture],
         &["plan", "list"],
         &["plan", "hr"],
+        &["undo", "--since", "1h"],
         &["apply", &plan],
         &["reconcile", "hr"],
         &["sync", "hr"],

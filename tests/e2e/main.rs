@@ -43,5 +43,6 @@ mod secrets;
 mod simulation;
 mod sources;
 mod topic;
+mod undo;
 mod verify;
 mod world;
