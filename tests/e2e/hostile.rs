@@ -152,7 +152,7 @@ fn keys_of_every_usual_type_order_pages_and_are_found_again() {
            'odd.' || i || '@example.com'
          FROM generate_series(1, 60) i;",
     );
-    server.may_follow("odd");
+    server.relate("odd");
     let world = World::on(Arc::clone(&server) as _, &Options::default());
     let source = "table = \"public.odd\"\nbatch = { page_rows = 7 }";
     configure(&world, &server, source, "email = \"mail\"");

@@ -55,6 +55,8 @@ pub(crate) trait Server: Send + Sync {
     fn people(&self) -> Vec<Value>;
     /// What stands behind `FROM` for the numbers of a range, both included, as `n`.
     fn numbers(&self, from: u64, to: u64) -> String;
+    /// Lets the daemon read and follow a further table that the application has made.
+    fn relate(&self, table: &str);
     /// How far the server knows that the daemon is, where it keeps count.
     fn acknowledged(&self) -> Option<u64>;
     /// Statements that make the table anew, with everybody but one.
@@ -63,8 +65,6 @@ pub(crate) trait Server: Send + Sync {
     fn behind_the_log(&self, promoted: u64, removed: u64);
     /// Takes away, then gives back, the right to read the table of people.
     fn may_read_people(&self, may: bool);
-    /// Lets the daemon read a table that the test has made, and its changes in the log.
-    fn may_follow(&self, table: &str);
     /// Takes away, then gives back, the right to read the log.
     fn may_read_log(&self, may: bool);
     /// Restarts the server, so that it writes a log that can be followed, or none.

@@ -201,6 +201,10 @@ impl Server for MySql {
         )
     }
 
+    fn relate(&self, table: &str) {
+        self.admin(&format!("GRANT SELECT ON hr.{table} TO rollcall"));
+    }
+
     fn acknowledged(&self) -> Option<u64> {
         None
     }
@@ -228,10 +232,6 @@ impl Server for MySql {
             true => "GRANT SELECT ON hr.people TO rollcall",
             false => "REVOKE SELECT ON hr.people FROM rollcall",
         });
-    }
-
-    fn may_follow(&self, table: &str) {
-        self.admin(&format!("GRANT SELECT ON hr.{table} TO rollcall"));
     }
 
     fn may_read_log(&self, may: bool) {

@@ -116,6 +116,12 @@ impl Server for Postgres {
         format!("generate_series({from}, {to}) n")
     }
 
+    fn relate(&self, table: &str) {
+        self.sql(&format!(
+            "GRANT SELECT ON {table} TO rollcall; ALTER PUBLICATION rollcall ADD TABLE {table};"
+        ));
+    }
+
     fn acknowledged(&self) -> Option<u64> {
         let sql = "SELECT confirmed_flush_lsn - '0/0'::pg_lsn FROM pg_replication_slots";
         self.sql(sql).parse().ok()
@@ -150,12 +156,6 @@ impl Server for Postgres {
             true => "GRANT SELECT ON people TO rollcall",
             false => "REVOKE SELECT ON people FROM rollcall",
         });
-    }
-
-    fn may_follow(&self, table: &str) {
-        self.sql(&format!(
-            "GRANT SELECT ON {table} TO rollcall; ALTER PUBLICATION rollcall ADD TABLE {table};"
-        ));
     }
 
     fn may_read_log(&self, may: bool) {
