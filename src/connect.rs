@@ -51,7 +51,7 @@ fn postgres_config(source: &SourceConfig, postgres: &config::PostgresConfig) -> 
     out.key.clone_from(&source.key);
     out.application_name = format!("rollcall/{}", source.name);
     out.connect_timeout = source.connect_timeout;
-    out.caps = rollcall_postgres::config::BatchCaps {
+    out.caps = rollcall_contract::BatchCaps {
         changes: source.batch.rows,
         most_changes: source.batch.most_rows,
         bytes: batch_bytes(source),
@@ -83,7 +83,7 @@ fn mysql_config(
         config::ZeroDates::Null => rollcall_mysql::ZeroDates::Null,
         config::ZeroDates::Text => rollcall_mysql::ZeroDates::Text,
     };
-    out.caps = rollcall_mysql::BatchCaps {
+    out.caps = rollcall_contract::BatchCaps {
         changes: source.batch.rows,
         most_changes: source.batch.most_rows,
         bytes: batch_bytes(source),

@@ -10,6 +10,7 @@
 //! therefore cannot fail.
 
 mod builder;
+mod caps;
 
 use std::sync::Arc;
 
@@ -19,6 +20,7 @@ use crate::pool::Pooled;
 use crate::{Class, Cursor, TableNo, TableSchema, TxId, Value};
 
 pub use builder::{BatchBuilder, Cells};
+pub use caps::BatchCaps;
 
 /// One value's state in one image of a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,7 +5,9 @@
 
 use std::time::Duration;
 
-use rollcall_contract::{ConnectorError, FollowedTable, RelatedTable, TableName, TableNo};
+use rollcall_contract::{
+    BatchCaps, ConnectorError, FollowedTable, RelatedTable, TableName, TableNo,
+};
 use rollcall_transport::TlsSettings;
 use secrecy::SecretString;
 
@@ -152,28 +154,4 @@ pub enum ZeroDates {
     Null,
     /// They read as the server prints them.
     Text,
-}
-
-/// A batch that somebody waits for ends with the first transaction behind `changes`. While
-/// nobody does it grows. It never exceeds the two others by more than one event, and ends with a
-/// transaction where one ends in its second half. So a transaction of up to half of them is
-/// never split.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BatchCaps {
-    /// Changes in a batch that is waited for.
-    pub changes: usize,
-    /// Changes in any batch.
-    pub most_changes: usize,
-    /// Bytes that a batch holds in memory.
-    pub bytes: usize,
-}
-
-impl Default for BatchCaps {
-    fn default() -> Self {
-        BatchCaps {
-            changes: 500,
-            most_changes: 20_000,
-            bytes: 8 << 20,
-        }
-    }
 }

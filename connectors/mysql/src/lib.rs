@@ -28,5 +28,5 @@ mod values;
 mod window;
 mod wire;
 
-pub use config::{BatchCaps, Flavour, MySqlConfig, ZeroDates};
+pub use config::{Flavour, MySqlConfig, ZeroDates};
 pub use source::MySqlSource;

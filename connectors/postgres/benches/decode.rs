@@ -6,8 +6,7 @@ use std::sync::Arc;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use hashbrown::HashMap;
-use rollcall_contract::{Class, Column, TableName, TableSchema};
-use rollcall_postgres::config::BatchCaps;
+use rollcall_contract::{BatchCaps, Class, Column, TableName, TableSchema};
 use rollcall_postgres::decode::{Decoder, DecoderOptions, Event, Followed};
 use rollcall_postgres::lsn::{Lsn, Xid};
 use rollcall_postgres::position::PgCursor;

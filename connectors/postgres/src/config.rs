@@ -5,7 +5,9 @@
 
 use std::time::Duration;
 
-use rollcall_contract::{ConnectorError, FollowedTable, RelatedTable, TableName, TableNo};
+use rollcall_contract::{
+    BatchCaps, ConnectorError, FollowedTable, RelatedTable, TableName, TableNo,
+};
 use rollcall_transport::TlsSettings;
 use secrecy::SecretString;
 
@@ -121,30 +123,6 @@ impl PostgresConfig {
             Some(path) => path.display().to_string(),
             None if self.host.contains(':') => format!("[{}]:{}", self.host, self.port),
             None => format!("{}:{}", self.host, self.port),
-        }
-    }
-}
-
-/// A batch that somebody waits for ends with the first transaction behind `changes`. While
-/// nobody does it grows. It never exceeds the two others by more than one change, and ends with a
-/// transaction where one ends in its second half. So a transaction of up to half of them is
-/// never split.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BatchCaps {
-    /// Changes in a batch that is waited for.
-    pub changes: usize,
-    /// Changes in any batch.
-    pub most_changes: usize,
-    /// Bytes that a batch holds in memory.
-    pub bytes: usize,
-}
-
-impl Default for BatchCaps {
-    fn default() -> Self {
-        BatchCaps {
-            changes: 500,
-            most_changes: 20_000,
-            bytes: 8 << 20,
         }
     }
 }

@@ -3,8 +3,7 @@
 use std::sync::Arc;
 
 use hashbrown::HashMap;
-use rollcall_contract::{Batch, Cell, TableName, TableSchema};
-use rollcall_postgres::config::BatchCaps;
+use rollcall_contract::{Batch, BatchCaps, Cell, TableName, TableSchema};
 use rollcall_postgres::decode::{Decoder, DecoderOptions, Event, Followed};
 use rollcall_postgres::lsn::{Lsn, Xid};
 use rollcall_postgres::position::PgCursor;

@@ -36,11 +36,11 @@ use rollcall_binlog::event::{self, Framing, Header, Kind, RawEvent};
 use rollcall_binlog::payload::{Payload, PayloadEvents};
 use rollcall_binlog::table_map::TableMaps;
 use rollcall_contract::{
-    Batch, BatchBuilder, Buffers, ConnectorError, Cursor, Gap, GapReason, Pool, StreamItem,
-    TableName, TableNo,
+    Batch, BatchBuilder, BatchCaps, Buffers, ConnectorError, Cursor, Gap, GapReason, Pool,
+    StreamItem, TableName, TableNo,
 };
 
-use crate::config::{BatchCaps, ZeroDates};
+use crate::config::ZeroDates;
 use crate::errors::protocol_violation;
 use crate::position::{Gtids, Inside, Place, Point, Position};
 use crate::schema::Table;

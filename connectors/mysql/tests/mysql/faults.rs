@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use rollcall_contract::{Batch, Cursor, Lineage, Op, Source, StreamItem};
-use rollcall_mysql::{BatchCaps, MySqlSource};
+use rollcall_contract::{Batch, BatchCaps, Cursor, Lineage, Op, Source, StreamItem};
+use rollcall_mysql::MySqlSource;
 use rollcall_testbed::{MySqlVersion, Proxy};
 
 use crate::bed::{Bed, PATIENCE, Reader, key_of, text_of};

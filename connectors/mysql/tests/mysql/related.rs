@@ -1,9 +1,9 @@
 //! Related tables: the log and the pages bring them beside the main one.
 
 use rollcall_contract::{
-    GapReason, Key, Op, PageRequest, RelatedTable, Severity, Source, TableName, TableNo,
+    BatchCaps, GapReason, Key, Op, PageRequest, RelatedTable, Severity, Source, TableName, TableNo,
 };
-use rollcall_mysql::{BatchCaps, MySqlConfig, MySqlSource};
+use rollcall_mysql::{MySqlConfig, MySqlSource};
 use rollcall_testbed::MySqlVersion;
 
 use crate::bed::{Bed, PEOPLE, Reader, cells, shared};

@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use rollcall_contract::{GapReason, Op, Source, StreamItem, TableNo};
-use rollcall_mysql::{BatchCaps, MySqlSource};
+use rollcall_contract::{BatchCaps, GapReason, Op, Source, StreamItem, TableNo};
+use rollcall_mysql::MySqlSource;
 use rollcall_testbed::MySqlVersion;
 
 use crate::bed::{Bed, PATIENCE, Reader, shared, text_of};

@@ -30,15 +30,14 @@ use std::sync::Arc;
 
 use hashbrown::HashSet;
 use rollcall_contract::{
-    Batch, BatchBuilder, Buffers, ConnectorError, Cursor, Gap, GapReason, Op, Pool, StreamItem,
-    TableName, TableNo,
+    Batch, BatchBuilder, BatchCaps, Buffers, ConnectorError, Cursor, Gap, GapReason, Op, Pool,
+    StreamItem, TableName, TableNo,
 };
 
 pub(crate) use fields::{Fields, error_fields};
 pub use relation::Followed;
 pub use transaction::{tx_id, xid_of};
 
-use crate::config::BatchCaps;
 use crate::errors::{from_sqlstate, protocol_violation};
 use crate::lsn::{Lsn, Xid};
 use crate::position::{Inside, PgCursor};

@@ -3,10 +3,9 @@
 use std::sync::Arc;
 
 use hashbrown::HashMap;
-use rollcall_contract::{Class, Column, TableName, TableSchema};
+use rollcall_contract::{BatchCaps, Class, Column, TableName, TableSchema};
 
 use super::{DecoderOptions, Followed};
-use crate::config::BatchCaps;
 use crate::lsn::{Lsn, Xid};
 use crate::position::PgCursor;
 use crate::types::ResolvedType;

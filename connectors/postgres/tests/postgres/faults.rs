@@ -1,7 +1,6 @@
 //! Cut connections, tunnels, and more data than a batch holds.
 
-use rollcall_contract::{Acknowledge, Cell, ChangeStream, StreamItem};
-use rollcall_postgres::config::BatchCaps;
+use rollcall_contract::{Acknowledge, BatchCaps, Cell, ChangeStream, StreamItem};
 use rollcall_postgres::decode::DecoderOptions;
 use rollcall_postgres::lsn::{Lsn, Xid};
 use rollcall_postgres::position::PgCursor;

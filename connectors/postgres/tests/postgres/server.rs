@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use hashbrown::HashMap;
 use rollcall_contract::{
-    Batch, Before, Cell, Change, ChangeStream, Column, Cursor, Row, StreamItem, TableName,
-    TableSchema,
+    Batch, BatchCaps, Before, Cell, Change, ChangeStream, Column, Cursor, Row, StreamItem,
+    TableName, TableSchema,
 };
-use rollcall_postgres::config::{BatchCaps, PostgresConfig};
+use rollcall_postgres::config::PostgresConfig;
 use rollcall_postgres::decode::{DecoderOptions, Followed};
 use rollcall_postgres::errors::PgError;
 use rollcall_postgres::lsn::{Lsn, Xid};

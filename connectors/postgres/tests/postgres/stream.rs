@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use rollcall_contract::{Acknowledge, ChangeStream, GapReason, StreamItem};
-use rollcall_postgres::config::BatchCaps;
+use rollcall_contract::{Acknowledge, BatchCaps, ChangeStream, GapReason, StreamItem};
 use rollcall_postgres::lsn::Lsn;
 use rollcall_postgres::position::PgCursor;
 use rollcall_postgres::wire::ReplicationClient;

@@ -1,0 +1,26 @@
+//! How large a batch becomes.
+
+/// When a reader closes a batch. One that somebody waits for ends with the first transaction
+/// behind `changes`; while nobody does it grows. It never exceeds the two others by more than the
+/// smallest piece that the log is read in (a change, or an event of rows), and ends with a
+/// transaction where one ends in its second half. So a transaction of up to half of them is
+/// never split.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BatchCaps {
+    /// Changes in a batch that is waited for.
+    pub changes: usize,
+    /// Changes in any batch.
+    pub most_changes: usize,
+    /// Bytes that a batch holds in memory.
+    pub bytes: usize,
+}
+
+impl Default for BatchCaps {
+    fn default() -> Self {
+        BatchCaps {
+            changes: 500,
+            most_changes: 20_000,
+            bytes: 8 << 20,
+        }
+    }
+}
