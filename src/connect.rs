@@ -349,6 +349,7 @@ pub fn configuration(config: &Config, source: &SourceConfig) -> String {
 fn rule(rule: &config::RuleConfig) -> RuleSpec {
     let kind = match &rule.kind {
         config::RuleKind::Column(column) => RuleKind::Column(column.clone()),
+        config::RuleKind::Columns(columns) => RuleKind::Columns(columns.clone()),
         config::RuleKind::Expr(expr) => RuleKind::Expr(expr.clone()),
         config::RuleKind::Constant(value) => RuleKind::Constant(constant(value)),
     };

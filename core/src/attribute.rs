@@ -30,6 +30,8 @@ pub enum AttrType {
     Timestamp,
     /// A set of texts, in which each source owns the values that it contributed.
     List,
+    /// Another user, by id. A source names it by the key of its record.
+    Reference,
 }
 
 /// One attribute.
@@ -77,7 +79,7 @@ const CORE: &[(u16, &str, AttrType)] = &[
     (30, "organization", AttrType::Text),
     (31, "division", AttrType::Text),
     (32, "department", AttrType::Text),
-    (33, "manager", AttrType::Text),
+    (33, "manager", AttrType::Reference),
 ];
 
 /// `userName`: unique among live users, a match key.
@@ -94,6 +96,8 @@ pub const ACTIVE: AttrId = AttrId(15);
 pub const EMAIL: AttrId = AttrId(16);
 /// `roles`: a list; losing one counts against a source's limit.
 pub const ROLES: AttrId = AttrId(26);
+/// `manager`: another user (`manager.value` of RFC 7643 section 4.3).
+pub const MANAGER: AttrId = AttrId(33);
 
 /// All attributes of an organization, by number and by name.
 #[derive(Clone, Debug, Default)]

@@ -19,6 +19,8 @@ pub enum ConflictKind {
     Value = 5,
     /// The table changed under the mapping: a field is paused.
     SchemaDrift = 6,
+    /// Users name a record that leads to nobody, and a whole scan has not brought it.
+    UnresolvedReference = 7,
 }
 
 impl ConflictKind {
@@ -31,6 +33,7 @@ impl ConflictKind {
             ConflictKind::KeyReuse => "key_reuse",
             ConflictKind::Value => "value",
             ConflictKind::SchemaDrift => "schema_drift",
+            ConflictKind::UnresolvedReference => "unresolved_reference",
         }
     }
 
@@ -43,6 +46,7 @@ impl ConflictKind {
             4 => Some(ConflictKind::KeyReuse),
             5 => Some(ConflictKind::Value),
             6 => Some(ConflictKind::SchemaDrift),
+            7 => Some(ConflictKind::UnresolvedReference),
             _ => None,
         }
     }
@@ -111,9 +115,10 @@ pub struct ConflictRow {
     pub kind: ConflictKind,
     /// The source whose records are concerned.
     pub source: SourceId,
-    /// The records concerned, in key order.
+    /// The records concerned, in key order; of an unresolved reference the one that is
+    /// missing.
     pub records: Vec<KeyBytes>,
-    /// The users concerned, by id.
+    /// The users concerned, by id; of an unresolved reference the first of those who wait.
     pub users: Vec<crate::id::UserId>,
     /// The attribute concerned (its name), if one is.
     pub attribute: Option<String>,

@@ -14,6 +14,9 @@ pub enum Assigned<'a> {
     /// This value, in the canonical form of the attribute's type: NFC text; `true` or
     /// `false`; digits; ISO 8601; a list as length-prefixed texts (see [`ListValue`]).
     Value(&'a [u8]),
+    /// The user that a record of the same source leads to: the key of that record
+    /// ([`rollcall_contract::Key`] bytes), as links have it.
+    Reference(&'a [u8]),
     /// The source says that there is no value.
     Clear,
     /// The source says nothing now; what it said before stays.
@@ -78,6 +81,7 @@ struct FieldRecord {
 const VALUE: u8 = 0;
 const CLEAR: u8 = 1;
 const KEEP: u8 = 2;
+const REFERENCE: u8 = 3;
 
 #[derive(Clone, Copy, Debug)]
 struct RowRecord {
@@ -96,6 +100,7 @@ pub struct MappedRows {
     bytes: Vec<u8>,
     fields: Vec<FieldRecord>,
     rows: Vec<RowRecord>,
+    has_references: bool,
 }
 
 impl MappedRows {
@@ -104,6 +109,7 @@ impl MappedRows {
         self.bytes.clear();
         self.fields.clear();
         self.rows.clear();
+        self.has_references = false;
     }
 
     /// How many rows.
@@ -127,6 +133,11 @@ impl MappedRows {
         }
     }
 
+    /// Whether any field may be a reference.
+    pub fn has_references(&self) -> bool {
+        self.has_references
+    }
+
     /// Where the next value's bytes will begin; see [`MappedRows::value_since`].
     pub fn mark(&self) -> usize {
         self.bytes.len()
@@ -144,11 +155,35 @@ impl MappedRows {
 
     /// Adds a field whose value is everything appended since the mark.
     pub fn value_since(&mut self, mark: usize, attribute: AttrId, rule: u16, strength: Strength) {
+        self.push_since(mark, attribute, rule, strength, VALUE);
+    }
+
+    /// Adds a field that refers to the record whose key is everything appended since the
+    /// mark.
+    pub fn reference_since(
+        &mut self,
+        mark: usize,
+        attribute: AttrId,
+        rule: u16,
+        strength: Strength,
+    ) {
+        self.has_references = true;
+        self.push_since(mark, attribute, rule, strength, REFERENCE);
+    }
+
+    fn push_since(
+        &mut self,
+        mark: usize,
+        attribute: AttrId,
+        rule: u16,
+        strength: Strength,
+        kind: u8,
+    ) {
         self.fields.push(FieldRecord {
             attribute: attribute.0,
             rule,
             strength,
-            kind: VALUE,
+            kind,
             start: mark as u32,
             len: (self.bytes.len() - mark) as u32,
         });
@@ -250,17 +285,24 @@ impl<'a> MappedRow<'a> {
     pub fn fields(&self) -> impl Iterator<Item = MappedField<'a>> + Clone + use<'a> {
         let rows = self.rows;
         let range = self.record.fields as usize..self.record.fields_end as usize;
+        let bytes = |f: &FieldRecord| &rows.bytes[f.start as usize..(f.start + f.len) as usize];
         rows.fields[range].iter().map(move |f| MappedField {
             attribute: AttrId(f.attribute),
             rule: f.rule,
             strength: f.strength,
             assigned: match f.kind {
-                VALUE => Assigned::Value(&rows.bytes[f.start as usize..(f.start + f.len) as usize]),
+                VALUE => Assigned::Value(bytes(f)),
+                REFERENCE => Assigned::Reference(bytes(f)),
                 CLEAR => Assigned::Clear,
                 _ => Assigned::Keep,
             },
         })
     }
+}
+
+/// A record's key as people read it.
+pub fn key_text(key: &[u8]) -> String {
+    rollcall_contract::Key::from_bytes(key).map_or_else(String::new, |key| key.display())
 }
 
 /// A stored value as people read it.

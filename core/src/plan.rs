@@ -271,6 +271,17 @@ pub struct Waiter {
     pub waits: bool,
 }
 
+/// How a user stands to a key that its records name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Referring {
+    /// None of them names it any more.
+    No,
+    /// The key leads to nobody: the user waits.
+    Waits,
+    /// The key leads to a user, which the field shows.
+    Shows,
+}
+
 /// What becomes of a user later, if nothing comes in between.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u8)]
@@ -337,6 +348,15 @@ pub struct Plan {
     /// For each match key the records that begin or cease to wait for it, each record once;
     /// see [`Plan::set_waiting`].
     pub waiting: HashMap<MatchHash, Vec<Waiter>>,
+    /// For each key that is named the users of which that changed, each user once; see
+    /// [`Plan::set_referring`]. Of [`SourceId::OWN`] a key is a user
+    /// ([`crate::document::own_key`]).
+    pub references: HashMap<(SourceId, KeyBytes), SmallVec<[(UserRow, Referring); 1]>>,
+    /// Keys that lead to another user than before, and whose referrers are told only up to
+    /// this one (`Some`), or all (`None`).
+    pub relinked: BTreeMap<(SourceId, KeyBytes), Option<UserRow>>,
+    /// How many referrers were looked at.
+    pub told: usize,
     /// Records of which a change waits for approval from here on (`Some`), and no longer.
     pub staged: HashMap<(SourceId, KeyBytes), Option<Staged>>,
     /// By how many each source's links to active users became more or fewer.
@@ -407,6 +427,51 @@ impl Plan {
         }
     }
 
+    /// How a user stands to a key that is named; the last word counts.
+    pub fn set_referring(&mut self, source: SourceId, key: &[u8], user: UserRow, is: Referring) {
+        let key = (source, KeyBytes::from_slice(key));
+        let users = self.references.entry(key).or_default();
+        match users.iter_mut().find(|(row, _)| *row == user) {
+            Some((_, state)) => *state = is,
+            None => users.push((user, is)),
+        }
+    }
+
+    /// How many users this plan has something to say of that name a key, or did.
+    pub fn referring(&self, source: SourceId, key: &[u8]) -> usize {
+        if self.references.is_empty() {
+            return 0;
+        }
+        let of = self.references.get(&(source, KeyBytes::from_slice(key)));
+        of.map_or(0, SmallVec::len)
+    }
+
+    /// Lays what this plan says of the users behind a place that name a key over what was
+    /// known before: these, in their order, and at most `limit`. What was known must be more
+    /// than the limit by [`Plan::referring`], or all there is.
+    pub fn overlay_referrers(
+        &self,
+        (source, key): (SourceId, &[u8]),
+        after: UserRow,
+        limit: usize,
+        users: &mut Vec<UserRow>,
+    ) {
+        let of = match self.references.is_empty() {
+            true => None,
+            false => self.references.get(&(source, KeyBytes::from_slice(key))),
+        };
+        for &(user, is) in of.into_iter().flatten().filter(|(user, _)| *user > after) {
+            match (is, users.binary_search(&user)) {
+                (Referring::No, Ok(at)) => {
+                    users.remove(at);
+                }
+                (Referring::Waits | Referring::Shows, Err(at)) => users.insert(at, user),
+                _ => {}
+            }
+        }
+        users.truncate(limit);
+    }
+
     /// A source has a link to an active user more or less.
     pub fn set_linked(&mut self, source: SourceId, more: i64) {
         match self.linked.iter_mut().find(|(s, _)| *s == source) {
@@ -467,6 +532,8 @@ impl Plan {
             && self.records.is_empty()
             && self.owners.is_empty()
             && self.waiting.is_empty()
+            && self.references.is_empty()
+            && self.relinked.is_empty()
             && self.staged.is_empty()
             && self.due.is_empty()
             && self.purged.is_empty()
@@ -483,6 +550,9 @@ impl Plan {
         self.records.clear();
         self.owners.clear();
         self.waiting.clear();
+        self.references.clear();
+        self.relinked.clear();
+        self.told = 0;
         self.staged.clear();
         self.linked.clear();
         self.counted.clear();

@@ -62,6 +62,23 @@ pub trait State {
         into: &mut Vec<(SourceId, KeyBytes)>,
     ) -> Result<(), StateError>;
 
+    /// Whether any user names another one at all; `true` in doubt. Answered for every link
+    /// that is made, so it must cost nothing.
+    fn anything_refers(&mut self) -> bool {
+        true
+    }
+
+    /// Appends the users behind a place that name a record of a source, or (of
+    /// [`SourceId::OWN`]) a user, in their order and at most `limit`.
+    fn referrers(
+        &mut self,
+        source: SourceId,
+        key: &[u8],
+        after: UserRow,
+        limit: usize,
+        into: &mut Vec<UserRow>,
+    ) -> Result<(), StateError>;
+
     /// An open conflict by its fingerprint.
     fn conflict(&mut self, fingerprint: Fingerprint) -> Result<Option<ConflictRow>, StateError>;
 

@@ -1,12 +1,12 @@
 //! Conflicts: what a person must decide, among what, and what was decided.
 
-use rollcall_contract::Key;
 use rollcall_core::attribute::{AttrType, Attributes, DISPLAY_NAME, USER_NAME};
 use rollcall_core::conflict::{Choice, ConflictKind, ConflictRow, Decision, Fingerprint};
 use rollcall_core::directory::Word;
-use rollcall_core::document::Document;
+use rollcall_core::document::{Document, Record, UserState};
 use rollcall_core::id::{SourceId, UserId, UserRow};
-use rollcall_core::mapped::value_text;
+use rollcall_core::mapped::{key_text, value_text};
+use rollcall_core::reason::SkipReason;
 use rollcall_store::{ConflictFilter, Readers, StoreError};
 use serde::{Deserialize, Serialize};
 
@@ -34,6 +34,45 @@ pub struct ConflictView {
     /// What a person decided.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub decision: Option<DecisionView>,
+    /// Of an unresolved reference: how many users wait, and why nobody is behind the record.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub missing: Option<MissingView>,
+}
+
+/// A record that users name and that leads to nobody.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct MissingView {
+    /// How many users wait for it.
+    pub waiting: u64,
+    /// Why it leads to nobody, in a sentence.
+    pub reason: String,
+}
+
+fn missing(readers: &Readers, row: &ConflictRow) -> Result<Option<MissingView>, StoreError> {
+    let is_it = row.kind == ConflictKind::UnresolvedReference && row.closed_us.is_none();
+    let Some(key) = row.records.first().filter(|_| is_it) else {
+        return Ok(None);
+    };
+    let reason = match readers.user_by_record(row.source, key)? {
+        None => "no record with this key was seen".to_owned(),
+        Some(None) => {
+            let record = readers.record(row.source, key)?.unwrap_or_default();
+            let reason = Record::decode(&record).ok().map(|r| r.reason);
+            match reason {
+                Some(SkipReason::OutOfScope) => "the record is out of scope".to_owned(),
+                Some(reason) => format!("the record is not applied ({})", reason.as_str()),
+                None => "the record is not applied".to_owned(),
+            }
+        }
+        Some(Some(user)) => match Document::who(&user.document) {
+            Some((_, UserState::Tombstone)) => "its user was deleted".to_owned(),
+            _ => "it has a user, and those who wait are being told".to_owned(),
+        },
+    };
+    Ok(Some(MissingView {
+        waiting: readers.references_waiting(row.source, Some(key))?,
+        reason,
+    }))
 }
 
 /// A person's word.
@@ -134,7 +173,7 @@ pub fn conflicts(readers: &Readers, with_closed: bool) -> Result<Vec<ConflictVie
         ..ConflictFilter::default()
     };
     let rows = readers.conflicts(filter, 1000)?;
-    Ok(rows.iter().map(|row| view(row, &name)).collect())
+    rows.iter().map(|row| view(readers, row, &name)).collect()
 }
 
 /// A conflict by its name.
@@ -150,7 +189,7 @@ pub fn conflict(readers: &Readers, name: &str) -> Result<Option<ConflictDetail>,
         Some(_) => Vec::new(),
     };
     Ok(Some(ConflictDetail {
-        conflict: view(&row, &source_names(readers)?),
+        conflict: view(readers, &row, &source_names(readers)?)?,
         candidates: candidates.into_iter().map(|(_, c)| c).collect(),
     }))
 }
@@ -228,8 +267,12 @@ fn find(readers: &Readers, name: &str) -> Result<Option<ConflictRow>, StoreError
     }
 }
 
-fn view(row: &ConflictRow, source: &impl Fn(SourceId) -> String) -> ConflictView {
-    ConflictView {
+fn view(
+    readers: &Readers,
+    row: &ConflictRow,
+    source: &impl Fn(SourceId) -> String,
+) -> Result<ConflictView, StoreError> {
+    Ok(ConflictView {
         fingerprint: format!("{:016x}", row.fingerprint.0),
         kind: row.kind.as_str().to_owned(),
         source: source(row.source),
@@ -239,7 +282,8 @@ fn view(row: &ConflictRow, source: &impl Fn(SourceId) -> String) -> ConflictView
         opened: rfc3339(row.opened_us),
         closed: row.closed_us.map(rfc3339),
         decision: row.decision.as_ref().map(decision),
-    }
+        missing: missing(readers, row)?,
+    })
 }
 
 fn decision(decision: &Decision) -> DecisionView {
@@ -249,10 +293,6 @@ fn decision(decision: &Decision) -> DecisionView {
         reason: decision.reason.clone(),
         at: rfc3339(decision.at_us),
     }
-}
-
-fn key_text(key: &[u8]) -> String {
-    Key::from_bytes(key).map_or_else(String::new, |key| key.display())
 }
 
 fn took(choice: &Choice) -> String {
@@ -302,7 +342,7 @@ fn candidates(
         }
         ConflictKind::Uniqueness => users()?,
         // The table is to be mended, or the mapping: there is nothing to take.
-        ConflictKind::SchemaDrift => Vec::new(),
+        ConflictKind::SchemaDrift | ConflictKind::UnresolvedReference => Vec::new(),
         ConflictKind::Value => {
             let values = values(readers, row)?;
             values

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use rollcall_core::attribute::{ACTIVE, AttrId, AttrType, Attribute, Attributes};
 use rollcall_core::directory::Edited;
 use rollcall_core::document::{Pin, Standing};
+use rollcall_core::id::UserRow;
 use rollcall_core::mapping::push_written;
 use serde::{Deserialize, Serialize};
 
@@ -19,7 +20,8 @@ pub struct EditQuery {
     /// Why; may be empty.
     #[serde(default)]
     pub reason: String,
-    /// Values by attribute, as text; the parts of a list are separated by commas.
+    /// Values by attribute, as text; the parts of a list are separated by commas, another user
+    /// is its id, userName, email, or SOURCE:KEY.
     #[serde(default)]
     pub set: BTreeMap<String, String>,
     /// Whether these values are pinned.
@@ -72,7 +74,8 @@ pub struct StandingLine {
     pub rule: Option<String>,
 }
 
-/// The edits that are asked for, or everything that speaks against them.
+/// The edits that are asked for, or everything that speaks against them. `user` finds a user
+/// by what names one.
 ///
 /// # Errors
 /// A sentence for each fault.
@@ -80,6 +83,7 @@ pub fn edits(
     query: &EditQuery,
     attributes: &Attributes,
     now_us: i64,
+    user: impl Fn(&str) -> Option<UserRow>,
 ) -> Result<Vec<FieldEdit>, Vec<String>> {
     let mut edits = Vec::new();
     let mut reasons = Vec::new();
@@ -110,6 +114,17 @@ pub fn edits(
         let Some(attribute) = known(name, &mut reasons) else {
             continue;
         };
+        if attribute.kind == AttrType::Reference {
+            match user(text) {
+                Some(user) => edits.push(FieldEdit::Refer {
+                    attribute: attribute.id,
+                    user,
+                    pin,
+                }),
+                None => reasons.push(format!("{name} names a user that there is not")),
+            }
+            continue;
+        }
         let mut value = Vec::new();
         match push_written(&attribute, text, &mut value) {
             Ok(true) => edits.push(FieldEdit::Set {
@@ -160,6 +175,7 @@ fn kind(kind: AttrType) -> &'static str {
         AttrType::Date => "a day (YYYY-MM-DD)",
         AttrType::Timestamp => "a time stamp (YYYY-MM-DDTHH:MM:SS)",
         AttrType::List => "a list",
+        AttrType::Reference => "another user",
     }
 }
 
@@ -184,6 +200,7 @@ pub fn told(edited: Edited, user: String, attributes: &Attributes) -> EditView {
             attribute: name(attribute),
             owner: owner.to_string(),
         },
+        Edited::NoUser(id) => refused(format!("{} names a user that there is not", name(id))),
         Edited::Gone => refused("the user has been purged".to_owned()),
         Edited::Nothing(id) => refused(format!(
             "{} has no own value of which that could be said",
@@ -232,7 +249,7 @@ mod tests {
             ("roles", "ops, dev,ops", "\u{3}dev\u{3}ops"),
         ];
         for (name, text, expected) in cases {
-            let edits = edits(&query(&[(name, text)]), &attributes(), 0).unwrap();
+            let edits = edits(&query(&[(name, text)]), &attributes(), 0, |_| None).unwrap();
             let [FieldEdit::Set { value, pin, .. }] = &edits[..] else {
                 panic!("{edits:?}")
             };
@@ -251,11 +268,12 @@ mod tests {
                 ("custom.badge", "secret"),
                 ("title", ""),
                 ("active", "false"),
+                ("manager", "secret"),
             ])
         };
-        let reasons = edits(&query, &attributes(), 10).unwrap_err();
-        assert_eq!(reasons.len(), 5, "{reasons:?}");
+        let reasons = edits(&query, &attributes(), 10, |_| None).unwrap_err();
+        assert_eq!(reasons.len(), 6, "{reasons:?}");
         assert!(!reasons.join(" ").contains("secret"));
-        assert!(edits(&EditQuery::default(), &attributes(), 0).is_err());
+        assert!(edits(&EditQuery::default(), &attributes(), 0, |_| None).is_err());
     }
 }

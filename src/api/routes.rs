@@ -113,17 +113,24 @@ async fn edit(
     Path(user): Path<String>,
     axum::Json(query): axum::Json<fields::EditQuery>,
 ) -> Response {
-    let edits = match fields::edits(&query, &shared.attributes, now_us()) {
-        Ok(edits) => edits,
-        Err(reasons) => return axum::Json(fields::EditView::Refused { reasons }).into_response(),
-    };
     let found = {
-        let shared = Arc::clone(&shared);
-        tokio::task::spawn_blocking(move || views::place_of(&shared.readers, &user)).await
+        let (shared, query) = (Arc::clone(&shared), query.clone());
+        tokio::task::spawn_blocking(move || {
+            let named = |name: &str| {
+                views::place_of(&shared.readers, name)
+                    .ok()?
+                    .map(|(row, _)| row)
+            };
+            let edits = fields::edits(&query, &shared.attributes, now_us(), named);
+            views::place_of(&shared.readers, &user).map(|place| (edits, place))
+        })
     };
-    let (place, id) = match found {
-        Ok(Ok(Some(found))) => found,
-        Ok(Ok(None)) => return axum::Json(None::<fields::EditView>).into_response(),
+    let (edits, place, id) = match found.await {
+        Ok(Ok((Err(reasons), _))) => {
+            return axum::Json(fields::EditView::Refused { reasons }).into_response();
+        }
+        Ok(Ok((Ok(edits), Some((place, id))))) => (edits, place, id),
+        Ok(Ok((Ok(_), None))) => return axum::Json(None::<fields::EditView>).into_response(),
         Ok(Err(e)) => return failed(&e),
         Err(_) => return StatusCode::INTERNAL_SERVER_ERROR.into_response(),
     };

@@ -74,6 +74,9 @@ pub struct SourceStatusView {
     pub proof: Option<ProofView>,
     /// Whose time is running.
     pub leavers: LeaversView,
+    /// Users with a field that is another user of whom no record is known yet.
+    #[serde(default)]
+    pub references_waiting: u64,
     /// Live figures; none without a daemon.
     pub live: Option<SourceSnapshot>,
 }
@@ -235,6 +238,7 @@ pub fn status(readers: &Readers) -> Result<Status, StoreError> {
         Ok(SourceStatusView {
             leavers: leavers(readers, row.id)?,
             paused: paused(readers, row.id)?,
+            references_waiting: readers.references_waiting(row.id, None)?,
             last_run: last_runs
                 .iter()
                 .find(|r| r.source == row.id)
@@ -421,6 +425,22 @@ pub struct UserView {
     pub links: Vec<LinkLine>,
     /// Its values.
     pub fields: Vec<FieldLine>,
+    /// Fields that are another user, of whom no record is known yet.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pending: Vec<PendingLine>,
+}
+
+/// A field that waits for another user.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct PendingLine {
+    /// The attribute.
+    pub attribute: String,
+    /// The source whose record says so; none when it is Rollcall's own.
+    pub source: Option<String>,
+    /// The key of that record.
+    pub record: Option<String>,
+    /// The key that it names; none when a user was written who is deleted.
+    pub names: Option<String>,
 }
 
 /// A record of a user.
@@ -466,6 +486,9 @@ pub struct GivenLine {
     pub source: Option<String>,
     /// The record's key.
     pub record: Option<String>,
+    /// Of another user: the key that the record names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub names: Option<String>,
     /// Number of the rule in the source's mapping, from 0.
     pub rule: u16,
     /// Position of the change.
@@ -515,6 +538,7 @@ impl From<Given> for GivenLine {
             value: g.value,
             source: g.source,
             record: g.record,
+            names: g.names,
             rule: g.rule,
             position: g.position,
             committed: rfc3339(g.commit_us),
@@ -591,6 +615,16 @@ pub fn user(readers: &Readers, name: &str) -> Result<Option<UserView>, StoreErro
                 value: f.value,
                 winner: f.winner.into(),
                 others: f.others.into_iter().map(GivenLine::from).collect(),
+            })
+            .collect(),
+        pending: view
+            .pending
+            .into_iter()
+            .map(|p| PendingLine {
+                attribute: p.attribute,
+                source: p.source,
+                record: p.record,
+                names: p.names,
             })
             .collect(),
     }))

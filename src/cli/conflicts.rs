@@ -139,6 +139,12 @@ fn show(cli: &Cli, name: &str) -> Result<Exit, Failure> {
     for record in &conflict.records {
         output::line(format_args!("record {}:{record}", conflict.source))?;
     }
+    if let Some(missing) = &conflict.missing {
+        output::line(format_args!(
+            "{} users wait for it: {}",
+            missing.waiting, missing.reason
+        ))?;
+    }
     for user in &conflict.users {
         output::line(format_args!("user {user}"))?;
     }

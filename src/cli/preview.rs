@@ -2,7 +2,7 @@
 
 use rollcall_contract::{Key, PageRequest, TableNo};
 use rollcall_core::attribute::{AttrType, Attributes};
-use rollcall_core::mapped::{Assigned, MappedRow, MappedRows, Outcome, value_text};
+use rollcall_core::mapped::{Assigned, MappedRow, MappedRows, Outcome, key_text, value_text};
 use rollcall_core::mapping::Mapper;
 
 use super::exit::{Exit, Failure};
@@ -106,6 +106,7 @@ fn preview(
                 Assigned::Value(bytes) => {
                     Some(value_text(bytes, known.map_or(AttrType::Text, |a| a.kind)))
                 }
+                Assigned::Reference(key) => Some(format!("the user of record {}", key_text(key))),
                 Assigned::Clear | Assigned::Keep => None,
             };
             Field {

@@ -100,6 +100,12 @@ pub(super) fn run(cli: &Cli) -> Result<Exit, Failure> {
                 paused.field, paused.since
             ))?;
         }
+        if source.references_waiting > 0 {
+            output::line(format_args!(
+                "  {} people name somebody (a manager) of whom no record is known yet",
+                source.references_waiting
+            ))?;
+        }
         if source.leavers.suspected > 0 {
             output::line(format_args!(
                 "  {} people are gone and active until their grace is over",

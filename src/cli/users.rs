@@ -155,6 +155,18 @@ fn show(user: &UserView) -> Result<(), Failure> {
             ))?;
         }
     }
+    for waits in &user.pending {
+        let from = match (&waits.source, &waits.record) {
+            (Some(source), Some(record)) => format!("{source}:{record}"),
+            _ => "what was written".to_owned(),
+        };
+        let whom = match (&waits.source, &waits.names) {
+            (Some(source), Some(key)) => format!("{source}:{key}, which leads to nobody yet"),
+            _ => "a user that is deleted".to_owned(),
+        };
+        output::line(format_args!("{} waits", waits.attribute))?;
+        output::line(format_args!("    from {from}, for {whom}"))?;
+    }
     Ok(())
 }
 
@@ -178,6 +190,10 @@ fn provenance(given: &GivenLine) -> String {
     let origin = match (&given.source, &given.record) {
         (Some(source), Some(record)) => format!("{source}:{record}"),
         _ => "rollcall".to_owned(),
+    };
+    let origin = match (&given.source, &given.names) {
+        (Some(source), Some(key)) => format!("{origin}, which names {source}:{key}"),
+        _ => origin,
     };
     format!(
         "{origin}, rule {}, position {}, committed {}, run {}",

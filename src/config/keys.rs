@@ -70,7 +70,9 @@ impl Kind {
             Kind::OneOf(words) => quoted_choice(words),
             Kind::Texts => "a list of texts, at least one, none twice".into(),
             Kind::Command => "a list of texts: a program and its arguments".into(),
-            Kind::Rule => "a column's name or a table with column, expr or constant".into(),
+            Kind::Rule => {
+                "a column's name or a table with column, columns, expr or constant".into()
+            }
             Kind::Constant => "a text, number, boolean, date or list of texts".into(),
             Kind::Property => "a text, number, boolean or a reference to a credential".into(),
         }
@@ -429,8 +431,10 @@ pub const KEYS: &[Key] = &[
         "A source that has failed for so long is quarantined: it is tried ten times more rarely, and at once by `rollcall sync SOURCE`."),
     key("source.*.map", Table, Required, "{ email = \"emp_email\" }", "How columns become attributes, one rule for each attribute."),
     key("source.*.map.*", Rule, Optional, "{ column = \"emp_email\" }",
-        "The rule of one attribute: the name of a column, or a table with exactly one of column, expr and constant."),
+        "The rule of one attribute: the name of a column, or a table with exactly one of column, columns, expr and constant."),
     key("source.*.map.*.column", Text, Optional, "\"job\"", "Takes a column's value."),
+    key("source.*.map.*.columns", Texts, Optional, "[\"company\", \"manager_id\"]",
+        "For an attribute that is another user (manager): the columns that hold the key of that user's record, one for each column of the key."),
     key("source.*.map.*.expr", Text, Optional, "\"first_name + ' ' + last_name\"", "Computes the value: a CEL expression over columns."),
     key("source.*.map.*.constant", Constant, Optional, "\"de-DE\"", "The same value for every record."),
     key("source.*.map.*.default", Constant, Optional, "\"Employee\"", "The value when the column or expression gives null."),

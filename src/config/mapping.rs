@@ -17,6 +17,8 @@ use super::values;
 pub enum RuleKind {
     /// A column's value.
     Column(String),
+    /// The columns that are together the key of another record.
+    Columns(Vec<String>),
     /// A CEL expression over columns.
     Expr(String),
     /// The same for every record.
@@ -180,6 +182,7 @@ fn rule(attribute: String, item: Item<'_>, context: &Context<'_>) -> Option<Rule
     };
     let section = item.section()?;
     let column = section.optional("column", values::text);
+    let columns = section.optional("columns", values::texts);
     let expr = section.optional("expr", values::text);
     let fixed = section.optional("constant", constant);
     let default = section.optional("default", constant);
@@ -188,18 +191,18 @@ fn rule(attribute: String, item: Item<'_>, context: &Context<'_>) -> Option<Rule
     let split = section.optional("split", separator);
     section.finish();
 
-    let origins: Vec<&str> = ["column", "expr", "constant"]
+    let origins: Vec<&str> = ["column", "columns", "expr", "constant"]
         .into_iter()
         .filter(|origin| table.contains_key(*origin))
         .collect();
     if origins.len() != 1 {
         let found = match origins.is_empty() {
-            true => "none of column, expr and constant".to_owned(),
+            true => "none of column, columns, expr and constant".to_owned(),
             false => origins.join(" and "),
         };
         return item.reject(
             found,
-            "exactly one of column, expr and constant",
+            "exactly one of column, columns, expr and constant",
             "keep the one that gives the value",
         );
     }
@@ -216,12 +219,12 @@ fn rule(attribute: String, item: Item<'_>, context: &Context<'_>) -> Option<Rule
             );
         }
     }
-    let (column, expr, fixed) = (column?, expr?, fixed?);
-    let kind = match (column, expr, fixed) {
-        (Some(column), _, _) => RuleKind::Column(column),
-        (_, Some(expr), _) => RuleKind::Expr(expr),
-        (_, _, Some(value)) => RuleKind::Constant(value),
-        (None, None, None) => return item.wrong(),
+    let kind = match (column?, columns?, expr?, fixed?) {
+        (Some(column), _, _, _) => RuleKind::Column(column),
+        (_, Some(columns), _, _) => RuleKind::Columns(columns),
+        (_, _, Some(expr), _) => RuleKind::Expr(expr),
+        (_, _, _, Some(value)) => RuleKind::Constant(value),
+        (None, None, None, None) => return item.wrong(),
     };
     let on_null = match (word?, default?) {
         (None | Some(OnNullWord::Default), Some(value)) => OnNull::Default(value),

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use jiff::tz::TimeZone;
 use rollcall_contract::TableName;
+use rollcall_core::attribute::{AttrType, Attributes};
 use toml::de::DeValue;
 
 use super::error::Place;
@@ -218,6 +219,7 @@ pub(super) fn source(
     let match_attributes = section.required("match", |item| {
         let attributes = values::texts(item)?;
         all_mapped(item, &attributes, &mapped)?;
+        none_refers(item, &attributes)?;
         Some(attributes)
     });
     let chosen = section.item("fingerprint").is_some();
@@ -227,6 +229,7 @@ pub(super) fn source(
             true => all_mapped(item, &attributes, &mapped)?,
             false => attributes.retain(|attribute| mapped(attribute)),
         }
+        none_refers(item, &attributes)?;
         Some(attributes)
     });
     let leaver = section.section("leaver").and_then(leaver);
@@ -326,6 +329,23 @@ fn table(item: &Item<'_>, naming: Naming) -> Option<TableName> {
             item.reject(item.found(), item.kind().expected(), fix)
         }
         None => item.wrong(),
+    }
+}
+
+/// Nobody is found, and nobody is told from others, by which user another one is.
+fn none_refers(item: &Item<'_>, attributes: &[String]) -> Option<()> {
+    let known = Attributes::new([]);
+    let refers = |name: &&String| {
+        let attribute = known.by_name(name);
+        attribute.is_some_and(|a| a.kind == AttrType::Reference)
+    };
+    match attributes.iter().find(refers) {
+        None => Some(()),
+        Some(attribute) => item.reject(
+            format!("the attribute {attribute:?}, which is another user"),
+            "attributes with values of the record's own",
+            format!("remove {attribute:?}"),
+        ),
     }
 }
 

@@ -3,7 +3,9 @@
 use rollcall_contract::{Key, TxId};
 use rollcall_core::attribute::{ACTIVE, AttrId, AttrType};
 use rollcall_core::document::{Document, LinkState, Record, UserState};
-use rollcall_core::mapped::{Assigned, MappedRow, Outcome, Strength, value_text};
+use rollcall_core::mapped::{
+    Assigned, MappedField, MappedRow, Outcome, Strength, key_text, value_text,
+};
 use rollcall_core::reason::{LeaverReason, SkipReason};
 use rollcall_store::StoreError;
 
@@ -58,7 +60,7 @@ impl Prover<'_> {
                 Verdict::OutOfScope
             }
             (LinkState::Live, Outcome::Mapped) => {
-                let fields = self.differing(&document, at, row);
+                let fields = self.differing(&document, at, row)?;
                 if fields.is_empty() {
                     Verdict::Applied
                 } else {
@@ -118,7 +120,11 @@ impl Prover<'_> {
             if let (Some(wanted), Some(own)) = (said(field.assigned), said(own))
                 && wanted != own
             {
-                fields.push(self.field(field.attribute, wanted, own));
+                let text = |value: Option<&[u8]>| match field.assigned {
+                    Assigned::Reference(_) => value.map(key_text),
+                    _ => value.map(|value| self.text(field.attribute, value)),
+                };
+                fields.push(self.field(field.attribute, text(wanted), text(own)));
             }
         }
         fields
@@ -131,10 +137,14 @@ impl Prover<'_> {
         document: &Document<'_>,
         at: usize,
         row: &MappedRow<'_>,
-    ) -> Vec<FieldDrift> {
+    ) -> Result<Vec<FieldDrift>, StoreError> {
         let mut fields = Vec::new();
         for field in row.fields() {
             if field.strength != Strength::Always {
+                continue;
+            }
+            if let Some(drift) = self.differing_reference(document, at, &field)? {
+                fields.extend(drift);
                 continue;
             }
             let mut group = document.group(field.attribute).iter();
@@ -150,17 +160,66 @@ impl Prover<'_> {
             // An empty list is no value.
             let wanted = wanted.filter(|v| !(v.is_empty() && self.is_list(field.attribute)));
             if own != wanted {
-                fields.push(self.field(field.attribute, wanted, own));
+                let text = |value: Option<&[u8]>| value.map(|v| self.text(field.attribute, v));
+                fields.push(self.field(field.attribute, text(wanted), text(own)));
             }
         }
         let decided = !matches!(document.state, UserState::Suspended | UserState::Tombstone);
         let may_work = document.value(ACTIVE) != Some(b"false");
         let is_told = fields.iter().any(|f| f.attribute == "active");
         if decided && !is_told && may_work != document.is_active() {
-            let text = |b: bool| Some(if b { &b"true"[..] } else { b"false" });
+            let text = |b: bool| Some(b.to_string());
             fields.push(self.field(ACTIVE, text(may_work), text(document.is_active())));
         }
-        fields
+        Ok(fields)
+    }
+
+    /// Whether a field that names a record differs: in which record it names, or in whom that
+    /// leads to. None when neither the row nor the directory names one.
+    fn differing_reference(
+        &self,
+        document: &Document<'_>,
+        at: usize,
+        field: &MappedField<'_>,
+    ) -> Result<Option<Option<FieldDrift>>, StoreError> {
+        let named = document.reference(field.attribute, Some(at as u16));
+        let wanted = match (field.assigned, named) {
+            (Assigned::Reference(key), _) => Some(key),
+            (Assigned::Clear, Some(_)) => None,
+            (Assigned::Keep, Some(_)) => return Ok(Some(None)),
+            _ => return Ok(None),
+        };
+        // The field's own rule may make the source's value weaker.
+        if named.is_some_and(|r| r.strength != Strength::Always) {
+            return Ok(Some(None));
+        }
+        let own = named.map(|r| r.key);
+        if own != wanted {
+            let drift = self.field(field.attribute, wanted.map(key_text), own.map(key_text));
+            return Ok(Some(Some(drift)));
+        }
+        let mut group = document.group(field.attribute).iter();
+        let shown = group.find(|c| c.link == Some(at as u16)).map(|c| c.value);
+        let shown = shown.map(|id| String::from_utf8_lossy(id).into_owned());
+        let behind = match wanted {
+            Some(key) => self.user_behind(key)?,
+            None => None,
+        };
+        // Those who name a key are told one after the other when it leads to somebody else.
+        let differs = shown != behind && !self.readers.is_relinking()?;
+        Ok(Some(
+            differs.then(|| self.field(field.attribute, behind, shown)),
+        ))
+    }
+
+    /// The id of the user that a key leads to.
+    fn user_behind(&self, key: &[u8]) -> Result<Option<String>, StoreError> {
+        let Some(user) = self.readers.user_by_record(self.id, key)?.flatten() else {
+            return Ok(None);
+        };
+        let who = Document::who(&user.document);
+        let is_there = who.filter(|(_, state)| *state != UserState::Tombstone);
+        Ok(is_there.map(|(id, _)| id.to_string()))
     }
 
     fn is_list(&self, attribute: AttrId) -> bool {
@@ -171,17 +230,20 @@ impl Prover<'_> {
     fn field(
         &self,
         attribute: AttrId,
-        source: Option<&[u8]>,
-        directory: Option<&[u8]>,
+        source: Option<String>,
+        directory: Option<String>,
     ) -> FieldDrift {
         let known = self.attributes.get(attribute);
-        let kind = known.map_or(AttrType::Text, |a| a.kind);
-        let shown = |v: Option<&[u8]>| v.filter(|_| self.show_values).map(|v| value_text(v, kind));
         FieldDrift {
             attribute: known.map_or_else(String::new, |a| a.name.clone()),
-            source: shown(source),
-            directory: shown(directory),
+            source: source.filter(|_| self.show_values),
+            directory: directory.filter(|_| self.show_values),
         }
+    }
+
+    fn text(&self, attribute: AttrId, value: &[u8]) -> String {
+        let known = self.attributes.get(attribute);
+        value_text(value, known.map_or(AttrType::Text, |a| a.kind))
     }
 
     /// What the directory knows of a record.
@@ -226,7 +288,7 @@ pub(super) struct Known {
 /// What a field says: a value, that there is none, or (none) nothing.
 fn said(assigned: Assigned<'_>) -> Option<Option<&[u8]>> {
     match assigned {
-        Assigned::Value(value) => Some(Some(value)),
+        Assigned::Value(value) | Assigned::Reference(value) => Some(Some(value)),
         Assigned::Clear => Some(None),
         Assigned::Keep => None,
     }

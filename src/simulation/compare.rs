@@ -25,6 +25,7 @@ use super::still::Seen;
 use crate::cli::exit::Failure;
 use crate::sync::planned::{
     Digest, KeyText, MAX_RECORDS, PlannedRecord, SeenUser, conflict_of, digest, held_for,
+    name_of_new,
 };
 
 /// Rows that are read at once.
@@ -59,7 +60,8 @@ struct Found {
     others: Vec<SeenUser>,
     /// By user, which of its records is in the plan.
     of_user: HashMap<UserId, Key>,
-    new_users: std::collections::HashSet<UserId>,
+    /// How those are named who are new.
+    new_users: HashMap<UserId, u64>,
 }
 
 impl Comparing<'_> {
@@ -80,7 +82,7 @@ impl Comparing<'_> {
             records.push(record);
         }
         self.events(|event| {
-            let Some(digest) = digest(&event, |user| found.new_users.contains(&user)) else {
+            let Some(digest) = digest(&event, |user| found.new_users.get(&user).copied()) else {
                 return;
             };
             let record = match event.user {
@@ -153,7 +155,8 @@ impl Comparing<'_> {
         found: &mut Found,
     ) -> Result<(), Failure> {
         if before.is_none() {
-            found.new_users.insert(after.id);
+            let name = name_of_new(after);
+            found.new_users.extend(name.map(|name| (after.id, name)));
         }
         let was = |at: usize| before.and_then(|b| b.links.get(at));
         let is_touched = |at: usize| {
@@ -458,7 +461,24 @@ impl Comparing<'_> {
             return (!parts.is_empty()).then(|| parts.join(", "));
         }
         let value = user.value(attribute)?;
-        Some(String::from_utf8_lossy(value).into_owned())
+        let text = String::from_utf8_lossy(value).into_owned();
+        match kind {
+            Some(AttrType::Reference) => Some(self.new_user(&text).unwrap_or(text)),
+            _ => Some(text),
+        }
+    }
+
+    /// What a user that is not there yet is called: it gets another id when it is made.
+    fn new_user(&self, id: &str) -> Option<String> {
+        let id = UserId(*Uuid::try_parse(id).ok()?.as_bytes());
+        if self.before.user_by_id(id).ok()?.is_some() {
+            return None;
+        }
+        let user = self.after.user_by_id(id).ok()??;
+        let document = decode(&user.document).ok()?;
+        let link = document.links.first()?;
+        let source = self.names.get(&link.source).map_or("?", String::as_str);
+        Some(format!("the new user of {source}:{}", shown(link.key)))
     }
 
     /// The rule that an attribute's value comes from, or would come from.

@@ -332,6 +332,11 @@ async fn approve(
         loop {
             let plans = readers.plans().map_err(|e| e.to_string())?;
             let Some(plan) = plans.into_iter().find(|p| p.source == source) else {
+                if readers.is_relinking().map_err(|e| e.to_string())? {
+                    // Many name somebody who is new, and are told one after the other.
+                    tokio::time::sleep(LOOKED_AT_EVERY).await;
+                    continue;
+                }
                 return Ok(());
             };
             if plan.approved {

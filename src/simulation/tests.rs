@@ -31,7 +31,7 @@ use super::still::Still;
 use crate::config::{Config, ProcessEnvironment};
 use crate::daemon;
 use crate::sync::apply;
-use crate::sync::planned::{Answered, Digest, Planned, digest};
+use crate::sync::planned::{Answered, Digest, Planned, digest, name_of_new};
 use crate::sync::work::{Cause, Order, Work};
 
 const CONFIG: &str = r#"
@@ -53,11 +53,12 @@ displayName = "name"
 title = "title"
 active = { expr = "kind != 'left'" }
 roles = { column = "roles", split = "," }
+manager = "boss"
 "#;
 
-const COLUMNS: [&str; 6] = ["id", "email", "name", "title", "kind", "roles"];
+const COLUMNS: [&str; 7] = ["id", "email", "name", "title", "kind", "roles", "boss"];
 
-type Row = [String; 5];
+type Row = [String; 6];
 type Rows = BTreeMap<u64, Row>;
 
 /// A table in memory.
@@ -202,6 +203,10 @@ impl Dice {
                 &["staff", "staff", "staff", "contractor", "left"],
             ),
             pick(self.below(3), &["a,b", "a", ""]),
+            match self.below(24) {
+                0 => String::new(),
+                id => id.to_string(),
+            },
         ]
     }
 
@@ -306,7 +311,11 @@ async fn drive(store: &Path, config: &Config, table: &Arc<Table>, plan: Option<P
 fn said(left: &Left) -> BTreeMap<Digest, usize> {
     let mut all = BTreeMap::new();
     let mut from = left.from;
-    let is_new = |user: UserId| !left.known.contains(&user);
+    let new = |user: UserId| {
+        let is_new = !left.known.contains(&user);
+        let user = left.after.user_by_id(user).unwrap().filter(|_| is_new)?;
+        name_of_new(&Document::decode(&user.document).unwrap())
+    };
     loop {
         let blocks = left.after.outbox_from(from, 1 << 20).unwrap();
         let Some(last) = blocks.last() else {
@@ -314,7 +323,7 @@ fn said(left: &Left) -> BTreeMap<Digest, usize> {
         };
         from = last.last_position().next();
         for placed in blocks.iter().flat_map(|b| b.events()) {
-            if let Some(digest) = digest(&placed.unwrap().event, is_new) {
+            if let Some(digest) = digest(&placed.unwrap().event, new) {
                 *all.entry(digest).or_default() += 1;
             }
         }
@@ -333,6 +342,16 @@ fn foretold(plan: &Plan) -> BTreeMap<Digest, usize> {
 /// Everybody, apart from ids, in any order.
 fn people(readers: &Readers) -> Vec<String> {
     let users = readers.users(&UserFilter::default(), None, 1_000).unwrap();
+    let key_of = |user: &UserRowView| {
+        let document = Document::decode(&user.document).unwrap();
+        (document.id.to_string(), document.links[0].key.to_vec())
+    };
+    let keys: BTreeMap<String, Vec<u8>> = users.iter().map(key_of).collect();
+    // Ids of others are not the same ones in another store.
+    let shown = |value: &[u8]| {
+        let key = std::str::from_utf8(value).ok().and_then(|id| keys.get(id));
+        key.cloned().unwrap_or(value.to_vec())
+    };
     let mut people: Vec<String> = users
         .iter()
         .map(|user| {
@@ -341,7 +360,7 @@ fn people(readers: &Readers) -> Vec<String> {
             let values = document
                 .contributions
                 .iter()
-                .map(|c| (c.attribute, c.value));
+                .map(|c| (c.attribute, shown(c.value)));
             let (links, values): (Vec<_>, Vec<_>) = (links.collect(), values.collect());
             format!(
                 "{} {:?} {links:?} {values:?}",

@@ -20,7 +20,7 @@ use rollcall_core::directory::{
 use rollcall_core::document::Moment;
 use rollcall_core::event::EventKind;
 use rollcall_core::id::{MatchHash, RunId, SourceId};
-use rollcall_core::mapped::{MappedRow, MappedRows, Outcome};
+use rollcall_core::mapped::{Assigned, MappedRow, MappedRows, Outcome};
 use rollcall_core::mapping::Mapper;
 use rollcall_core::plan::Plan;
 use rollcall_core::reason::LeaverReason;
@@ -278,6 +278,17 @@ fn steps(batch: &Batch) -> Vec<Step<'_>> {
     all.collect()
 }
 
+/// The keys that rows name which may be of new records. Others mostly name whom they named.
+fn named_by_new<'m>(steps: &[Step<'_>], mapped: &'m MappedRows) -> impl Iterator<Item = &'m [u8]> {
+    let is_new = |step: &&Step<'_>| matches!(step.change.op(), Op::Insert | Op::Read);
+    let rows = steps.iter().filter(is_new).filter_map(|step| step.mapped);
+    rows.flat_map(|index| mapped.row(index).fields())
+        .filter_map(|field| match field.assigned {
+            Assigned::Reference(key) => Some(key),
+            Assigned::Value(_) | Assigned::Clear | Assigned::Keep => None,
+        })
+}
+
 /// Match keys that several records will have when these steps have been taken. `matches`
 /// are the match keys of each step's row.
 pub(super) fn duplicates(
@@ -459,7 +470,13 @@ impl Engine {
             .flat_map(|s| [&s.key, &s.old_key])
             .flatten()
             .map(Key::as_bytes);
-        self.writer.preload(source, keys)?;
+        match mapped.has_references() {
+            false => self.writer.preload(source, keys)?,
+            true => {
+                let named = named_by_new(steps, mapped);
+                self.writer.preload(source, keys.chain(named))?;
+            }
+        }
         let mut values = Vec::new();
         let mut matches = Vec::with_capacity(steps.len());
         let Directory { rules, keys, .. } = &mut self.directory;

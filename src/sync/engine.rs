@@ -82,6 +82,8 @@ pub struct Engine {
     queue: mpsc::WeakSender<Work>,
     /// Plans that are being applied.
     pub(super) approvals: VecDeque<Approval>,
+    /// Whether there may be users who are still to be told that a key leads to somebody else.
+    pub(super) relinks: bool,
 }
 
 /// A block of fewer events grows as it likes.
@@ -114,6 +116,7 @@ impl Engine {
             notifier: None,
             queue,
             approvals: VecDeque::new(),
+            relinks: true,
         }
     }
 
@@ -137,7 +140,7 @@ impl Engine {
         loop {
             let first = match next.take() {
                 Some(work) => Some(work),
-                None if self.has_approved() => match work.try_recv() {
+                None if self.has_approved() || self.relinks => match work.try_recv() {
                     Ok(work) => Some(work),
                     Err(TryRecvError::Empty) => None,
                     Err(TryRecvError::Disconnected) => break,
@@ -154,6 +157,7 @@ impl Engine {
             }
             // A plan of any size takes turns with everything else.
             self.apply_some_approved()?;
+            self.tell_some_relinked()?;
         }
         self.close()
     }
@@ -456,6 +460,7 @@ impl Engine {
             self.event_bytes = events.as_bytes().len() / events.len() + 16;
         }
         self.due.stored(&done.plan.due);
+        self.relinks |= done.plan.relinked.values().any(Option::is_some);
         let rereads = std::mem::take(&mut done.plan.reread);
         let after = After::of(self, &mut done, &rereads, now);
         let mut commit = done.commit;

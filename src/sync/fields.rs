@@ -45,6 +45,15 @@ pub enum FieldEdit {
         /// Whether it stays whatever sources say.
         pin: Option<Pin>,
     },
+    /// The field is to be another user.
+    Refer {
+        /// Which field.
+        attribute: AttrId,
+        /// The user.
+        user: UserRow,
+        /// Whether it stays whatever sources say.
+        pin: Option<Pin>,
+    },
     /// It is taken back.
     Unset(AttrId),
     /// It is pinned no longer.
@@ -62,6 +71,15 @@ impl FieldEdit {
             } => Edit::Set {
                 attribute: *attribute,
                 value,
+                pin: *pin,
+            },
+            FieldEdit::Refer {
+                attribute,
+                user,
+                pin,
+            } => Edit::Refer {
+                attribute: *attribute,
+                user: *user,
                 pin: *pin,
             },
             FieldEdit::Unset(attribute) => Edit::Unset(*attribute),
@@ -89,7 +107,7 @@ pub struct ResolveWork {
 }
 
 /// The run of what no run did.
-const NO_RUN: RunId = RunId(0);
+pub(super) const NO_RUN: RunId = RunId(0);
 
 impl Engine {
     /// Makes edits of a user's own values, all or none.

@@ -42,6 +42,7 @@ pub mod planning;
 pub mod polling;
 pub mod polls;
 mod proving;
+mod referring;
 pub mod runs;
 pub mod scan;
 pub mod scanning;

@@ -21,6 +21,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use rollcall_contract::{Key, Pooled};
+use rollcall_core::conflict::ConflictKind;
 use rollcall_core::document::{Document, Hold, LinkState, Record};
 use rollcall_core::event::{Event, EventBlock, EventKind};
 use rollcall_core::id::{MatchHash, RunId, SourceId, UserId};
@@ -235,9 +236,18 @@ pub struct PlannedPage {
     pub mappers: Vec<Arc<Mapper>>,
 }
 
+/// Names a new user by the record that it was made for.
+pub fn name_of_new(user: &Document<'_>) -> Option<u64> {
+    let link = user.links.first()?;
+    let mut said = link.source.0.to_le_bytes().to_vec();
+    said.extend_from_slice(link.key);
+    Some(xxh3_64(&said))
+}
+
 /// What an event says, apart from what no simulation can know: places, times, runs, and the
-/// ids of users who are new. None for events that are about no user and no conflict.
-pub fn digest(event: &Event<'_>, is_new: impl Fn(UserId) -> bool) -> Option<Digest> {
+/// ids of users who are new, who are named otherwise ([`name_of_new`]). None for events that
+/// are about no user and no conflict.
+pub fn digest(event: &Event<'_>, new: impl Fn(UserId) -> Option<u64>) -> Option<Digest> {
     let mut said = vec![event.kind as u8];
     match event.kind {
         EventKind::UserCreated
@@ -247,17 +257,23 @@ pub fn digest(event: &Event<'_>, is_new: impl Fn(UserId) -> bool) -> Option<Dige
         | EventKind::UserDeleted
         | EventKind::IdentifierChanged => {
             said.extend_from_slice(event.data);
-            if let Some(user) = event.user.filter(|user| is_new(*user)) {
-                let id = user.to_string();
-                let at = said.windows(id.len()).position(|w| w == id.as_bytes());
-                if let Some(at) = at {
-                    said[at..at + id.len()].fill(b'0');
+            for at in 0..said.len().saturating_sub(ID_LEN - 1) {
+                let place = &mut said[at..at + ID_LEN];
+                if let Some(name) = id_at(place).and_then(&new) {
+                    place.fill(b'0');
+                    place[..8].copy_from_slice(&name.to_le_bytes());
                 }
-            } else if let Some(user) = event.user {
+            }
+            if let Some(user) = event.user.filter(|user| new(*user).is_none()) {
                 said.extend_from_slice(&user.0);
             }
         }
         EventKind::ConflictOpened | EventKind::ConflictResolved => {
+            let missing = ConflictKind::UnresolvedReference.as_str();
+            if body_of(event).is_some_and(|body| body.kind == missing) {
+                // That is told of a whole scan, which a plan is not.
+                return None;
+            }
             said.extend_from_slice(conflict_of(event).0.as_bytes());
         }
         _ => return None,
@@ -265,14 +281,33 @@ pub fn digest(event: &Event<'_>, is_new: impl Fn(UserId) -> bool) -> Option<Dige
     Some(Digest(xxh3_64(&said)))
 }
 
+/// What an event says of a conflict.
+#[derive(Deserialize)]
+struct Body {
+    fingerprint: String,
+    kind: String,
+    records: Vec<Vec<String>>,
+}
+
+fn body_of(event: &Event<'_>) -> Option<Body> {
+    serde_json::from_slice(event.data).ok()
+}
+
+/// The bytes of a user's id as text.
+const ID_LEN: usize = 36;
+
+/// The id that stands in a text of that length.
+fn id_at(text: &[u8]) -> Option<UserId> {
+    let is_like_one = [8, 13, 18, 23].iter().all(|at| text[*at] == b'-');
+    let id = is_like_one
+        .then(|| Uuid::try_parse_ascii(text).ok())
+        .flatten()?;
+    Some(UserId(*id.as_bytes()))
+}
+
 /// The fingerprint of the conflict that an event is about, and the keys of its records.
 pub fn conflict_of(event: &Event<'_>) -> (String, Vec<Key>) {
-    #[derive(Deserialize)]
-    struct Body {
-        fingerprint: String,
-        records: Vec<Vec<String>>,
-    }
-    let Ok(body) = serde_json::from_slice::<Body>(event.data) else {
+    let Some(body) = body_of(event) else {
         return (String::new(), Vec::new());
     };
     let key = |parts: &Vec<String>| {
@@ -538,19 +573,21 @@ impl Engine {
             }
             resolver.finish().map_err(failed)?;
             directory.scratch = scratch;
+            self.tell_all_relinked(run, now, pending)?;
         }
         for record in wanted.iter().filter(|r| r.row.is_none()) {
             let key = &record.key.0;
             self.remove_absent(source, key, LeaverReason::Absent, run, now, pending)?;
         }
+        self.tell_all_relinked(run, now, pending)?;
         let rows = self.waiting(source, &wants, pending)?;
         self.directory.rules.set_counting(source, Counting::Apply);
         self.approve_planned(source, &rows, pages, run, now, pending)?;
         self.know_duplicates();
-        match known.is_empty() {
-            true => Ok(()),
-            false => self.retry(&known.into_iter().collect(), run, now, pending),
+        if !known.is_empty() {
+            self.retry(&known.into_iter().collect(), run, now, pending)?;
         }
+        self.tell_all_relinked(run, now, pending)
     }
 
     /// Applies what waits, with the rows that were read: what is stored may leave something out.
@@ -649,14 +686,14 @@ fn differences(
     wanted: &[&PlannedRecord],
     plan: &rollcall_core::plan::Plan,
 ) -> Vec<Changed> {
-    let mut new = HashSet::new();
+    let mut new = HashMap::new();
     let mut records = HashMap::new();
     for (_, write) in plan.users.iter() {
         let Ok(document) = Document::decode(write.document) else {
             continue;
         };
         if write.is_new {
-            new.insert(document.id);
+            new.extend(name_of_new(&document).map(|name| (document.id, name)));
         }
         let links = document.links.iter().filter_map(|l| Key::from_bytes(l.key));
         let keys: Vec<String> = links.map(|key| key.display()).collect();
@@ -669,7 +706,7 @@ fn differences(
     }
     let mut changed = Vec::new();
     for event in EventBlock::decode(plan.events.as_bytes()).flatten() {
-        let Some(digest) = digest(&event, |user| new.contains(&user)) else {
+        let Some(digest) = digest(&event, |user| new.get(&user).copied()) else {
             continue;
         };
         match left.get_mut(&digest).filter(|n| **n > 0) {
@@ -755,7 +792,7 @@ mod tests {
                 key: &[],
                 data: data.as_bytes(),
             };
-            digest(&event, |_| new)
+            digest(&event, |_| new.then_some(7))
         };
         assert_eq!(say(1, "Clerk", true), say(2, "Clerk", true));
         assert_ne!(say(1, "Clerk", true), say(1, "Chief", true));

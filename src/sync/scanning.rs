@@ -343,6 +343,7 @@ impl Engine {
             self.know_duplicates();
             self.retry(&scan.duplicates, run.row.id, now, pending)?;
         }
+        self.tell_unresolved(source, run.row.id, now, pending)?;
         let run_id = run.row.id;
         run.take_over(&self.directory, pending);
         // What may still be missing somebody closes no gap.

@@ -20,6 +20,7 @@ use crate::error::StoreError;
 use crate::match_delta::{Entry, Step};
 use crate::outbox;
 use crate::parties;
+use crate::references;
 use crate::shape;
 use crate::staged;
 
@@ -88,6 +89,9 @@ pub(crate) fn apply(
     counts.waiting = counts
         .waiting
         .saturating_add_signed(waiting(connection, plan)?);
+    counts.references = counts
+        .references
+        .saturating_add_signed(references::write(connection, plan)?);
     conflicts(connection, plan)?;
     values.write(connection)?;
     staged::write(connection, commit, plan)?;

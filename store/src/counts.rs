@@ -37,6 +37,8 @@ pub struct Counts {
     pub(crate) next_run: u64,
     /// Rows of `waiting`. Not stored: the writer counts them when it starts.
     pub(crate) waiting: u64,
+    /// Rows of `reference`. Not stored either.
+    pub(crate) references: u64,
 }
 
 impl Default for Counts {
@@ -53,6 +55,7 @@ impl Default for Counts {
             next_user: 1,
             next_run: 1,
             waiting: 0,
+            references: 0,
         }
     }
 }

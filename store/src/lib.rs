@@ -29,6 +29,7 @@ mod position;
 mod preload;
 mod query;
 mod readers;
+mod references;
 mod schema;
 mod scribe;
 mod shape;
@@ -49,5 +50,6 @@ pub use query::{
     ConflictFilter, GapRow, HeldRecord, RunFilter, SourceRow, UserFilter, UserRowView,
 };
 pub use readers::Readers;
+pub use references::Relinked;
 pub use staged::{PlanRow, PlanSince, StagedRow};
 pub use writer::{Identity, Writer};

@@ -21,7 +21,7 @@ use crate::error::StoreError;
 pub(crate) const APPLICATION_ID: i32 = 0x5243_4c31;
 
 /// Every migration, in order; the version of a file is how many of them it has seen.
-pub(crate) const MIGRATIONS: &[&str] = &[V1, V2, V3];
+pub(crate) const MIGRATIONS: &[&str] = &[V1, V2, V3, V4];
 
 const V1: &str = "
 CREATE TABLE meta(
@@ -325,6 +325,27 @@ INSERT OR IGNORE INTO due(source, kind, since_us, user)
 
 -- What a person decided of a conflict, as JSON.
 ALTER TABLE conflict ADD COLUMN decision TEXT;
+";
+
+const V4: &str = "
+-- Users whose records name a key, or (of source 0) another user, and whether it leads to
+-- nobody.
+CREATE TABLE reference(
+  source INTEGER NOT NULL,
+  key BLOB NOT NULL,
+  user INTEGER NOT NULL,
+  waits INTEGER NOT NULL,
+  PRIMARY KEY(source, key, user)
+) WITHOUT ROWID;
+CREATE INDEX reference_waits ON reference(source, key) WHERE waits;
+
+-- Keys that lead to another user than before, and the last of those who name it that knows.
+CREATE TABLE relinked(
+  source INTEGER NOT NULL,
+  key BLOB NOT NULL,
+  told INTEGER NOT NULL,
+  PRIMARY KEY(source, key)
+) WITHOUT ROWID;
 ";
 
 /// The version that this program writes.

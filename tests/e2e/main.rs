@@ -36,6 +36,7 @@ mod neighbours;
 mod polling;
 mod proof;
 mod reconcile;
+mod references;
 mod refusal;
 mod rules;
 mod runs;

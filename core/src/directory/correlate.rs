@@ -144,6 +144,8 @@ impl Resolver<'_> {
                 (Strength::Always, Assigned::Clear) => None,
                 (_, Assigned::Value(value)) => given().or(Some(value)),
                 (_, Assigned::Clear) => given(),
+                // Nobody is found by the user that a record names.
+                (_, Assigned::Reference(_)) => None,
             });
             keys.extend(value.and_then(|v| Key::of(attribute, v)));
         }

@@ -116,7 +116,9 @@ impl Resolver<'_> {
         let edited = self.edit(user, &[Edit::Decide { attribute, own }], author)?;
         Ok(match edited {
             Edited::Done(_) => Word::Taken,
-            Edited::Taken { .. } | Edited::Gone | Edited::Nothing(_) => Word::NotOpen,
+            Edited::Taken { .. } | Edited::NoUser(_) | Edited::Gone | Edited::Nothing(_) => {
+                Word::NotOpen
+            }
         })
     }
 

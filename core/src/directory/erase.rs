@@ -103,6 +103,7 @@ impl Resolver<'_> {
         erased.evidence.clear();
         erased.owns.clear();
         erased.undos.clear();
+        erased.references.clear();
         for link in &mut erased.links {
             if let LinkState::Erasing(reason) = link.state {
                 link.state = LinkState::Gone(reason);
@@ -116,6 +117,8 @@ impl Resolver<'_> {
         self.plan.undeleted -= 1;
         self.remind(cause.source, DueKind::Purge, user);
         self.wake_for(Some(before), &erased);
+        self.bring_referring(user, Some(before), &erased);
+        self.relinked_all(user, before);
         self.gain_keys(user, Some(before), &erased);
         self.tell_ties(cause, Some(before), &erased)?;
         self.tell_pins(user, Some(before), &erased);
@@ -226,6 +229,7 @@ impl Resolver<'_> {
                 Some(LinkTarget::User(_)) | None => {}
             }
         }
+        self.relinked_all(user, document);
         self.plan.users.remove(user);
         self.plan.purged.push(user);
         Ok(())

@@ -13,10 +13,12 @@
 
 use smallvec::SmallVec;
 
+use super::refer::IdText;
 use super::rules::{LeaverAction, Mode, Rules};
 use crate::attribute::{ACTIVE, AttrId, AttrType};
 use crate::document::{
-    Contribution, Document, Evidence, Link, Moment, Own, Put, Rule, Standing, UserState, shown,
+    Contribution, Document, Evidence, Link, Moment, Own, Put, Reference, Rule, Standing, UserState,
+    shown,
 };
 use crate::event::body::Changed;
 use crate::id::SourceId;
@@ -29,14 +31,9 @@ enum Next<'a> {
     Value(&'a [u8]),
 }
 
-/// What a field of a mapped row makes of the link's previous contribution. `first` when the
-/// record is linked by this change.
-fn next<'a>(
-    rules: &Rules,
-    field: &MappedField<'a>,
-    previous: Option<&Contribution<'_>>,
-    first: bool,
-) -> Next<'a> {
+/// What a field of a mapped row makes of what the link said before: `known` when it said
+/// anything, `first` when the record is linked by this change.
+fn next<'a>(rules: &Rules, field: &MappedField<'a>, known: bool, first: bool) -> Next<'a> {
     let strength = rules.strength(field.attribute, field.strength);
     match (strength, field.assigned) {
         (_, Assigned::Keep) => Next::Previous,
@@ -46,12 +43,12 @@ fn next<'a>(
             Strength::Always => Next::Nothing,
             _ => Next::Previous,
         },
-        (Strength::Always, Assigned::Value(v)) => Next::Value(v),
-        (Strength::OnCreate | Strength::IfEmpty, Assigned::Value(_)) if previous.is_some() => {
-            Next::Previous
-        }
-        (Strength::OnCreate, Assigned::Value(_)) if !first => Next::Nothing,
-        (_, Assigned::Value(v)) => Next::Value(v),
+        (strength, Assigned::Value(v) | Assigned::Reference(v)) => match strength {
+            Strength::Always => Next::Value(v),
+            Strength::OnCreate | Strength::IfEmpty if known => Next::Previous,
+            Strength::OnCreate if !first => Next::Nothing,
+            Strength::OnCreate | Strength::IfEmpty => Next::Value(v),
+        },
     }
 }
 
@@ -67,24 +64,37 @@ pub(super) fn says_the_same(
         .iter()
         .filter(|c| c.link == Some(link))
         .peekable();
+    let of_link = document.references.iter();
+    let mut references = of_link.filter(|r| r.link == Some(link)).count();
     for field in row.fields() {
         if own.peek().is_some_and(|c| c.attribute < field.attribute) {
             return false;
         }
         let previous = own.next_if(|c| c.attribute == field.attribute);
-        let same = match next(rules, &field, previous, false) {
-            Next::Nothing => previous.is_none(),
-            Next::Previous => true,
-            Next::Value(v) => previous.is_some_and(|c| {
-                let strength = rules.strength(field.attribute, field.strength);
-                c.value == v && c.rule == field.rule && c.strength == strength
-            }),
+        let named = match references {
+            0 => None,
+            _ => document.reference(field.attribute, Some(link)),
+        };
+        references -= usize::from(named.is_some());
+        let known = previous.is_some() || named.is_some();
+        let strength = rules.strength(field.attribute, field.strength);
+        let same = match (next(rules, &field, known, false), field.assigned) {
+            (Next::Nothing, _) => !known,
+            (Next::Previous, _) => true,
+            (Next::Value(key), Assigned::Reference(_)) => {
+                named.is_some_and(|r| (r.key, r.rule, r.strength) == (key, field.rule, strength))
+            }
+            (Next::Value(v), _) => {
+                named.is_none()
+                    && previous
+                        .is_some_and(|c| (c.value, c.rule, c.strength) == (v, field.rule, strength))
+            }
         };
         if !same {
             return false;
         }
     }
-    own.next().is_none()
+    references == 0 && own.next().is_none()
 }
 
 /// A mapped row, and what is known of the change that brought it.
@@ -92,6 +102,8 @@ pub(super) fn says_the_same(
 pub(super) struct Said<'r, 'a> {
     pub(super) source: SourceId,
     pub(super) row: &'r MappedRow<'a>,
+    /// The users whose records the row names and its link did not.
+    pub(super) named: &'a [(AttrId, IdText)],
     pub(super) evidence: Evidence<'a>,
     /// When the row was changed, if the log told.
     pub(super) changed: Option<Moment>,
@@ -114,37 +126,112 @@ pub(super) fn contribute<'a>(
         .copied()
         .collect();
     document.contributions.retain(|c| c.link != Some(link));
+    let of_link = document.references.iter();
+    let named: SmallVec<[Reference<'a>; 1]> =
+        of_link.filter(|r| r.link == Some(link)).copied().collect();
+    document.references.retain(|r| r.link != Some(link));
     let fresh = document.evidence.len() as u16;
     document.evidence.push(said.evidence);
     for field in said.row.fields() {
-        let before = previous.iter().find(|c| c.attribute == field.attribute);
-        match (next(rules, &field, before, said.first), before) {
-            (Next::Nothing, _) | (Next::Previous, None) => {}
-            (Next::Previous, Some(c)) => document.contributions.push(*c),
-            (Next::Value(value), before) => {
-                let same = before.filter(|c| c.value == value);
-                let evidence = match same {
-                    Some(c) => c.evidence,
-                    None if rules.is_timed(field.attribute) => {
-                        timed_evidence(rules, document, said, field.attribute)
-                    }
-                    None => fresh,
-                };
-                let is_owned = || document.own(field.attribute).is_some();
-                document.contributions.push(Contribution {
-                    attribute: field.attribute,
-                    link: Some(link),
-                    rule: field.rule,
-                    strength: rules.strength(field.attribute, field.strength),
-                    evidence,
-                    fresh: same.map_or_else(is_owned, |c| c.fresh),
-                    sole: false,
-                    value,
-                });
+        let attribute = field.attribute;
+        let before = previous.iter().find(|c| c.attribute == attribute);
+        let was = named.iter().find(|r| r.attribute == attribute);
+        let known = before.is_some() || was.is_some();
+        let value = match next(rules, &field, known, said.first) {
+            Next::Nothing => continue,
+            Next::Previous => {
+                document.contributions.extend(before);
+                document.references.extend(was);
+                continue;
             }
+            Next::Value(value) => value,
+        };
+        let is_reference = matches!(field.assigned, Assigned::Reference(_));
+        // What is said already keeps its evidence.
+        let same = match is_reference {
+            true => was
+                .filter(|r| r.key == value)
+                .map(|r| (r.evidence, r.fresh)),
+            false => before
+                .filter(|c| c.value == value)
+                .map(|c| (c.evidence, c.fresh)),
+        };
+        let (evidence, is_fresh) = match same {
+            Some(same) => same,
+            None => {
+                let is_owned = document.own(attribute).is_some();
+                let evidence = match rules.is_timed(attribute) {
+                    true => timed_evidence(rules, document, said, attribute),
+                    false => fresh,
+                };
+                (evidence, is_owned)
+            }
+        };
+        let shown = match (is_reference, same) {
+            (false, _) => Some(value),
+            // The user behind a key is brought along when the key leads to another one.
+            (true, Some(_)) => before.map(|c| c.value),
+            (true, None) => {
+                let mut ids = said.named.iter();
+                ids.find(|(a, _)| *a == attribute).map(|(_, id)| &id[..])
+            }
+        };
+        let strength = rules.strength(attribute, field.strength);
+        if is_reference {
+            document.references.push(Reference {
+                attribute,
+                link: Some(link),
+                rule: field.rule,
+                strength,
+                evidence,
+                fresh: is_fresh,
+                key: value,
+            });
         }
+        document
+            .contributions
+            .extend(shown.map(|value| Contribution {
+                attribute,
+                link: Some(link),
+                rule: field.rule,
+                strength,
+                evidence,
+                fresh: is_fresh,
+                sole: false,
+                value,
+            }));
     }
+    document.references.sort_by_key(|r| (r.link, r.attribute));
     order(rules, document, said.now_us);
+}
+
+/// From here on a reference of a document leads to this user, or to nobody. The contributions
+/// are to be put in order behind it.
+pub(super) fn refer<'a>(document: &mut Document<'a>, at: usize, user: Option<&'a [u8]>) {
+    let Reference {
+        attribute,
+        link,
+        rule,
+        strength,
+        evidence,
+        fresh,
+        key: _,
+    } = document.references[at];
+    document
+        .contributions
+        .retain(|c| (c.attribute, c.link) != (attribute, link));
+    document
+        .contributions
+        .extend(user.map(|value| Contribution {
+            attribute,
+            link,
+            rule,
+            strength,
+            evidence,
+            fresh,
+            sole: false,
+            value,
+        }));
 }
 
 /// Evidence of when a value was changed: what the row itself says, else what the log says.
@@ -227,6 +314,16 @@ fn arrange(rules: &Rules, document: &mut Document<'_>) {
         owns,
         ..
     } = document;
+    for own in owns.iter_mut() {
+        let mut all = contributions.iter();
+        if !all.any(|c| c.link.is_none() && c.attribute == own.attribute) {
+            // The user that was written is not there.
+            own.standing = Standing {
+                wins: false,
+                by: Rule::Alone,
+            };
+        }
+    }
     let mut rest = &mut contributions[..];
     while let Some(first) = rest.first() {
         let attribute = first.attribute;
@@ -368,15 +465,17 @@ pub(super) fn drop_former(rules: &Rules, document: &mut Document<'_>, now_us: i6
         return;
     }
     let before = document.contributions.len();
-    document.contributions.retain(|c| {
-        c.link.is_none_or(|l| {
+    let stays = |link: Option<u16>| {
+        link.is_none_or(|l| {
             let link = &links[usize::from(l)];
             link.state.feeds()
                 || rules
                     .source(link.source)
                     .is_some_and(|s| s.leaver.action == LeaverAction::Ignore)
         })
-    });
+    };
+    document.contributions.retain(|c| stays(c.link));
+    document.references.retain(|r| stays(r.link));
     if document.contributions.len() != before {
         order(rules, document, now_us);
     }

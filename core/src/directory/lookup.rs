@@ -45,6 +45,7 @@ impl Resolver<'_> {
 
     /// Lets a record lead somewhere else.
     pub(super) fn point(&mut self, source: SourceId, key: &[u8], target: Option<LinkTarget>) {
+        self.relinked(source, key);
         self.plan
             .links
             .insert((source, KeyBytes::from_slice(key)), target);

@@ -1,13 +1,13 @@
 //! A directory in memory: for tests and simulations.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use hashbrown::{HashMap, HashSet};
 use smallvec::SmallVec;
 
 use crate::conflict::{ConflictRow, Fingerprint};
 use crate::id::{MatchHash, SourceId, UserRow, ValueHash};
-use crate::plan::{Due, Plan};
+use crate::plan::{Due, Plan, Referring};
 use crate::staged::Staged;
 use crate::state::{KeyBytes, LinkTarget, State, StateError};
 
@@ -24,6 +24,10 @@ pub struct MemoryState {
     pub owners: HashMap<ValueHash, HashSet<UserRow>>,
     /// Which records wait for a match key.
     pub waiting: HashMap<MatchHash, HashSet<(SourceId, KeyBytes)>>,
+    /// The users that name a key, and whether they wait.
+    pub references: BTreeMap<(SourceId, KeyBytes, UserRow), bool>,
+    /// Keys whose referrers are told only up to a user.
+    pub relinked: BTreeMap<(SourceId, KeyBytes), UserRow>,
     /// Records of which a change waits for approval.
     pub staged: HashMap<(SourceId, KeyBytes), Staged>,
     /// How many links to active users each source has.
@@ -88,6 +92,21 @@ impl MemoryState {
             if records.is_empty() {
                 self.waiting.remove(&hash);
             }
+        }
+        for ((source, key), changes) in &plan.references {
+            for &(user, is) in changes {
+                let place = (*source, key.clone(), user);
+                match is {
+                    Referring::No => self.references.remove(&place),
+                    is => self.references.insert(place, is == Referring::Waits),
+                };
+            }
+        }
+        for (key, told) in &plan.relinked {
+            match told {
+                Some(last) => self.relinked.insert(key.clone(), *last),
+                None => self.relinked.remove(key),
+            };
         }
         for (key, staged) in &plan.staged {
             match staged {
@@ -164,6 +183,26 @@ impl State for MemoryState {
         if let Some(records) = self.waiting.get(&hash) {
             into.extend(records.iter().cloned());
         }
+        Ok(())
+    }
+
+    fn anything_refers(&mut self) -> bool {
+        !self.references.is_empty()
+    }
+
+    fn referrers(
+        &mut self,
+        source: SourceId,
+        key: &[u8],
+        after: UserRow,
+        limit: usize,
+        into: &mut Vec<UserRow>,
+    ) -> Result<(), StateError> {
+        let key = KeyBytes::from_slice(key);
+        let from = std::ops::Bound::Excluded((source, key.clone(), after));
+        let behind = self.references.range((from, std::ops::Bound::Unbounded));
+        let same = behind.take_while(|((s, k, _), _)| (*s, k) == (source, &key));
+        into.extend(same.map(|((_, _, user), _)| *user).take(limit));
         Ok(())
     }
 

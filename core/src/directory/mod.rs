@@ -9,6 +9,7 @@
 //! * **A link is sticky.** A record that has a user is never correlated again; only what it
 //!   contributes changes. Each link owns its contributions, so sources cannot undo each
 //!   other, and winners are computed from what each source said last.
+//! * **A user that a record names is asked for last** ([`refer`]): neither need be there first.
 //! * **A held record changes nothing.** What cannot be decided is stored with its shadow
 //!   and its match keys, and the index of waiting records leads to it from each match key.
 //!   Whenever a key is given up (a user loses a value or is deactivated, a duplicate
@@ -35,6 +36,7 @@ mod leave;
 mod lookup;
 mod memory;
 mod own;
+mod refer;
 mod rules;
 mod settle;
 mod staging;
@@ -240,6 +242,7 @@ impl<'r> Resolver<'r> {
         row: MappedRow<'_>,
     ) -> Result<(), StateError> {
         self.plan.counters.processed += 1;
+        self.ws.at_us = change.commit_us;
         let rules = self.source_rules(source)?;
         let cause = Cause::new(rules, change, row.hash());
         if let Some(old) = change.old_key.filter(|old| *old != change.key)
@@ -271,6 +274,7 @@ impl<'r> Resolver<'r> {
         change: &ChangeRef<'_>,
         reason: LeaverReason,
     ) -> Result<(), StateError> {
+        self.ws.at_us = change.commit_us;
         let rules = self.source_rules(source)?;
         let cause = Cause::new(rules, change, 0);
         match self.target(source, change.key)? {
@@ -291,12 +295,14 @@ impl<'r> Resolver<'r> {
             .leave_out(source, &[], SkipReason::NoKey, (None, None));
     }
 
-    /// Emits what the batch did to conflicts. Without this call the plan is not whole.
+    /// Tells those who name users that became others by the batch, and emits what it did to
+    /// conflicts. Without this call the plan is not whole.
     ///
     /// # Errors
     /// As [`Resolver::apply`].
     pub fn finish(mut self) -> Result<(), StateError> {
         self.end_announcements()?;
+        self.tell_relinked()?;
         self.emit_conflicts();
         Ok(())
     }
@@ -517,6 +523,8 @@ impl<'r> Resolver<'r> {
         document: Option<&Document<'_>>,
         at: usize,
     ) -> Result<(), StateError> {
+        let named = self.named(cause, row, document, at)?;
+        let own_id: refer::IdText;
         let mut after = match document {
             Some(d) => d.clone_with(self.ws.spare()),
             None => self.ws.new_document(self.now_us),
@@ -563,6 +571,7 @@ impl<'r> Resolver<'r> {
         let said = fold::Said {
             source: cause.source,
             row,
+            named: &named,
             evidence,
             changed: cause.changed(),
             first,
@@ -597,6 +606,10 @@ impl<'r> Resolver<'r> {
                 self.state.allocate_user()
             }
         };
+        if document.is_none() && !after.references.is_empty() {
+            own_id = refer::id_text(after.id);
+            self.names_itself(cause, &mut after, &own_id);
+        }
         if let Some(reason) = cause.recorded {
             self.drop_record(cause, cause.key, false)?;
             self.healed(cause, reason);

@@ -8,11 +8,13 @@
 
 use smallvec::SmallVec;
 
+use super::refer::IdText;
 use super::{Cause, Origin, Resolver, fold};
 use crate::attribute::AttrId;
 use crate::conflict::{ConflictKind, Fingerprint};
 use crate::document::{
-    Contribution, Decided, Document, Evidence, Own, Pin, Rule, Standing, UserState,
+    Contribution, Decided, Document, Evidence, Own, Pin, Reference, Rule, Standing, UserState,
+    own_key,
 };
 use crate::id::{SourceId, UserId, UserRow};
 use crate::mapped::Strength;
@@ -28,6 +30,15 @@ pub enum Edit<'a> {
         attribute: AttrId,
         /// The value.
         value: &'a [u8],
+        /// Whether it stays whatever sources say.
+        pin: Option<Pin>,
+    },
+    /// The field is to be another user.
+    Refer {
+        /// Which field.
+        attribute: AttrId,
+        /// The user.
+        user: UserRow,
         /// Whether it stays whatever sources say.
         pin: Option<Pin>,
     },
@@ -47,7 +58,9 @@ pub enum Edit<'a> {
 impl Edit<'_> {
     fn attribute(&self) -> AttrId {
         match *self {
-            Edit::Set { attribute, .. } | Edit::Decide { attribute, .. } => attribute,
+            Edit::Set { attribute, .. }
+            | Edit::Refer { attribute, .. }
+            | Edit::Decide { attribute, .. } => attribute,
             Edit::Unset(attribute) | Edit::Unpin(attribute) => attribute,
         }
     }
@@ -74,11 +87,16 @@ pub enum Edited {
         /// Whose it is.
         owner: UserId,
     },
+    /// There is no user, or no longer, that the field could be.
+    NoUser(AttrId),
     /// The user has been purged.
     Gone,
     /// The field has nothing that could be taken back, unpinned or decided.
     Nothing(AttrId),
 }
+
+/// A field that is to be another user: how that is named, and its id.
+type Chosen = (AttrId, [u8; 8], IdText);
 
 impl Resolver<'_> {
     /// Writes, pins or takes back own values of a user.
@@ -91,11 +109,25 @@ impl Resolver<'_> {
         edits: &[Edit<'_>],
         author: Author<'_>,
     ) -> Result<Edited, StateError> {
+        let mut named: SmallVec<[Chosen; 1]> = SmallVec::new();
+        for edit in edits {
+            let found = match *edit {
+                Edit::Refer { user, .. } => self.named_user(user)?.map(|id| (own_key(user), id)),
+                Edit::Set { attribute, .. } if self.rules.is_reference(attribute) => None,
+                Edit::Set { .. } | Edit::Unset(_) | Edit::Unpin(_) | Edit::Decide { .. } => {
+                    continue;
+                }
+            };
+            let Some((key, id)) = found else {
+                return Ok(Edited::NoUser(edit.attribute()));
+            };
+            named.push((edit.attribute(), key, id));
+        }
         let mut bytes = self.ws.buffer();
         self.load_user(user, &mut bytes)?;
         let document = self.decode(&bytes)?;
         let mut after = document.clone_with(self.ws.spare());
-        let result = self.edit_in(user, edits, author, &document, &mut after);
+        let result = self.edit_in(user, edits, &named, author, &document, &mut after);
         self.ws.keep(after);
         self.ws.keep(document);
         self.ws.give_back(bytes);
@@ -108,6 +140,7 @@ impl Resolver<'_> {
         &mut self,
         user: UserRow,
         edits: &[Edit<'d>],
+        named: &'d [Chosen],
         author: Author<'d>,
         before: &Document<'d>,
         after: &mut Document<'d>,
@@ -123,7 +156,7 @@ impl Resolver<'_> {
             changed: None,
         };
         for edit in edits {
-            if !make(after, edit, author, evidence) {
+            if !make(after, edit, named, author, evidence) {
                 return Ok(Edited::Nothing(edit.attribute()));
             }
         }
@@ -131,7 +164,8 @@ impl Resolver<'_> {
         fold::order(self.rules, after, self.now_us);
         let id = before.id.0;
         let cause = self.cause_of_own(&id, edits);
-        let writes = edits.iter().any(|e| matches!(e, Edit::Set { .. }));
+        let writes = |e: &Edit<'_>| matches!(e, Edit::Set { .. } | Edit::Refer { .. });
+        let writes = edits.iter().any(writes);
         let losers = match writes {
             true => match self.collision(&cause, Some(user), Some(before), after)? {
                 Some((key, owner)) => {
@@ -170,7 +204,7 @@ impl Resolver<'_> {
         Ok(())
     }
 
-    fn cause_of_own<'c>(&self, id: &'c [u8; 16], edits: &[Edit<'_>]) -> Cause<'c>
+    pub(super) fn cause_of_own<'c>(&self, id: &'c [u8; 16], edits: &[Edit<'_>]) -> Cause<'c>
     where
         Self: 'c,
     {
@@ -178,8 +212,10 @@ impl Resolver<'_> {
         made_of.extend_from_slice(&self.now_us.to_le_bytes());
         for edit in edits {
             made_of.extend_from_slice(&edit.attribute().0.to_le_bytes());
-            if let Edit::Set { value, .. } = edit {
-                made_of.extend_from_slice(value);
+            match edit {
+                Edit::Set { value, .. } => made_of.extend_from_slice(value),
+                Edit::Refer { user, .. } => made_of.extend_from_slice(&own_key(*user)),
+                Edit::Unset(_) | Edit::Unpin(_) | Edit::Decide { .. } => {}
             }
         }
         let rules = self.rules.own();
@@ -283,20 +319,29 @@ fn tie(user: UserId, attribute: AttrId) -> Fingerprint {
 fn make<'d>(
     document: &mut Document<'d>,
     edit: &Edit<'d>,
+    named: &'d [Chosen],
     author: Author<'d>,
     evidence: Evidence<'d>,
 ) -> bool {
     let attribute = edit.attribute();
     // A person's word is newer than what an undo has put.
     let is_lifted = match edit {
-        Edit::Set { .. } | Edit::Unset(_) => document.remove_undo(attribute).is_some(),
+        Edit::Set { .. } | Edit::Refer { .. } | Edit::Unset(_) => {
+            document.remove_undo(attribute).is_some()
+        }
         Edit::Unpin(_) | Edit::Decide { .. } => false,
     };
     let at = document
         .owns
         .binary_search_by_key(&attribute, |o| o.attribute);
     match (*edit, at) {
-        (Edit::Set { value, pin, .. }, at) => {
+        (Edit::Set { pin, .. } | Edit::Refer { pin, .. }, at) => {
+            let chosen = named.iter().find(|(a, ..)| *a == attribute);
+            let value = match (*edit, chosen) {
+                (Edit::Set { value, .. }, _) => value,
+                (_, Some((_, _, id))) => id,
+                (_, None) => return false,
+            };
             forget(document, attribute);
             let own = Own {
                 attribute,
@@ -314,16 +359,29 @@ fn make<'d>(
                 Err(at) => document.owns.insert(at, own),
             }
             document.evidence.push(evidence);
+            let evidence = (document.evidence.len() - 1) as u16;
             document.contributions.push(Contribution {
                 attribute,
                 link: None,
                 rule: 0,
                 strength: Strength::Always,
-                evidence: (document.evidence.len() - 1) as u16,
+                evidence,
                 fresh: false,
                 sole: false,
                 value,
             });
+            if let Some((_, key, _)) = chosen {
+                document.references.push(Reference {
+                    attribute,
+                    link: None,
+                    rule: 0,
+                    strength: Strength::Always,
+                    evidence,
+                    fresh: false,
+                    key,
+                });
+                document.references.sort_by_key(|r| (r.link, r.attribute));
+            }
         }
         (Edit::Unset(_), Ok(at)) => {
             forget(document, attribute);
@@ -355,6 +413,14 @@ fn forget(document: &mut Document<'_>, attribute: AttrId) {
     for c in &mut document.contributions {
         if c.attribute == attribute {
             c.fresh = false;
+        }
+    }
+    document
+        .references
+        .retain(|r| (r.attribute, r.link) != (attribute, None));
+    for r in &mut document.references {
+        if r.attribute == attribute {
+            r.fresh = false;
         }
     }
 }

@@ -232,7 +232,10 @@ impl Rules {
                     .iter()
                     .flat_map(|s| s.match_attributes.iter().copied()),
             )
-            .filter(|&a| attributes.get(a).is_some_and(|a| a.kind != AttrType::List))
+            .filter(|&a| {
+                let kind = attributes.get(a).map(|a| a.kind);
+                kind.is_some_and(|kind| !matches!(kind, AttrType::List | AttrType::Reference))
+            })
             .collect();
         keys.sort_unstable();
         keys.dedup();
@@ -392,6 +395,11 @@ impl Rules {
         self.attributes
             .get(attribute)
             .is_some_and(|a| a.kind == AttrType::List)
+    }
+
+    pub(super) fn is_reference(&self, attribute: AttrId) -> bool {
+        let known = self.attributes.get(attribute);
+        known.is_some_and(|a| a.kind == AttrType::Reference)
     }
 
     /// The place of a contribution among those to one attribute: lower wins. A value that is

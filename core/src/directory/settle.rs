@@ -21,6 +21,9 @@ impl Resolver<'_> {
         after: &mut Document<'_>,
     ) -> Result<(), StateError> {
         self.count_links(before, after);
+        if !after.references.is_empty() || before.is_some_and(|b| !b.references.is_empty()) {
+            self.bring_referring(user, before, after);
+        }
         if !after.owns.is_empty() || before.is_some_and(|b| !b.owns.is_empty()) {
             self.tell_ties(cause, before, after)?;
             self.tell_pins(user, before, after);
@@ -86,6 +89,7 @@ impl Resolver<'_> {
         after.updated_us = self.now_us;
         self.plan.counters.created += 1;
         self.plan.undeleted += 1;
+        self.relinked_all(user, after);
         self.gain_keys(user, None, after);
         self.emit_created(cause, after);
         self.write(user, after, false, true);

@@ -34,6 +34,12 @@ pub struct Workspace {
     pub(super) touched: Vec<MatchHash>,
     /// Held records to be considered again.
     pub(super) woken: Vec<(SourceId, KeyBytes)>,
+    /// Keys that may lead to another user than before.
+    pub(super) relinked: Vec<(SourceId, KeyBytes)>,
+    /// Keys for which somebody waits no longer.
+    pub(super) awaited: Vec<(SourceId, KeyBytes)>,
+    /// When the change was made that is applied, microseconds since the Unix epoch.
+    pub(super) at_us: i64,
     /// Conflicts that this plan touched, in that order.
     pub(super) conflicts: Vec<Touch>,
 }
@@ -43,6 +49,9 @@ impl Workspace {
         self.announced.clear();
         self.touched.clear();
         self.woken.clear();
+        self.relinked.clear();
+        self.awaited.clear();
+        self.at_us = 0;
         self.conflicts.clear();
     }
 

@@ -4,8 +4,8 @@
 //! more than the input's own size allows: counts are only trusted as far as elements follow.
 
 use super::{
-    Contribution, Document, Evidence, FORMAT, Link, LinkState, Moment, Own, Spare, UserState, own,
-    recycle, undo,
+    Contribution, Document, Evidence, FORMAT, Link, LinkState, Moment, Own, Reference, Spare,
+    UserState, own, recycle, reference, undo,
 };
 use crate::attribute::AttrId;
 use crate::id::{RunId, SourceId, UserId};
@@ -240,6 +240,11 @@ fn read_link<'a>(r: &mut Reader<'a>) -> Option<Link<'a>> {
     })
 }
 
+/// Whose document this is, and whether the user may work.
+pub(super) fn who(bytes: &[u8]) -> Option<(UserId, UserState)> {
+    read_head(&mut Reader(bytes)).map(|head| (head.id, head.state))
+}
+
 /// The live link of a record. Reads no further than to it.
 pub(super) fn live_link<'a>(bytes: &'a [u8], source: SourceId, key: &[u8]) -> Option<Link<'a>> {
     let mut r = Reader(bytes);
@@ -346,8 +351,17 @@ pub(super) fn decode<'a>(bytes: &'a [u8], spare: Spare) -> Option<Document<'a>> 
         _ => &[],
     };
     let mut owns: Vec<Own<'a>> = recycle(spare.owns);
+    let mut references: Vec<Reference<'a>> = recycle(spare.references);
     let mut undos = Vec::new();
-    undo::decode(&mut r, &mut owns, &mut undos)?;
+    while !r.0.is_empty() {
+        if undo::is_next(r.0) {
+            undos.push(undo::decode(&mut r)?);
+        } else if reference::is_next(r.0) {
+            references.push(reference::decode(&mut r, links.len(), evidence.len())?);
+        } else {
+            owns.push(own::decode(&mut r)?);
+        }
+    }
     Some(Document {
         id,
         version,
@@ -360,6 +374,7 @@ pub(super) fn decode<'a>(bytes: &'a [u8], spare: Spare) -> Option<Document<'a>> 
         remains,
         owns,
         undos,
+        references,
     })
 }
 
@@ -432,14 +447,21 @@ pub(super) fn encode(d: &Document<'_>, out: &mut Vec<u8>) {
     }
     own::encode(&d.owns, out);
     undo::encode(&d.undos, out);
+    reference::encode(&d.references, &place, out);
 }
 
-/// Writes the evidence that contributions refer to; gives the new place of each.
+/// Writes the evidence that contributions and references have; gives the new place of each.
 fn encode_evidence(d: &Document<'_>, out: &mut Vec<u8>) -> smallvec::SmallVec<[u16; 16]> {
     const UNUSED: u16 = u16::MAX;
     let mut place: smallvec::SmallVec<[u16; 16]> = smallvec::smallvec![UNUSED; d.evidence.len()];
-    for c in &d.contributions {
-        place[usize::from(c.evidence)] = 0;
+    let of_references = d.references.iter().map(|r| r.evidence);
+    for at in d
+        .contributions
+        .iter()
+        .map(|c| c.evidence)
+        .chain(of_references)
+    {
+        place[usize::from(at)] = 0;
     }
     let mut kept = 0;
     for p in place.iter_mut().filter(|p| **p != UNUSED) {

@@ -8,7 +8,8 @@
 //! # Layout
 //! A version byte, the fixed head, the links, the evidence, the contributions, and behind
 //! them, where the identity side has written values, what is known of these ([`Own`]), and
-//! what undos have put back ([`Undo`]).
+//! what undos have put back ([`Undo`]), and where a field is another user, how that user was
+//! named ([`Reference`]).
 //! Integers are LEB128 unless a width is given, texts and bytes are preceded by their
 //! length. A document is rewritten whole with every change, and pages of documents are most
 //! of what the store reads and writes, so nothing is said twice: evidence (position, commit
@@ -16,7 +17,7 @@
 //! that one, and a value that a column holds as it is refers to the column in its link's
 //! shadow.
 //!
-//! Decoding borrows: the views point into the document, and the three vectors that hold
+//! Decoding borrows: the views point into the document, and the vectors that hold
 //! them can be reused ([`Spare`]). Everything is bounds-checked; bytes that are not a
 //! document are an error, never a panic. Encoding a decoded document yields the same bytes
 //! (unreferenced evidence apart, which encoding drops).
@@ -25,6 +26,7 @@ mod codec;
 mod hold;
 mod own;
 mod record;
+mod reference;
 mod remains;
 mod undo;
 mod view;
@@ -32,9 +34,10 @@ mod view;
 pub use hold::Hold;
 pub use own::{Decided, Own, Pin, Rule, Standing};
 pub use record::Record;
+pub use reference::{Reference, own_key, own_target};
 pub use remains::Remains;
 pub use undo::{Parts, Put, Undo};
-pub use view::{FieldView, Given, LinkView, OwnGiven, View};
+pub use view::{FieldView, Given, LinkView, OwnGiven, PendingView, View};
 
 use smallvec::SmallVec;
 
@@ -226,6 +229,9 @@ pub struct Document<'a> {
     pub owns: Vec<Own<'a>>,
     /// What undos have put over what is said, in the order of attributes.
     pub undos: Vec<Undo<'a>>,
+    /// The fields that name another user, in the order of links and attributes, Rollcall's
+    /// own first. One whose user is known has a contribution of its link.
+    pub references: Vec<Reference<'a>>,
 }
 
 /// Vectors of a document that is no longer needed.
@@ -235,6 +241,7 @@ pub struct Spare {
     evidence: Vec<Evidence<'static>>,
     contributions: Vec<Contribution<'static>>,
     owns: Vec<Own<'static>>,
+    references: Vec<Reference<'static>>,
 }
 
 /// The empty vector, with the memory of another one. Collecting an iterator of a vector
@@ -259,6 +266,7 @@ impl<'a> Document<'a> {
             remains: &[],
             owns: Vec::new(),
             undos: Vec::new(),
+            references: Vec::new(),
         }
     }
 
@@ -278,22 +286,31 @@ impl<'a> Document<'a> {
         codec::live_link(bytes, source, key)
     }
 
+    /// Whose encoded document this is, and whether the user may work; none when the bytes are
+    /// damaged.
+    pub fn who(bytes: &[u8]) -> Option<(UserId, UserState)> {
+        codec::who(bytes)
+    }
+
     /// A copy in vectors that are reused.
     pub fn clone_with(&self, spare: Spare) -> Self {
         let mut links: Vec<Link<'a>> = recycle(spare.links);
         let mut evidence: Vec<Evidence<'a>> = recycle(spare.evidence);
         let mut contributions: Vec<Contribution<'a>> = recycle(spare.contributions);
         let mut owns: Vec<Own<'a>> = recycle(spare.owns);
+        let mut references: Vec<Reference<'a>> = recycle(spare.references);
         links.extend_from_slice(&self.links);
         evidence.extend_from_slice(&self.evidence);
         contributions.extend_from_slice(&self.contributions);
         owns.extend_from_slice(&self.owns);
+        references.extend_from_slice(&self.references);
         Document {
             links,
             evidence,
             contributions,
             owns,
             undos: self.undos.clone(),
+            references,
             ..*self
         }
     }
@@ -305,6 +322,7 @@ impl<'a> Document<'a> {
             evidence: recycle(self.evidence),
             contributions: recycle(self.contributions),
             owns: recycle(self.owns),
+            references: recycle(self.references),
         }
     }
 

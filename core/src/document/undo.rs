@@ -12,7 +12,7 @@
 use smallvec::SmallVec;
 
 use super::codec::{Reader, put_bytes, put_int, put_user_state, user_state};
-use super::{Document, Own, UserState};
+use super::{Document, UserState};
 use crate::attribute::{ACTIVE, AttrId};
 use crate::id::RunId;
 
@@ -155,47 +155,36 @@ fn put_parts(out: &mut Vec<u8>, parts: &Parts<'_>) {
     }
 }
 
-/// Reads own values and undos, to the end.
-pub(super) fn decode<'a>(
-    r: &mut Reader<'a>,
-    owns: &mut Vec<Own<'a>>,
-    undos: &mut Vec<Undo<'a>>,
-) -> Option<()> {
-    while !r.0.is_empty() {
-        if !is_next(r.0) {
-            owns.push(super::own::decode(r)?);
-            continue;
-        }
-        let shape = r.u8()? & !UNDO;
-        undos.push(Undo {
-            attribute: AttrId(r.u16()?),
-            run: RunId(r.int()?),
-            at_us: r.i64()?,
-            actor: r.text()?,
-            reason: r.text()?,
-            put: match shape {
-                VALUE => Put::Value {
-                    value: Some(r.bytes()?),
-                    against: r.u64()?,
-                },
-                NOTHING => Put::Value {
-                    value: None,
-                    against: r.u64()?,
-                },
-                PARTS => Put::Parts {
-                    without: parts(r)?,
-                    with: parts(r)?,
-                },
-                WORKS | RESTS => Put::State {
-                    active: shape == WORKS,
-                    was: user_state(r)?,
-                    against: r.u64()?,
-                },
-                _ => return None,
+/// Reads one.
+pub(super) fn decode<'a>(r: &mut Reader<'a>) -> Option<Undo<'a>> {
+    let shape = r.u8()? & !UNDO;
+    Some(Undo {
+        attribute: AttrId(r.u16()?),
+        run: RunId(r.int()?),
+        at_us: r.i64()?,
+        actor: r.text()?,
+        reason: r.text()?,
+        put: match shape {
+            VALUE => Put::Value {
+                value: Some(r.bytes()?),
+                against: r.u64()?,
             },
-        });
-    }
-    Some(())
+            NOTHING => Put::Value {
+                value: None,
+                against: r.u64()?,
+            },
+            PARTS => Put::Parts {
+                without: parts(r)?,
+                with: parts(r)?,
+            },
+            WORKS | RESTS => Put::State {
+                active: shape == WORKS,
+                was: user_state(r)?,
+                against: r.u64()?,
+            },
+            _ => return None,
+        },
+    })
 }
 
 pub(super) fn encode(undos: &[Undo<'_>], out: &mut Vec<u8>) {

@@ -1,15 +1,13 @@
 //! A user, for people: each field with the reason why it has its value.
 
-use rollcall_contract::Key;
-
 use super::{
     Contribution, Document, DocumentError, Hold, LinkState, Pin, Put, Rule, Standing, Undo,
     UserState,
 };
-use crate::attribute::{AttrType, Attributes};
+use crate::attribute::{AttrId, AttrType, Attributes};
 use crate::conflict::Fingerprint;
 use crate::id::{RunId, SourceId, UserId};
-use crate::mapped::{ListValue, Strength};
+use crate::mapped::{ListValue, Strength, key_text};
 
 /// A value that was given to a field, and where it comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,6 +18,8 @@ pub struct Given {
     pub source: Option<String>,
     /// The key of the record, for people.
     pub record: Option<String>,
+    /// Of another user: the key that the record names, for people.
+    pub names: Option<String>,
     /// The number of the rule in the source's mapping.
     pub rule: u16,
     /// How the rule's value is used.
@@ -58,6 +58,19 @@ pub struct FieldView {
     pub winner: Given,
     /// Who would take over, in order; for a list the others who gave parts of it.
     pub others: Vec<Given>,
+}
+
+/// A field that is another user, of whom no record is known yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PendingView {
+    /// The attribute's name.
+    pub attribute: String,
+    /// The name of the source; none when it is Rollcall's own.
+    pub source: Option<String>,
+    /// The key of the record that says so, for people.
+    pub record: Option<String>,
+    /// The key that it names, for people; none when it is Rollcall's own.
+    pub names: Option<String>,
 }
 
 /// A link.
@@ -100,6 +113,8 @@ pub struct View {
     pub links: Vec<LinkView>,
     /// Its fields in the order of attributes.
     pub fields: Vec<FieldView>,
+    /// What waits for another user.
+    pub pending: Vec<PendingView>,
 }
 
 impl View {
@@ -128,6 +143,10 @@ impl View {
                 }
             })
             .collect();
+        let name = |id: AttrId| {
+            let known = attributes.get(id);
+            known.map_or_else(|| format!("[{}]", id.0), |a| a.name.clone())
+        };
         let mut fields = Vec::new();
         for (attribute, group) in document.fields() {
             let known = attributes.get(attribute);
@@ -142,13 +161,27 @@ impl View {
                 winner.value.clone()
             };
             fields.push(FieldView {
-                attribute: known.map_or_else(|| format!("[{}]", attribute.0), |a| a.name.clone()),
+                attribute: name(attribute),
                 value,
                 winner,
                 others: given.collect(),
             });
         }
+        let pending = document
+            .references
+            .iter()
+            .filter(|r| document.is_pending(r));
+        let pending = pending.map(|r| {
+            let link = r.link.map(|i| document.links[usize::from(i)]);
+            PendingView {
+                attribute: name(r.attribute),
+                source: link.map(|l| source_name(l.source)),
+                record: link.map(|l| key_text(l.key)),
+                names: r.link.map(|_| key_text(r.key)),
+            }
+        });
         Ok(View {
+            pending: pending.collect(),
             id: document.id,
             version: document.version,
             state: document.state,
@@ -176,6 +209,10 @@ fn give(
         },
         source: link.map(|l| source_name(l.source)),
         record: link.map(|l| key_text(l.key)),
+        names: document
+            .reference(c.attribute, c.link)
+            .filter(|r| r.link.is_some())
+            .map(|r| key_text(r.key)),
         rule: c.rule,
         strength: c.strength,
         position: evidence.position.to_owned(),
@@ -208,6 +245,7 @@ fn put(undo: &Undo<'_>) -> Given {
         value,
         source: None,
         record: None,
+        names: None,
         rule: 0,
         strength: Strength::Always,
         position: String::new(),
@@ -230,8 +268,4 @@ fn list_text<'a>(texts: impl Iterator<Item = &'a str>) -> String {
     texts.sort_unstable();
     texts.dedup();
     texts.join(", ")
-}
-
-fn key_text(key: &[u8]) -> String {
-    Key::from_bytes(key).map_or_else(String::new, |k| k.display())
 }

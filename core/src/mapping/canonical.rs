@@ -14,6 +14,7 @@
 //! | date | `YYYY-MM-DD`, a real day |
 //! | timestamp | `YYYY-MM-DDTHH:MM:SS[.f]`, with `Z` when it is an instant |
 //! | list | [`ListValue`]: trimmed texts in NFC without repeats, empty ones left out |
+//! | reference | in a mapped row the key of a record (`reference`), in a user the id of one |
 //!
 //! A value that has no such form fails with a reason; it is never bent into shape.
 
@@ -25,6 +26,7 @@ use rollcall_contract::{Class, Value};
 use smallvec::SmallVec;
 use unicode_normalization::UnicodeNormalization;
 
+use super::reference;
 use super::spec::{ConstValue, DEFAULT_MAX_VALUE_BYTES};
 use super::text::{is_plainly_nfc, push_nfc};
 use crate::attribute::{AttrType, Attribute, EMAIL, USER_NAME};
@@ -40,6 +42,8 @@ pub(crate) struct Target {
     pub(crate) kind: AttrType,
     trimmed: bool,
     split: Option<String>,
+    /// Of a reference: what the key column that the value stands for holds.
+    key: Option<Class>,
 }
 
 /// Appends a value that a person wrote as text, in the form of its attribute; the parts of a
@@ -67,7 +71,21 @@ impl Target {
             kind: attribute.kind,
             trimmed: attribute.id == EMAIL || attribute.id == USER_NAME,
             split,
+            key: None,
         }
+    }
+
+    /// A reference to a record whose key is one column of this class.
+    pub(crate) fn referring(self, key: Class) -> Target {
+        Target {
+            key: Some(key),
+            ..self
+        }
+    }
+
+    /// What the key column holds that a reference names.
+    pub(crate) fn key_class(&self) -> Option<Class> {
+        self.key
     }
 
     /// Whether some texts are values of the attribute.
@@ -107,6 +125,10 @@ impl Target {
                     "say what separates the values with `split`, or make a list of one \
                              with an expression: `[column]`",
                 ),
+            },
+            (A::Reference, _) => match self.key {
+                Some(key) if reference::fits(class, key) => Ok(()),
+                _ => Err("name the column that holds the key of the other record"),
             },
             (A::List, _) => Err("make a list with an expression: `[string(column)]`"),
             _ => Err("convert it with an expression"),
@@ -167,6 +189,9 @@ impl Target {
             let split = self.split.as_deref().ok_or(SkipReason::TypeMismatch)?;
             return push_list(text.split(split).map(Cow::Borrowed), out);
         }
+        if self.kind == AttrType::Reference {
+            return self.push_reference(text, out);
+        }
         let text = text.trim();
         if text.is_empty() {
             // An empty field of a form is how a varchar column says that there is nothing.
@@ -178,6 +203,16 @@ impl Target {
             AttrType::Decimal => push_decimal(text, out),
             AttrType::Date => push_date(text, out),
             _ => push_timestamp(text, out),
+        }
+    }
+
+    fn push_reference(&self, text: &str, out: &mut Vec<u8>) -> Pushed {
+        if text.trim().is_empty() {
+            return Ok(false);
+        }
+        match self.key {
+            Some(key) => reference::push_part(text, key, out).map(|()| true),
+            None => Err(SkipReason::TypeMismatch),
         }
     }
 
@@ -203,6 +238,7 @@ impl Target {
         }
         if let Some(n) = value.downcast_ref::<CelUInt>() {
             return match self.kind {
+                AttrType::Reference => self.push_text(&n.inner().to_string(), out),
                 AttrType::Text | AttrType::Decimal => {
                     out.extend_from_slice(itoa::Buffer::new().format(*n.inner()).as_bytes());
                     Ok(true)
@@ -256,6 +292,7 @@ impl Target {
 
     fn push_int(&self, n: i64, out: &mut Vec<u8>) -> Pushed {
         match self.kind {
+            AttrType::Reference => self.push_text(itoa::Buffer::new().format(n), out),
             AttrType::Text | AttrType::Integer | AttrType::Decimal => {
                 out.extend_from_slice(itoa::Buffer::new().format(n).as_bytes());
                 Ok(true)

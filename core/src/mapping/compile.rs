@@ -4,7 +4,7 @@
 //! fault. A mapper that comes out refers to columns and attributes by number only; nothing
 //! is looked up by name for a row.
 
-use rollcall_contract::{Class, TableSchema};
+use rollcall_contract::{Class, Column, TableSchema};
 
 use super::canonical::Target;
 use super::drift::Pauses;
@@ -73,11 +73,17 @@ impl Mapper {
         for rule in &rules {
             match &rule.source {
                 Source::Column { index, .. } => need(*index),
+                Source::Key(parts) => parts.iter().for_each(|(index, _)| need(*index)),
                 Source::Expr(e) => e.columns().iter().copied().for_each(&mut need),
                 Source::Constant(_) | Source::Paused => {}
             }
         }
-        let fingerprint = xxhash_rust::xxh3::xxh3_64(spec.said().as_bytes());
+        let mut said = spec.said();
+        if rules.iter().any(|r| r.target.kind == AttrType::Reference) {
+            // Before there were references the same rule copied a text.
+            said.push_str(" references");
+        }
+        let fingerprint = xxhash_rust::xxh3::xxh3_64(said.as_bytes());
         Ok(Mapper {
             version: schema_version,
             columns: schema
@@ -110,6 +116,7 @@ fn rule_text(rule: &RuleSpec) -> String {
     let attribute = &rule.attribute;
     match &rule.kind {
         RuleKind::Column(column) => format!("{attribute} = column {column}"),
+        RuleKind::Columns(columns) => format!("{attribute} = columns {}", columns.join(", ")),
         RuleKind::Expr(source) => format!("{attribute} = expression {source}"),
         RuleKind::Constant(value) => match value {
             ConstValue::Text(t) => format!("{attribute} = constant \"{t}\""),
@@ -302,9 +309,13 @@ impl Compiler<'_> {
         let number = u16::try_from(index).ok()?;
         let before = self.errors.len();
         self.options(place, rule, attribute.kind);
-        let target = Target::new(attribute, rule.split.clone());
+        let mut target = Target::new(attribute, rule.split.clone());
+        if attribute.kind == AttrType::Reference {
+            target = self.reference(place, rule, target)?;
+        }
         let source = match &rule.kind {
             RuleKind::Column(column) => self.column(place, name, column, &target),
+            RuleKind::Columns(columns) => self.columns(place, name, columns, &target),
             RuleKind::Expr(source) => self
                 .expression(place, name, source, Some(&target))
                 .map(Source::Expr),
@@ -328,6 +339,106 @@ impl Compiler<'_> {
             default,
             on_null: rule.on_null,
         })
+    }
+
+    /// What a rule must give that names another record; none when it never could.
+    fn reference(&mut self, place: Place, rule: &RuleSpec, target: Target) -> Option<Target> {
+        let key: Vec<&Column> = self
+            .schema
+            .key
+            .iter()
+            .map(|&at| &self.schema.columns[at])
+            .collect();
+        let names: Vec<&str> = key.iter().map(|c| c.name.as_str()).collect();
+        let expected = match &names[..] {
+            [name] => format!("the key of another record of the table (`{name}`)"),
+            _ => format!(
+                "the key of another record of the table ({})",
+                names.join(", ")
+            ),
+        };
+        let of_each = || {
+            Some(format!(
+                "write `columns = […]` with a column for each of: {}",
+                names.join(", ")
+            ))
+        };
+        let before = self.errors.len();
+        let name = rule.attribute.as_str();
+        if rule.default.is_some() {
+            let fix = Some("leave `default` out: a null names nobody".to_owned());
+            self.error(place, name, "a default", expected.clone(), fix);
+        }
+        match &rule.kind {
+            RuleKind::Constant(_) => {
+                let fix = Some("name the column that holds that key".to_owned());
+                self.error(
+                    place,
+                    name,
+                    "the same value for every record",
+                    expected,
+                    fix,
+                );
+            }
+            RuleKind::Columns(columns) if columns.len() != key.len() => {
+                let found = format!("{} columns", columns.len());
+                self.error(place, name, found, expected, of_each());
+            }
+            RuleKind::Column(column) if key.len() != 1 => {
+                self.error(
+                    place,
+                    name,
+                    format!("one column (`{column}`)"),
+                    expected,
+                    of_each(),
+                );
+            }
+            RuleKind::Expr(_) if key.len() != 1 => {
+                self.error(
+                    place,
+                    name,
+                    "an expression, which gives one value",
+                    expected,
+                    of_each(),
+                );
+            }
+            RuleKind::Column(_) | RuleKind::Columns(_) | RuleKind::Expr(_) => {}
+        }
+        (self.errors.len() == before).then(|| match &key[..] {
+            [column] => target.referring(column.class),
+            _ => target,
+        })
+    }
+
+    /// Columns that are together the key of another record.
+    fn columns(
+        &mut self,
+        place: Place,
+        name: &str,
+        columns: &[String],
+        target: &Target,
+    ) -> Option<Source> {
+        if target.kind != AttrType::Reference {
+            let fix = Some("join them with an expression: `join([a, b], \" \")`".to_owned());
+            self.error(
+                place,
+                name,
+                "`columns` for an attribute that is no reference",
+                "`column`, or `expr`",
+                fix,
+            );
+            return None;
+        }
+        let mut parts = Vec::with_capacity(columns.len());
+        for (column, &at) in columns.iter().zip(&self.schema.key) {
+            let class = self.schema.columns[at].class;
+            let part = target.clone().referring(class);
+            match self.column(place, name, column, &part)? {
+                Source::Key(part) => parts.extend(part),
+                _ => return None,
+            }
+        }
+        Some(Source::Key(parts))
     }
 
     fn paused_rule(&self, index: usize, rule: &RuleSpec) -> Option<Rule> {
@@ -412,6 +523,9 @@ impl Compiler<'_> {
                 Some(fix.replace("column", column)),
             );
             return None;
+        }
+        if let Some(key) = target.key_class() {
+            return Some(Source::Key(vec![(index, key)]));
         }
         Some(Source::Column {
             index,

@@ -9,7 +9,7 @@
 use std::sync::Arc;
 
 use rollcall_contract::{
-    BatchBuilder, Cell, Class, Cursor, Op, TableNo, TableSchema, Tx, TxId, Value as Typed,
+    BatchBuilder, Cell, Class, Cursor, Key, Op, TableNo, TableSchema, Tx, TxId, Value as Typed,
 };
 use serde_json::Value;
 use smallvec::SmallVec;
@@ -19,7 +19,7 @@ use super::mapper::Mapper;
 use super::shadow;
 use super::spec::ConstValue;
 use crate::attribute::{AttrType, Attributes};
-use crate::mapped::{Assigned, ListValue, MappedRow, MappedRows, Outcome};
+use crate::mapped::{Assigned, ListValue, MappedRow, MappedRows, Outcome, key_text};
 
 /// A file of tests.
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -56,7 +56,8 @@ pub struct Fixture {
     /// For a failure: the attribute whose rule should fail.
     #[serde(default)]
     pub rule: Option<String>,
-    /// Attributes and their values; null for one that is cleared.
+    /// Attributes and their values; null for one that is cleared, the key of the other
+    /// record for a reference.
     #[serde(default)]
     pub expect: serde_json::Map<String, Value>,
     /// Attributes that are cleared (TOML has no null).
@@ -313,6 +314,16 @@ impl Runner<'_> {
         let expected = match value {
             None => Assigned::Keep,
             Some(Value::Null) => Assigned::Clear,
+            Some(value) if kind == AttrType::Reference => match key_of(value) {
+                Some(key) => {
+                    bytes.extend_from_slice(key.as_bytes());
+                    Assigned::Reference(&bytes)
+                }
+                None => {
+                    let expected = "the key of a record: a text, a number, or a list of them";
+                    return self.differ(name, expected, value.to_string());
+                }
+            },
             Some(value) => {
                 let target = Target::new(attribute, None);
                 let pushed = const_of(value, kind).map(|c| target.push_const(&c, &mut bytes));
@@ -351,6 +362,24 @@ fn cell_of(class: Class, value: &Value) -> Option<Own> {
     Some(Own::Value(text))
 }
 
+/// The key of a record; of several columns as a list.
+fn key_of(value: &Value) -> Option<Key> {
+    let mut key = Key::new();
+    let mut push = |part: &Value| {
+        match part {
+            Value::String(text) => key.push(text.as_bytes()),
+            Value::Number(n) => key.push(n.to_string().as_bytes()),
+            _ => return None,
+        }
+        Some(())
+    };
+    match value {
+        Value::Array(parts) => parts.iter().try_for_each(push)?,
+        part => push(part)?,
+    }
+    Some(key)
+}
+
 fn const_of(value: &Value, kind: AttrType) -> Option<ConstValue> {
     Some(match value {
         Value::Bool(b) => ConstValue::Boolean(*b),
@@ -375,6 +404,7 @@ fn shown(assigned: Assigned<'_>, kind: AttrType) -> String {
         Assigned::Value(bytes) if kind == AttrType::List => {
             Value::from(ListValue::texts(bytes).collect::<Vec<_>>()).to_string()
         }
+        Assigned::Reference(key) => Value::from(key_text(key)).to_string(),
         Assigned::Value(bytes) => {
             Value::from(String::from_utf8_lossy(bytes).into_owned()).to_string()
         }

@@ -9,7 +9,7 @@ use rollcall_contract::{Class, TableSchema};
 
 use super::canonical::Target;
 use super::spec::RuleSpec;
-use crate::attribute::Attributes;
+use crate::attribute::{AttrType, Attributes};
 
 /// What could be a mapping for a table.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -260,7 +260,12 @@ pub fn guess(schema: &TableSchema) -> Guess {
         let Some(known) = attributes.by_name(attribute) else {
             continue;
         };
-        let target = Target::new(known, None);
+        let mut target = Target::new(known, None);
+        if let [key] = schema.key[..]
+            && known.kind == AttrType::Reference
+        {
+            target = target.referring(schema.columns[key].class);
+        }
         let fits = |column: &usize| {
             !used[*column] && target.accepts(schema.columns[*column].class).is_ok()
         };
@@ -504,6 +509,23 @@ mod tests {
         assert_eq!(unused, ["id", "salary", "status", "photo"]);
         assert_eq!(guess.remarks.len(), 1);
         compiles(&schema, &guess);
+    }
+
+    #[test]
+    fn a_manager_is_guessed_only_where_it_can_be_a_key_of_the_table() {
+        let guessed = |key: Vec<usize>, class: Class| {
+            let columns = [("id", Class::Int), ("of", Class::Text), ("manager", class)];
+            let schema = TableSchema {
+                key,
+                ..table(&columns.map(|(n, c)| (n.to_owned(), c)))
+            };
+            let guess = guess(&schema);
+            compiles(&schema, &guess);
+            guess.rules.iter().any(|r| r.rule.attribute == "manager")
+        };
+        assert!(guessed(vec![0], Class::Int) && guessed(vec![0], Class::Text));
+        assert!(!guessed(vec![0], Class::Date) && !guessed(vec![0], Class::Float));
+        assert!(!guessed(vec![0, 1], Class::Int));
     }
 
     #[test]

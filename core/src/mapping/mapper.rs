@@ -25,9 +25,10 @@ use super::drift::PausedRule;
 use super::error::MappingError;
 use super::expression::{Expression, Stop};
 use super::moment;
+use super::reference;
 use super::shadow::{self, Cells, Shadow};
 use super::spec::OnNull;
-use crate::attribute::AttrId;
+use crate::attribute::{AttrId, AttrType};
 use crate::document::Moment;
 use crate::mapped::{MappedRows, Outcome, Strength};
 use crate::reason::SkipReason;
@@ -39,6 +40,9 @@ pub(super) enum Source {
         index: usize,
         class: Class,
     },
+    /// Together the key of another record: of each part the column, and the class of the
+    /// key column that it stands for.
+    Key(Vec<(usize, Class)>),
     Expr(Expression),
     Constant(Vec<u8>),
     /// What the rule used is gone: it keeps what it gave.
@@ -164,6 +168,7 @@ impl Mapper {
         {
             match &rule.source {
                 Source::Column { index, .. } => columns.push(*index),
+                Source::Key(parts) => columns.extend(parts.iter().map(|(index, _)| *index)),
                 Source::Expr(e) => columns.extend(e.columns().iter().copied()),
                 Source::Constant(_) | Source::Paused => {}
             }
@@ -365,7 +370,12 @@ impl Mapper {
                             rule: Some(number),
                         };
                     }
-                    out.value_since(mark, attribute, number, strength);
+                    match rule.target.kind {
+                        AttrType::Reference => {
+                            out.reference_since(mark, attribute, number, strength);
+                        }
+                        _ => out.value_since(mark, attribute, number, strength),
+                    }
                 }
                 (Said::Null, Some(default), _) => {
                     out.bytes().extend_from_slice(default);
@@ -414,6 +424,10 @@ impl Rule {
                 Some(Cell::Null) => false,
                 _ => return Ok(Said::Nothing),
             },
+            Source::Key(parts) => match push_key(parts, cells, out)? {
+                Some(pushed) => pushed,
+                None => return Ok(Said::Nothing),
+            },
             Source::Constant(bytes) => {
                 out.extend_from_slice(bytes);
                 true
@@ -430,6 +444,33 @@ impl Rule {
         };
         Ok(if pushed { Said::Value } else { Said::Null })
     }
+}
+
+/// Appends a key whose parts are these cells: `false` when one of them is null, or all of
+/// them are blank; none when one of them is not known.
+fn push_key(
+    parts: &[(usize, Class)],
+    cells: &[Cell<'_>],
+    out: &mut Vec<u8>,
+) -> Result<Option<bool>, SkipReason> {
+    let before = out.len();
+    let (mut is_null, mut is_blank) = (false, true);
+    for (index, class) in parts {
+        match cells.get(*index) {
+            Some(Cell::Value(value)) => {
+                let text = std::str::from_utf8(value).map_err(|_| SkipReason::BadValue)?;
+                is_blank &= text.trim().is_empty();
+                reference::push_part(text, *class, out)?;
+            }
+            Some(Cell::Null) => is_null = true,
+            _ => return Ok(None),
+        }
+    }
+    if is_null || is_blank {
+        out.truncate(before);
+        return Ok(Some(false));
+    }
+    Ok(Some(true))
 }
 
 /// Whether a value of the scope's expression means "in"; none when it is no answer.

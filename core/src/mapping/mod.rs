@@ -7,7 +7,7 @@
 //! whenever and however often it is read: live, in a scan, after a crash, in a preview.
 //!
 //! The parts: [`MappingSpec`] is what an operator asks; `compile` checks it; `mapper`
-//! applies it; `canonical` gives values their one form; `expression` with `operand`,
+//! applies it; `canonical` gives values their one form, `reference` keys of other records; `expression` with `operand`,
 //! `predicate`, `function` and `dry_run` is everything about CEL; [`Shadow`] is the stored
 //! row; [`fold`] is how match keys are compared; [`guess`] proposes a mapping for a table;
 //! [`fixture`] runs an operator's own tests of one.
@@ -25,6 +25,7 @@ mod mapper;
 mod moment;
 mod operand;
 mod predicate;
+mod reference;
 mod shadow;
 mod spec;
 mod text;

@@ -101,6 +101,8 @@ impl RuleSpec {
 pub enum RuleKind {
     /// The column of this name.
     Column(String),
+    /// The columns of these names: together the key of another record.
+    Columns(Vec<String>),
     /// This CEL expression over columns.
     Expr(String),
     /// This value, for every record.

@@ -317,6 +317,10 @@ struct By {
 impl Effect {
     fn update(&mut self, by: By, attribute: &Attribute, before: &Json, after: &Json) {
         let id = attribute.id;
+        if attribute.kind == AttrType::Reference {
+            // Who that is follows from another record, which may lead to nobody by now.
+            return;
+        }
         if attribute.kind != AttrType::List {
             let (before, after) = (text(before), text(after));
             self.change(by, (id, None), before.as_deref(), after.as_deref());

@@ -98,7 +98,7 @@ pub(super) fn draft(table: &DiscoveredTable, place: &Place) -> String {
         let value = match &rule.kind {
             RuleKind::Column(c) => column(c),
             RuleKind::Expr(e) => format!("{{ expr = {} }}", quoted(e)),
-            RuleKind::Constant(_) => continue,
+            RuleKind::Columns(_) | RuleKind::Constant(_) => continue,
         };
         let _ = writeln!(out, "{name} = {value}   # {}", remark(&guessed.because));
     }

@@ -52,7 +52,7 @@ fn a_value_of_the_wrong_kind_is_named_with_what_was_expected() {
         (
             "map = { email = \"emp_email\" }",
             "map = { email = 5 }",
-            "rollcall.toml:9:17: source.hr.map.email: found the number 5, expected a column's name or a table with column, expr or constant; fix: write for example `email = { column = \"emp_email\" }`",
+            "rollcall.toml:9:17: source.hr.map.email: found the number 5, expected a column's name or a table with column, columns, expr or constant; fix: write for example `email = { column = \"emp_email\" }`",
         ),
         (
             "map = { email = \"emp_email\" }",
@@ -195,11 +195,11 @@ fn a_rule_has_one_origin_and_no_option_without_effect() {
     };
     assert_eq!(
         rule("{ column = \"a\", expr = \"b\" }"),
-        "found column and expr, expected exactly one of column, expr and constant; fix: keep the one that gives the value"
+        "found column and expr, expected exactly one of column, columns, expr and constant; fix: keep the one that gives the value"
     );
     assert_eq!(
         rule("{ strength = \"always\" }"),
-        "found none of column, expr and constant, expected exactly one of column, expr and constant; fix: keep the one that gives the value"
+        "found none of column, columns, expr and constant, expected exactly one of column, columns, expr and constant; fix: keep the one that gives the value"
     );
     assert_eq!(
         rule("{ constant = 1, default = 2 }"),

@@ -139,6 +139,7 @@ fn the_examples_together_are_a_valid_file() {
         "sink.*.tls.cert",
         "sink.*.tls.key",
         "sink.*.tls.key_password",
+        "source.*.map.*.columns",
         "source.*.map.*.expr",
         "source.*.map.*.constant",
         "source.*.map.*.on_null",

@@ -50,6 +50,7 @@ use crate::outbox::{self, OutboxBlock, Trimmed};
 use crate::position::Position;
 use crate::preload::Preloaded;
 use crate::query;
+use crate::references;
 use crate::scribe::{Answer, Core, Scribe};
 
 /// Gaps that were closed before `?1` and behind which the source had the same history.
@@ -138,6 +139,7 @@ impl Writer {
         let waiting: i64 =
             connection.query_row("SELECT COUNT(*) FROM waiting", [], |row| row.get(0))?;
         counts.waiting = waiting.unsigned_abs();
+        counts.references = references::count(&connection)?;
         let delta = MatchDelta::load(&connection, options.match_delta_entries)?;
         let filter = ValueFilter::load(&connection, delta.hashes())?;
         let open = query::open_conflicts(&connection)?;

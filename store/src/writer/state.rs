@@ -13,6 +13,7 @@ use super::Writer;
 use crate::error::StoreError;
 use crate::preload;
 use crate::query;
+use crate::references;
 
 impl State for Writer {
     fn link(&mut self, source: SourceId, key: &[u8]) -> Result<Option<LinkTarget>, StateError> {
@@ -106,6 +107,32 @@ impl State for Writer {
         self.guard(outcome)?;
         if let Some(plan) = &self.overlay {
             plan.overlay_waiting(hash, into);
+        }
+        Ok(())
+    }
+
+    fn anything_refers(&mut self) -> bool {
+        let begins = |plan: &Arc<Plan>| !plan.references.is_empty();
+        self.counts.references > 0 || self.overlay.as_ref().is_some_and(begins)
+    }
+
+    fn referrers(
+        &mut self,
+        source: SourceId,
+        key: &[u8],
+        after: UserRow,
+        limit: usize,
+        into: &mut Vec<UserRow>,
+    ) -> Result<(), StateError> {
+        let known = self
+            .overlay
+            .as_ref()
+            .map_or(0, |p| p.referring(source, key));
+        let more = limit.saturating_add(known);
+        let outcome = references::referrers(&self.connection, source, key, after, more, into);
+        self.guard(outcome)?;
+        if let Some(plan) = &self.overlay {
+            plan.overlay_referrers((source, key), after, limit, into);
         }
         Ok(())
     }

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 use rollcall_core::id::{MatchHash, SourceId, UserRow, ValueHash};
-use rollcall_core::plan::{Columns, Plan, UserWrite};
+use rollcall_core::plan::{Columns, Plan, Referring, UserWrite};
 use rollcall_core::state::{KeyBytes, LinkTarget, State};
 use rollcall_store::{OpenOptions, UserFilter, Writer};
 use smallvec::SmallVec;
@@ -20,6 +20,8 @@ struct Model {
     records: BTreeMap<(SourceId, KeyBytes), Vec<u8>>,
     owners: BTreeSet<(ValueHash, UserRow)>,
     waiting: BTreeSet<(MatchHash, SourceId, KeyBytes)>,
+    references: BTreeMap<(KeyBytes, UserRow), bool>,
+    relinked: BTreeMap<(SourceId, KeyBytes), UserRow>,
 }
 
 impl Model {
@@ -60,6 +62,21 @@ impl Model {
                 };
             }
         }
+        for ((_, key), users) in &plan.references {
+            for &(user, is) in users {
+                let place = (key.clone(), user);
+                match is {
+                    Referring::No => self.references.remove(&place),
+                    is => self.references.insert(place, is == Referring::Waits),
+                };
+            }
+        }
+        for (key, told) in &plan.relinked {
+            match told {
+                Some(user) => self.relinked.insert(key.clone(), *user),
+                None => self.relinked.remove(key),
+            };
+        }
     }
 }
 
@@ -94,6 +111,15 @@ enum Step {
         key: u8,
         waits: bool,
     },
+    Refer {
+        key: u8,
+        user: u8,
+        is: Referring,
+    },
+    Relink {
+        key: u8,
+        told: Option<u8>,
+    },
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -118,6 +144,12 @@ fn step() -> impl Strategy<Value = Step> {
             key,
             waits
         }),
+        (0..KEYS / 3, any::<u8>(), 0..3u8).prop_map(|(key, user, is)| Step::Refer {
+            key,
+            user,
+            is: [Referring::No, Referring::Waits, Referring::Shows][usize::from(is)],
+        }),
+        (0..KEYS, any::<Option<u8>>()).prop_map(|(key, told)| Step::Relink { key, told }),
     ]
 }
 
@@ -216,6 +248,15 @@ fn plan_of(writer: &mut Writer, model: &Model, steps: &[Step]) -> Plan {
             } => {
                 plan.set_waiting(hash(h), SOURCE, &key(u64::from(k)), waits);
             }
+            Step::Refer { key: k, user, is } => {
+                if let Some(row) = pick(user) {
+                    plan.set_referring(SOURCE, &key(u64::from(k)), row, is);
+                }
+            }
+            Step::Relink { key: k, told } => {
+                let place = (SOURCE, key(u64::from(k)));
+                plan.relinked.insert(place, told.map(|n| UserRow(n.into())));
+            }
         }
     }
     plan
@@ -293,6 +334,22 @@ fn compare(writer: &mut Writer, model: &Model, is_settled: bool) -> Result<(), T
         waiting.sort_unstable();
         prop_assert_eq!(waiting, expected);
     }
+    for k in 0..KEYS / 3 {
+        let key = key(u64::from(k));
+        let all = model.references.keys().filter(|(of, _)| *of == key);
+        let all: Vec<UserRow> = all.map(|(_, user)| *user).collect();
+        for (after, limit) in [(0, 1), (0, usize::MAX), (1, 2), (3, 1)] {
+            let after = UserRow(after);
+            let mut users = Vec::new();
+            writer
+                .referrers(SOURCE, &key, after, limit, &mut users)
+                .unwrap();
+            let behind = all.iter().filter(|user| **user > after);
+            let expected: Vec<UserRow> = behind.copied().take(limit).collect();
+            prop_assert_eq!(users, expected);
+        }
+    }
+    prop_assert!(writer.anything_refers() || model.references.is_empty());
     // In doubt something waits.
     prop_assert!(writer.anything_waits() || model.waiting.is_empty());
     Ok(())
@@ -301,6 +358,22 @@ fn compare(writer: &mut Writer, model: &Model, is_settled: bool) -> Result<(), T
 fn compare_counts(writer: &mut Writer, model: &Model) -> Result<(), TestCaseError> {
     writer.settle().unwrap();
     prop_assert_eq!(writer.anything_waits(), !model.waiting.is_empty());
+    prop_assert_eq!(writer.anything_refers(), !model.references.is_empty());
+    let next = writer
+        .relinked()
+        .unwrap()
+        .map(|r| ((r.source, r.key), r.told));
+    let first = model.relinked.first_key_value();
+    prop_assert_eq!(next, first.map(|(key, told)| (key.clone(), *told)));
+    let mut waits: BTreeMap<&KeyBytes, usize> = BTreeMap::new();
+    for ((key, _), _) in model.references.iter().filter(|(_, waits)| **waits) {
+        *waits.entry(key).or_default() += 1;
+    }
+    let mut most: Vec<&KeyBytes> = waits.keys().copied().collect();
+    most.sort_by_key(|key| (std::cmp::Reverse(waits[key]), (*key).clone()));
+    let unresolved = writer.unresolved(SOURCE, 2).unwrap();
+    let expected: Vec<KeyBytes> = most.into_iter().take(2).cloned().collect();
+    prop_assert_eq!(unresolved, expected);
     prop_assert_eq!(writer.counts().users, model.users.len() as u64);
     let active = model.users.values().filter(|(_, active)| *active).count();
     prop_assert_eq!(writer.counts().active, active as u64);

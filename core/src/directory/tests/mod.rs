@@ -13,6 +13,7 @@ mod fields;
 mod leavers;
 mod promises;
 mod properties;
+mod references;
 mod sharing;
 mod staging;
 mod undo;
@@ -39,7 +40,7 @@ pub(super) const ROLES: AttrId = AttrId(26);
 pub(super) const NUMBER: AttrId = AttrId(28);
 
 /// Reads `16=a@x;26=r1,r2`. `!scope` is out of scope, `!fail` fails, `10~` keeps, `10^v` is
-/// on create, `10?v` is if empty. A missing attribute is cleared. `@5/2` says that all of it
+/// on create, `10?v` is if empty; `33>2`, `33>^2` and `33>?2` name the record 2. A missing attribute is cleared. `@5/2` says that all of it
 /// was changed at 5 or 6, and `@` that nobody knows when.
 pub(super) fn map(shadow: &str, out: &mut MappedRows) {
     let shadow_start = out.mark();
@@ -59,7 +60,7 @@ pub(super) fn map(shadow: &str, out: &mut MappedRows) {
             }
             _ if part.starts_with('@') => {}
             _ => {
-                let at = part.find(['=', '~', '^', '?']).unwrap();
+                let at = part.find(['=', '~', '^', '?', '>']).unwrap();
                 let (id, rest) = part.split_at(at);
                 let kind = rest.chars().next().unwrap();
                 fields.push((id.parse().unwrap(), kind, &rest[1..]));
@@ -70,6 +71,11 @@ pub(super) fn map(shadow: &str, out: &mut MappedRows) {
     if outcome == Outcome::Mapped {
         for (id, kind, value) in fields {
             let attribute = AttrId(id);
+            let is_reference = kind == '>';
+            let (kind, value) = match value.chars().next() {
+                Some(weak @ ('^' | '?')) if is_reference => (weak, &value[1..]),
+                _ => (kind, value),
+            };
             let strength = match kind {
                 '^' => Strength::OnCreate,
                 '?' => Strength::IfEmpty,
@@ -86,7 +92,10 @@ pub(super) fn map(shadow: &str, out: &mut MappedRows) {
             } else {
                 out.bytes().extend_from_slice(value.as_bytes());
             }
-            out.value_since(start, attribute, id, strength);
+            match is_reference {
+                true => out.reference_since(start, attribute, id, strength),
+                false => out.value_since(start, attribute, id, strength),
+            }
         }
     }
     let hash = xxhash_rust::xxh3::xxh3_64(shadow.as_bytes());
@@ -111,12 +120,17 @@ impl Remap for TestMapper {
     }
 }
 
-struct Ids(u8);
+struct Ids(u32);
 
 impl NewIds for Ids {
     fn user_id(&mut self, _: i64) -> UserId {
         self.0 += 1;
-        UserId([self.0; 16])
+        let mut id = [self.0 as u8; 16];
+        id[..3].copy_from_slice(&self.0.to_be_bytes()[..3]);
+        if self.0 < 256 {
+            id = [self.0 as u8; 16];
+        }
+        UserId(id)
     }
 }
 
@@ -301,11 +315,15 @@ impl World {
 
     /// The users without their ids, sorted: to compare two worlds.
     pub(super) fn people(&self) -> Vec<String> {
-        let mut people: Vec<String> = self
-            .users()
-            .into_values()
+        let users = self.users();
+        let mut people: Vec<String> = users
+            .values()
+            .cloned()
             .map(|mut u| {
                 u.as_object_mut().unwrap().shift_remove("id");
+                if let Some(manager) = u.get("manager").and_then(Json::as_str) {
+                    u["manager"] = users[manager]["email"].clone();
+                }
                 u.to_string()
             })
             .collect();
@@ -393,7 +411,13 @@ impl World {
             assert!(!d.links.is_empty(), "no user without evidence");
             let own = d.contributions.iter().filter(|c| c.link.is_none());
             let own: Vec<AttrId> = own.map(|c| c.attribute).collect();
-            let owns: Vec<AttrId> = d.owns.iter().map(|o| o.attribute).collect();
+            let is_pending = |o: &&crate::document::Own<'_>| {
+                let named = d.reference(o.attribute, None);
+                named.is_some_and(|r| d.is_pending(r))
+            };
+            let owns = d.owns.iter().filter(|o| !is_pending(o));
+            let owns: Vec<AttrId> = owns.map(|o| o.attribute).collect();
+            self.check_references(*row, &d);
             assert_eq!(own, owns, "what is known of each own value");
             let ends = d.owns.iter().filter_map(|o| o.pin?.until_us());
             let mut due = self.state.due.iter();
@@ -516,6 +540,15 @@ impl World {
             .into_iter()
             .partition(|c| c.kind == crate::conflict::ConflictKind::Value);
         assert_eq!(ties.len(), tied, "a conflict for each tie");
+        let (missing, open): (Vec<_>, Vec<_>) = open
+            .into_iter()
+            .partition(|c| c.kind == crate::conflict::ConflictKind::UnresolvedReference);
+        for missing in missing {
+            let key = (missing.source, &missing.records[0]);
+            let mut all = self.state.references.iter();
+            let waits = all.any(|((s, k, _), waits)| (*s, k) == key && *waits);
+            assert!(waits, "somebody waits for what is missing");
+        }
         let open: HashSet<_> = open
             .iter()
             .flat_map(|c| {
@@ -532,6 +565,43 @@ impl World {
         });
         assert_eq!(named, open, "conflicts name the records that are held");
         self.nothing_held_could_be_applied();
+    }
+
+    /// Whom a user names is whom it shows, and it is found by that.
+    fn check_references(&self, row: UserRow, d: &Document<'_>) {
+        let mut named = BTreeMap::new();
+        for r in &d.references {
+            let source = d.source_of(r);
+            let key = KeyBytes::from_slice(r.key);
+            let behind = match r.link {
+                None => crate::document::own_target(r.key),
+                Some(_) => match self.state.links.get(&(source, key.clone())) {
+                    Some(LinkTarget::User(row)) => Some(*row),
+                    _ => None,
+                },
+            };
+            let behind = behind.and_then(|row| self.state.users.get(&row));
+            let behind = behind.map(|bytes| Document::decode(bytes).unwrap());
+            let behind = behind.filter(|b| b.state != UserState::Tombstone);
+            let mut shown = d.group(r.attribute).iter().filter(|c| c.link == r.link);
+            let shown = shown.next().map(|c| String::from_utf8_lossy(c.value));
+            assert_eq!(
+                shown,
+                behind.map(|b| b.id.to_string().into()),
+                "who is named"
+            );
+            named.insert((source, key, row), d.is_pending(r));
+        }
+        let known = self.state.references.iter();
+        let known = known.filter(|((_, _, user), _)| *user == row);
+        let known: BTreeMap<_, _> = known.map(|(k, v)| (k.clone(), *v)).collect();
+        assert_eq!(named, known, "whoever names somebody is found by that");
+        let texts = d.group(crate::attribute::MANAGER).iter();
+        assert_eq!(
+            texts.count(),
+            d.references.iter().filter(|r| !d.is_pending(r)).count(),
+            "an id is nowhere without the name of its record"
+        );
     }
 
     /// Considers every held record again: it stays held, and nobody hears of it.

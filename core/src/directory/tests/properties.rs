@@ -25,14 +25,18 @@ pub(super) fn row() -> impl Strategy<Value = String> {
         0..3u8,
         proptest::sample::subsequence(vec!["dev", "ops", "hr"], 0..=3),
         0..20u8,
+        proptest::option::of(key()),
     )
-        .prop_map(|(name, email, title, roles, special)| {
+        .prop_map(|(name, email, title, roles, special, manager)| {
             let mut row = format!("10=t{title};16={}@x;3=n{email}", char::from(b'a' + email));
             if let Some(name) = name {
                 row.push_str(&format!(";1=u{name}"));
             }
             if !roles.is_empty() {
                 row.push_str(&format!(";26={}", roles.join(",")));
+            }
+            if let Some(manager) = manager {
+                row.push_str(&format!(";33>{manager}"));
             }
             match special {
                 0 => row.push_str(";!scope"),

@@ -301,10 +301,12 @@ fn whole(w: &World, users: &[Returning]) -> HashSet<String> {
         .collect()
 }
 
-/// The same user, where "no list" and "an empty list" are one.
+/// The same user, where "no list" and "an empty list" are one. Whom it names is not among it:
+/// that follows from records, which no undo takes back.
 fn normal(user: &Json) -> Json {
     let mut user = user.clone();
     let fields = user.as_object_mut().unwrap();
+    fields.shift_remove("manager");
     fields.retain(|_, value| value.as_array().is_none_or(|all| !all.is_empty()));
     user
 }

@@ -20,6 +20,7 @@ use crate::reason::SkipReason;
 
 mod drift;
 mod properties;
+mod references;
 
 const COLUMNS: &[(&str, Class)] = &[
     ("id", Class::Int),
@@ -152,6 +153,7 @@ fn value(mapper: &Mapper, cells: Vec<Cell<'_>>) -> Result<Option<String>, SkipRe
     let field = out.row(0).fields().next().unwrap();
     Ok(match field.assigned {
         Assigned::Value(v) => Some(String::from_utf8(v.to_vec()).unwrap()),
+        Assigned::Reference(key) => Some(format!("-> {}", crate::mapped::key_text(key))),
         Assigned::Clear => None,
         Assigned::Keep => Some("(keep)".to_owned()),
     })
@@ -166,7 +168,9 @@ type Field = (AttrId, u16, Option<Vec<u8>>, bool);
 fn fields(row: &MappedRow<'_>) -> Vec<Field> {
     row.fields()
         .map(|f| match f.assigned {
-            Assigned::Value(v) => (f.attribute, f.rule, Some(v.to_vec()), false),
+            Assigned::Value(v) | Assigned::Reference(v) => {
+                (f.attribute, f.rule, Some(v.to_vec()), false)
+            }
             Assigned::Clear => (f.attribute, f.rule, None, false),
             Assigned::Keep => (f.attribute, f.rule, None, true),
         })
