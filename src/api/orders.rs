@@ -19,6 +19,10 @@ use crate::sync::work::{Cause, KeysOrder, Order, Work};
 /// waiting for as long as its server is away.
 pub(super) const BEGINS_WITHIN: Duration = Duration::from_secs(2);
 
+/// A plan that is to be applied has at most so many bytes. One of
+/// [`MAX_APPLIED`] records of a source is smaller; one that takes back long values may be larger.
+pub(crate) const PLAN_MAX_BYTES: usize = 64 << 20;
+
 /// An order was taken.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Accepted {

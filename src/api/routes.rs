@@ -60,13 +60,13 @@ pub fn router(shared: Arc<Shared>) -> Router {
         .route("/v1/plans/{hash}/{word}", post(plan_word))
         .route(
             "/v1/undo",
-            post(undo).layer(DefaultBodyLimit::max(PLAN_MAX_BYTES)),
+            post(undo).layer(DefaultBodyLimit::max(orders::PLAN_MAX_BYTES)),
         )
         .route("/v1/sources/{name}/reconcile", post(reconcile))
         .route("/v1/sources/{name}/sync", post(sync))
         .route(
             "/v1/sources/{name}/apply",
-            post(apply).layer(DefaultBodyLimit::max(PLAN_MAX_BYTES)),
+            post(apply).layer(DefaultBodyLimit::max(orders::PLAN_MAX_BYTES)),
         )
         .with_state(Arc::clone(&shared));
     open(shared).merge(v1)
@@ -270,9 +270,6 @@ async fn sync_with_token(
     let patience = orders::BEGINS_WITHIN;
     orders::sync(source, Cause::Api, &body, patience, &shared.engine).await
 }
-
-/// A plan of [`crate::sync::planned::MAX_APPLIED`] records is smaller.
-const PLAN_MAX_BYTES: usize = 64 << 20;
 
 async fn apply(
     State(shared): State<Arc<Shared>>,

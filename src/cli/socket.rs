@@ -9,6 +9,7 @@ use hyper::body::Bytes;
 use hyper_util::rt::TokioIo;
 
 use super::exit::{Exit, Failure};
+use crate::api::orders::PLAN_MAX_BYTES;
 
 /// Reads from the daemon; `None` when none is running.
 ///
@@ -42,6 +43,13 @@ pub(super) fn post_json<T: serde::de::DeserializeOwned>(
     body: &impl serde::Serialize,
 ) -> Result<T, Failure> {
     let body = serde_json::to_vec(body).map_err(io::Error::from)?;
+    if body.len() > PLAN_MAX_BYTES {
+        let sentence = format!(
+            "the plan has more than {} MiB, which is more than the daemon takes. Fix: make a plan of fewer changes",
+            PLAN_MAX_BYTES >> 20
+        );
+        return Err(Failure::new(Exit::Failed, sentence));
+    }
     request(socket, Method::POST, path, body.into())?.ok_or_else(|| nobody(socket))
 }
 

@@ -131,6 +131,12 @@ fn undo_restores_exactly_and_undo_of_undo_is_the_run(kind: &SourceKind) {
     );
     assert_eq!(plan["counts"]["deactivated"]["undone"], 2);
     assert_eq!(plan["left_out"], serde_json::json!([]));
+    let counted = serde_json::json!({ "identifier": 1, "roles": 1, "undone": 2 });
+    assert_eq!(
+        plan["limits"]["hr"]["counted"], counted,
+        "{}",
+        plan["limits"]
+    );
     let shown = world.rollcall(&["undo", &run.to_string()]);
     let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
     assert!(

@@ -153,7 +153,8 @@ impl Why {
 pub enum Wanted {
     /// A single value.
     Value {
-        /// Now.
+        /// Now. Who applies it needs no more than what comes.
+        #[serde(skip)]
         before: Option<String>,
         /// Then.
         after: Option<String>,

@@ -25,7 +25,7 @@ impl World {
                 let event = event.unwrap();
                 let is_of = runs.contains(&event.run);
                 effects
-                    .take_in(&event, is_of, (1_001 + at as i64) * 1_000)
+                    .take_in(&event, is_of, (1_001 + at as i64) * 1_000 - 1)
                     .unwrap();
             }
         }
@@ -267,6 +267,27 @@ fn identifiers_that_went_round_go_back_and_one_that_is_taken_stays() {
     assert!(matches!(left[0].why, Why::Taken(_)), "{left:?}");
     assert_eq!(w.user("p@x")["userName"], "c");
     assert_eq!(w.user("p@x")["title"], "t");
+}
+
+#[test]
+fn what_the_source_has_come_to_say_itself_is_not_taken_from_it_with_the_undo() {
+    let mut w = World::new(two_sources());
+    w.one(put(A, "1", &ana(";10=Clerk;28=1")));
+    w.one(put(A, "1", &ana(";10=Boss;28=2")));
+    w.undo(&[w.run()]);
+    let undo = w.run();
+    assert_eq!(
+        w.one(put(A, "1", &ana(";10=Clerk;28=2"))),
+        [],
+        "nobody sees it"
+    );
+    let corrected = w.run();
+    let (users, _) = w.undo(&[undo]);
+    let left = &users[0].decision.left;
+    assert_eq!(left.len(), 1, "{left:?}");
+    assert_eq!(left[0].why, Why::ChangedByRun(corrected));
+    assert_eq!(w.user("ana@x")["title"], "Clerk");
+    assert_eq!(w.user("ana@x")["employeeNumber"], "2");
 }
 
 #[test]
