@@ -6,9 +6,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use rollcall_contract::{Report, Sink, Source, TableName};
+use rollcall_contract::{RelatedTable, Report, Sink, Source, TableName};
 use rollcall_core::attribute::AttrType;
 use rollcall_core::mapped::Strength;
+use rollcall_core::mapping::related::{RelatedSpec, used_columns};
 use rollcall_core::mapping::{ConstValue, MappingSpec, OnNull, RuleKind, RuleSpec};
 use rollcall_mysql::{MySqlConfig, MySqlSource};
 use rollcall_postgres::PostgresSource;
@@ -49,6 +50,7 @@ fn postgres_config(source: &SourceConfig, postgres: &config::PostgresConfig) -> 
     out.slot.clone_from(&postgres.slot);
     out.publication.clone_from(&postgres.publication);
     out.key.clone_from(&source.key);
+    out.related = related_tables(source);
     out.application_name = format!("rollcall/{}", source.name);
     out.connect_timeout = source.connect_timeout;
     out.caps = rollcall_contract::BatchCaps {
@@ -76,6 +78,7 @@ fn mysql_config(
     out.password.clone_from(&server.password);
     out.tls = tls_settings(&server.tls);
     out.key.clone_from(&source.key);
+    out.related = related_tables(source);
     out.name = format!("{organization}/{}", source.name);
     out.server_id = mysql.server_id;
     out.connect_timeout = source.connect_timeout;
@@ -292,12 +295,43 @@ pub fn attribute_type(kind: AttributeType) -> AttrType {
 /// The mapping of a source as the core compiles it. Rule numbers are places in the file's
 /// order.
 pub fn mapping_spec(config: &SourceConfig) -> MappingSpec {
-    MappingSpec {
+    mapping_spec_with(config, Vec::new())
+}
+
+/// The same, with the columns that say when values of attributes were changed.
+pub fn mapping_spec_with(config: &SourceConfig, changed: Vec<(String, String)>) -> MappingSpec {
+    let mut spec = MappingSpec {
         rules: config.mapping.rules.iter().map(rule).collect(),
         scope: config.mapping.scope.as_ref().map(|s| s.expr.clone()),
         redact: config.redact.clone(),
+        changed,
         ..MappingSpec::default()
+    };
+    let names: Vec<&str> = config.related.iter().map(|r| r.name.as_str()).collect();
+    if !names.is_empty() {
+        let used = used_columns(&spec, &names);
+        let related = config.related.iter().zip(used);
+        spec.related = related
+            .map(|(table, used)| RelatedSpec {
+                name: table.name.clone(),
+                table: table.table.clone(),
+                on: table.on.clone(),
+                many: table.many,
+                columns: table.columns.clone().unwrap_or(used),
+            })
+            .collect();
     }
+    spec
+}
+
+/// The related tables of a source as a connector reads them.
+fn related_tables(source: &SourceConfig) -> Vec<RelatedTable> {
+    let tables = source.related.iter().map(|table| RelatedTable {
+        name: table.name.clone(),
+        table: table.table.clone(),
+        key: table.key.clone(),
+    });
+    tables.collect()
 }
 
 /// What decides whose value wins; nothing where nothing has to be decided.

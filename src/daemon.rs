@@ -647,11 +647,22 @@ fn limit_track(limit: &LimitConfig, readers: &Readers, id: SourceId) -> LimitTra
 
 /// A source's mapping, with what decides which source wins.
 pub(crate) fn mapping_of(config: &Config, source: &SourceConfig) -> MappingSpec {
+    let changed = connect::changed_columns(config, source);
     MappingSpec {
         precedence: connect::precedence(config),
-        changed: connect::changed_columns(config, source),
-        ..connect::mapping_spec(source)
+        ..connect::mapping_spec_with(source, changed)
     }
+}
+
+/// Columns that no raw change of a source has: the redacted ones, and those of related tables,
+/// which are no columns of the table whose changes are published.
+fn left_out(source: &SourceConfig) -> Vec<String> {
+    let mut columns = source.redact.clone();
+    for related in connect::mapping_spec(source).related {
+        let names = related.columns.iter();
+        columns.extend(names.map(|column| format!("{}.{column}", related.name)));
+    }
+    columns
 }
 
 fn waits_for_mapping(readers: &Readers, id: SourceId) -> Remapping {
@@ -706,12 +717,13 @@ fn track(
         limit: source.limit.map(|limit| limit_track(&limit, readers, id)),
         plan_open,
         remapping,
+        related: None,
         poll: None,
         state: "new",
         reason: String::new(),
         position: String::new(),
         raw_changes: source.change_stream.as_ref().map(|_| RawChanges {
-            redact: source.redact.clone(),
+            redact: left_out(source),
         }),
         history,
     }

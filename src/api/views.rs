@@ -70,6 +70,9 @@ pub struct SourceStatusView {
     pub paused: Vec<PausedView>,
     /// What waits for approval.
     pub plan: Option<PlanView>,
+    /// Of how many values that related tables are joined by the records are still to be told of
+    /// a change.
+    pub telling: u64,
     /// How it is proved in the background; none when it is not, or was not yet.
     pub proof: Option<ProofView>,
     /// Whose time is running.
@@ -257,6 +260,7 @@ pub fn status(readers: &Readers) -> Result<Status, StoreError> {
             position: row.resume.map(|(cursor, _)| cursor.text().to_owned()),
             proof: proofs.remove(&row.id),
             plan: plans.iter().find(|p| p.source == row.name).cloned(),
+            telling: readers.fanouts_open(row.id)?,
             name: row.name,
             live: None,
         })

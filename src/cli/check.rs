@@ -1,13 +1,15 @@
 //! `rollcall check`: one line for each finding with its fix, and the operator's script.
 
-use rollcall_contract::{ConnectorError, Finding, Report, Severity, Source, TableNo};
+use rollcall_contract::{ConnectorError, Finding, Report, Severity, Source};
 use rollcall_core::attribute::Attributes;
+use rollcall_core::mapping::related::Join;
 use rollcall_core::mapping::{Mapper, Place};
 
 use super::exit::{Exit, Failure};
 use super::{Cli, output};
 use crate::config::{Config, PollConfig, PollMode, SourceConfig};
 use crate::connect;
+use crate::sync::joined::Tables;
 use crate::sync::polling::LogKept;
 
 /// What to check.
@@ -128,12 +130,36 @@ async fn check_source(config: &Config, source: &SourceConfig) -> Report {
     let connector = connect::source(&config.organization, source);
     let mut report = connector.check().await;
     polling(&mut report, &*connector, &source.poll).await;
-    let Ok(schema) = connector.schema(TableNo::MAIN).await else {
+    let spec = crate::daemon::mapping_of(config, source);
+    let Ok(tables) = Tables::of(&*connector, &spec).await else {
         return report;
     };
+    for ambiguous in Join::ambiguous(&spec.related, &tables.related) {
+        let name = &ambiguous.name;
+        let found = format!(
+            "Rows of the related table \"{name}\" are not joined by their key, so several may match one record. The one with the lowest key counts then."
+        );
+        let fix = format!(
+            "Join it by its key, or set `many = true` in [source.{}.related.{name}].",
+            source.name
+        );
+        report.findings.push(Finding::new(
+            Severity::Warning,
+            "related_ambiguous",
+            found,
+            fix,
+        ));
+    }
     let attributes = declared_attributes(config);
-    let spec = crate::daemon::mapping_of(config, source);
-    match Mapper::compile(&spec, &schema, &attributes, 1) {
+    let flaws = Join::flaws(&spec.related, &tables.main, &tables.related);
+    let join = Join::new(&spec.related, &tables.main, &tables.related);
+    let compiled = match join {
+        _ if !flaws.is_empty() => Err(flaws),
+        Err(errors) => Err(errors),
+        Ok(join) => Mapper::compile(&spec, join.schema(), &attributes, 1),
+    };
+    let schema = &tables.main;
+    match compiled {
         Ok(mapper) => {
             for warning in mapper.warnings() {
                 report.findings.push(Finding::new(
@@ -159,6 +185,7 @@ async fn check_source(config: &Config, source: &SourceConfig) -> Report {
                     Place::Scope | Place::Redact(_) => format!("source.{name}.{rule}"),
                     Place::Rule(_) => format!("source.{name}.map.{rule}"),
                     Place::Changed(_) => format!("field.{rule}.changed.{name}"),
+                    Place::Related(_) => format!("source.{name}.related.{rule}"),
                 };
                 let fix = format!("{}:{}", config.file.display(), config.locate(&key));
                 report.findings.push(Finding::new(

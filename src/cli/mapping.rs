@@ -5,11 +5,11 @@
 
 use std::path::PathBuf;
 
-use rollcall_contract::TableNo;
 use rollcall_core::mapping::fixture::{self, FixtureFile};
 
 use super::exit::{Exit, Failure};
 use super::{Cli, output};
+use crate::sync::joined::{Bound, Tables};
 use crate::{connect, sync};
 
 /// What to do with mappings.
@@ -63,12 +63,10 @@ pub(super) fn run(cli: &Cli, args: &Args) -> Result<Exit, Failure> {
     };
     let attributes = super::check::declared_attributes(&config);
     let connector = connect::source(&config.organization, source);
-    let schema = super::runtime()?.block_on(connector.schema(TableNo::MAIN))?;
-    let mapper = sync::mapper::compile(
-        &connect::mapping_spec(source),
-        &[(1, (*schema).clone())],
-        &attributes,
-    )?;
+    let spec = connect::mapping_spec(source);
+    let tables = super::runtime()?.block_on(Tables::of(&*connector, &spec))?;
+    let Bound { schema, .. } = tables.bound(&spec)?;
+    let mapper = sync::mapper::compile(&spec, &[(1, (*schema).clone())], &attributes)?;
     let tested: Vec<Tested> = fixture::run(&fixtures, &mapper, &schema, &attributes)
         .into_iter()
         .map(|r| Tested {

@@ -7,6 +7,7 @@ use rollcall_core::mapping::Mapper;
 
 use super::exit::{Exit, Failure};
 use super::{Cli, output};
+use crate::sync::joined::{Bound, Fetched, Tables, joined};
 use crate::{connect, sync};
 
 /// What to preview.
@@ -40,7 +41,7 @@ pub(super) fn run(cli: &Cli, args: &Args) -> Result<Exit, Failure> {
     let spec = connect::mapping_spec(source);
     let connector = connect::source(&config.organization, source);
     let page = super::runtime()?.block_on(async {
-        let schema = connector.schema(TableNo::MAIN).await?;
+        let Bound { schema, join } = Tables::of(&*connector, &spec).await?.bound(&spec)?;
         let mapper = sync::mapper::compile(&spec, &[(1, (*schema).clone())], &attributes)?;
         let request = PageRequest {
             after: None,
@@ -49,15 +50,23 @@ pub(super) fn run(cli: &Cli, args: &Args) -> Result<Exit, Failure> {
             only: None,
             since: None,
         };
-        Ok::<_, rollcall_contract::ConnectorError>((
-            mapper,
-            connector.page(TableNo::MAIN, request).await?,
-        ))
+        let page = connector.page(TableNo::MAIN, request).await?;
+        let rows = match join {
+            None => page.rows,
+            Some(join) => {
+                let mut related = Fetched::of(&*connector, &join, &page.rows).await?;
+                match joined(&join, &page.rows, &mut related) {
+                    Ok(rows) => rows,
+                    Err(never) => match never {},
+                }
+            }
+        };
+        Ok::<_, rollcall_contract::ConnectorError>((mapper, rows))
     });
     let (mapper, page) = page?;
     let mut mapped = MappedRows::default();
     let mut rows = Vec::new();
-    for change in page.rows.changes() {
+    for change in page.changes() {
         let Some(row) = change.after() else { continue };
         mapped.clear();
         mapper.map(&row, Some(&[]), &mut mapped);

@@ -118,6 +118,12 @@ pub(super) fn run(cli: &Cli) -> Result<Exit, Failure> {
                 plan.records, plan.changed, source.name
             ))?;
         }
+        if source.telling > 0 {
+            output::line(format_args!(
+                "  a change of related rows is being told to people: {} left",
+                source.telling
+            ))?;
+        }
         for warning in source.live.iter().flat_map(|l| &l.server.warnings) {
             output::line(format_args!("  warning: {warning}"))?;
         }

@@ -3,7 +3,6 @@
 
 use std::time::Duration;
 
-use rollcall_contract::TableNo;
 use rollcall_core::attribute::Attributes;
 use rollcall_store::Readers;
 
@@ -11,6 +10,7 @@ use super::exit::{Exit, Failure};
 use super::{Cli, output};
 use crate::config::{Config, SourceConfig};
 use crate::proof::{Pace, Proof, ProofError, Prover, schema_versions};
+use crate::sync::joined::{Bound, Tables};
 use crate::{connect, sync};
 
 /// What to verify.
@@ -79,14 +79,16 @@ async fn prove(
     };
     let connector = connect::source(&config.organization, source);
     let attributes = Attributes::new(readers.custom_attributes()?);
-    let schema = connector.schema(TableNo::MAIN).await?;
+    let spec = connect::mapping_spec(source);
+    let Bound { schema, join } = Tables::of(&*connector, &spec).await?.bound(&spec)?;
     let mapper = sync::mapper::compile(
-        &connect::mapping_spec(source),
+        &spec,
         &schema_versions(readers, row.id, &schema)?,
         &attributes,
     )?;
     let of = (row.id, source.name.as_str());
-    let prover = Prover::new(readers, of, mapper, attributes, args.show_values)?;
+    let prover = Prover::new(readers, of, mapper, attributes, args.show_values)?
+        .with_related(&spec.related, join);
     let pace = Pace {
         page_rows: source.batch.page_rows,
         page_bytes: usize::try_from(source.batch.page_size_bytes).unwrap_or(usize::MAX),

@@ -15,6 +15,7 @@ mod field;
 mod keys;
 mod mapping;
 mod reader;
+mod related;
 mod schema;
 mod secret;
 mod server;

@@ -10,6 +10,7 @@ use toml::de::DeValue;
 use super::error::Place;
 use super::mapping::{self, MappingConfig, ScopeConfig};
 use super::reader::{Item, Section, child, suggest};
+use super::related::{self, RelatedConfig};
 use super::secret::Context;
 use super::server::{self, ServerConfig, SourceKind, SourceType};
 use super::table::Naming;
@@ -33,6 +34,8 @@ pub struct SourceConfig {
     pub kind: SourceKind,
     /// Columns that are never stored.
     pub redact: Vec<String>,
+    /// Further tables whose rows are joined, in the order of the file.
+    pub related: Vec<RelatedConfig>,
     /// Columns to attributes.
     pub mapping: MappingConfig,
     /// The attributes by which a new record finds an existing user, in order; each has a
@@ -191,13 +194,19 @@ pub(super) fn source(
         return None;
     };
     let login = server::server(&name, kind, &section, context);
-    let table = section.required("table", |item| table(item, kind.naming()));
+    let naming = kind.naming();
+    let table = section.required("table", |item| table(item, naming));
     let key = section.optional("key", values::texts);
     let kind = match kind {
         SourceType::Postgres => server::postgres(&name, &section).map(SourceKind::Postgres),
         SourceType::MySql(flavour) => server::mysql(flavour, &section).map(SourceKind::MySql),
     };
     let redact = section.optional("redact", values::texts);
+    let related = section.section("related").and_then(|tables| {
+        let redact = redact.as_ref().and_then(Option::as_deref);
+        related::reject_redacted(&tables, redact.unwrap_or_default())?;
+        related::all(&tables, table.as_ref(), naming)
+    });
     let scope = section.optional("scope", |item| {
         Some(ScopeConfig {
             expr: values::text(item)?,
@@ -256,6 +265,7 @@ pub(super) fn source(
         key: key?,
         kind: kind?,
         redact: redact?.unwrap_or_default(),
+        related: related?,
         mapping: MappingConfig {
             scope: scope?,
             rules: rules?,
@@ -308,7 +318,7 @@ fn leaver(section: Section<'_>) -> Option<LeaverConfig> {
     .filter(|_| is_whole)
 }
 
-fn table(item: &Item<'_>, naming: Naming) -> Option<TableName> {
+pub(super) fn table(item: &Item<'_>, naming: Naming) -> Option<TableName> {
     let DeValue::String(text) = item.value() else {
         return item.wrong();
     };

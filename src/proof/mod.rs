@@ -15,6 +15,10 @@
 //! in time (no daemon runs, or it is far behind) what differs is named too, and that it may
 //! be on its way.
 //!
+//! Rows of related tables are stored, and a record's row is joined with them before it is
+//! compared; they are compared as well ([`related`]). While a change of one is still to be told
+//! to its records, nothing is proved by a difference.
+//!
 //! Records that failed, or are held for a person, differ by rule. They are counted apart, as
 //! long as what is held is what the source has. Those whose change waits in a plan are named as
 //! that. No value leaves this module unless it is asked for.
@@ -26,8 +30,10 @@
 
 mod compare;
 pub mod pacing;
+mod related;
 pub mod rolling;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use hashbrown::{HashMap, HashSet};
@@ -39,12 +45,14 @@ use rollcall_core::document::LinkState;
 use rollcall_core::id::SourceId;
 use rollcall_core::mapped::MappedRows;
 use rollcall_core::mapping::Mapper;
+use rollcall_core::mapping::related::{Join, RelatedSpec};
 use rollcall_core::plan::Counters;
 use rollcall_core::reason::SkipReason;
 use rollcall_store::{Readers, StoreError, Walk};
 use tokio::time::Instant;
 use xxhash_rust::xxh3::xxh3_64;
 
+use crate::sync::joined::{StoredRows, joined};
 use crate::sync::track::history_of;
 use crate::sync::window::NoLog;
 use compare::Verdict;
@@ -90,6 +98,9 @@ pub struct Proof {
     /// The records once more, as a run counts them.
     #[serde(skip)]
     pub counters: Counters,
+    /// Rows of related tables that a slice found to differ.
+    #[serde(skip)]
+    pub related: Vec<Drift>,
 }
 
 /// A record that differs.
@@ -137,6 +148,9 @@ pub struct Prover<'a> {
     has_log: bool,
     /// See [`crate::sync::track`].
     history: u8,
+    /// The related tables, and how they are joined; none where nothing is.
+    specs: Vec<RelatedSpec>,
+    join: Option<Arc<Join>>,
     proof: Proof,
     mapped: MappedRows,
     remapped: MappedRows,
@@ -162,6 +176,8 @@ pub struct Slice {
     pub known: Walk,
     /// Records that are looked at besides.
     pub again: Vec<Key>,
+    /// Whether related tables are looked at as well.
+    pub related: bool,
 }
 
 impl Slice {
@@ -171,6 +187,7 @@ impl Slice {
             read: Walk::Ended,
             known: Walk::Ended,
             again,
+            related: false,
         }
     }
 }
@@ -221,6 +238,8 @@ impl<'a> Prover<'a> {
             show_values,
             has_log: true,
             history: history_of(gaps.iter().map(|g| &g.gap)),
+            specs: Vec::new(),
+            join: None,
             proof: Proof {
                 source: name.to_owned(),
                 ..Proof::default()
@@ -228,6 +247,15 @@ impl<'a> Prover<'a> {
             mapped: MappedRows::default(),
             remapped: MappedRows::default(),
         })
+    }
+
+    /// Joins related tables to the rows that are compared, and compares these as well.
+    pub fn with_related(self, specs: &[RelatedSpec], join: Option<Arc<Join>>) -> Prover<'a> {
+        Prover {
+            specs: specs.to_vec(),
+            join,
+            ..self
+        }
     }
 
     /// Compares with a source of which no log is followed.
@@ -243,6 +271,7 @@ impl<'a> Prover<'a> {
     /// # Errors
     /// When the source or the store cannot be read.
     pub async fn prove(mut self, connector: &dyn Source, pace: Pace) -> Result<Proof, ProofError> {
+        let related = self.prove_related(connector, pace).await?;
         let mut looked = Looked::default();
         let mut after = None;
         loop {
@@ -252,7 +281,12 @@ impl<'a> Prover<'a> {
             }
         }
         self.add_unseen(&mut looked)?;
-        self.settle(connector, pace, looked).await
+        let mut proof = self.settle(connector, pace, looked).await?;
+        proof.differing += related.len() as u64;
+        proof.equal &= related.is_empty();
+        let room = NAMED_MAX.saturating_sub(proof.drifted.len());
+        proof.drifted.extend(related.into_iter().take(room));
+        Ok(proof)
     }
 
     /// Reads a slice and compares it; gives how far both walks are behind it.
@@ -266,6 +300,9 @@ impl<'a> Prover<'a> {
         slice: Slice,
     ) -> Result<(Proof, Walk, Walk), ProofError> {
         let mut looked = Looked::default();
+        if slice.related {
+            self.proof.related = self.prove_related(connector, pace).await?;
+        }
         let read = match slice.read {
             Walk::Ended => Walk::Ended,
             from => {
@@ -435,7 +472,16 @@ impl<'a> Prover<'a> {
 
     fn judge(&mut self, page: &Page) -> Result<Vec<Judged>, StoreError> {
         let mut verdicts = Vec::with_capacity(page.rows.len());
-        for change in page.rows.changes() {
+        let own_rows;
+        let rows = match &self.join {
+            None => &page.rows,
+            Some(join) => {
+                let mut related = StoredRows::of(self.readers, self.id, &self.specs)?;
+                own_rows = joined(join, &page.rows, &mut related)?;
+                &own_rows
+            }
+        };
+        for change in rows.changes() {
             let Some(row) = change.after() else { continue };
             let Some(key) = Key::of_row(change.table(), &row) else {
                 continue;
@@ -492,7 +538,8 @@ impl<'a> Prover<'a> {
         let mut open: HashSet<Key> = keys.iter().cloned().collect();
         loop {
             // Read before the records: what they show then holds all of the log up to it.
-            let is_closed = self.cursor()?.is_some_and(|c| page.window.is_closed_by(&c));
+            let is_closed = self.cursor()?.is_some_and(|c| page.window.is_closed_by(&c))
+                && (self.join.is_none() || self.readers.fanouts_open(self.id)? == 0);
             let mut verdicts = self.judge(&page)?;
             let of_page: HashSet<Key> = verdicts.iter().map(|j| j.key.clone()).collect();
             for key in keys.iter().filter(|k| !of_page.contains(*k)) {

@@ -22,7 +22,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use rollcall_contract::{ConnectorError, Key, Source, TableNo};
+use rollcall_contract::{ConnectorError, Key, Source};
 use rollcall_core::attribute::Attributes;
 use rollcall_core::id::SourceId;
 use rollcall_core::mapping::MappingSpec;
@@ -37,6 +37,7 @@ use super::{Drift, Pace, Proof, ProofError, Prover, Slice, schema_versions};
 use crate::config::ProofConfig;
 use crate::sync::backoff::Backoff;
 use crate::sync::clock::now_us;
+use crate::sync::joined::{Bound, Tables};
 use crate::sync::mapper;
 use crate::sync::shared::SourceLive;
 use crate::sync::work::{Cause, KeysOrder, Order, ProofWork, Work};
@@ -210,6 +211,7 @@ impl Rolling {
         let mut slice = Slice::of_keys(again.collect());
         if rows.is_some() {
             (slice.read, slice.known) = (row.read.clone(), row.known.clone());
+            slice.related = row.slices == 0;
         }
         let found = self.read(slice, rows.unwrap_or(self.page.0)).await?;
         let (is_round, is_first) = (rows.is_some() || row.run.is_some(), row.slices == 0);
@@ -218,6 +220,7 @@ impl Rolling {
             (row.read, row.known) = (found.read.clone(), found.known.clone());
         }
         row.rows += found.proof.records;
+        row.drifted += self.related_differ(&found.proof.related).await? as u64;
         let before: HashMap<KeyBytes, DriftRow> =
             listed.into_iter().map(|d| (d.key.clone(), d)).collect();
         let mut drifted = found.judge(&before, self.live.whole_poll_us.load(Ordering::Relaxed));
@@ -258,6 +261,28 @@ impl Rolling {
             reply,
         })
         .await
+    }
+
+    /// Rows of related tables differ: whoever they are joined to is known only when they are
+    /// right, so the source is reconciled, if that is wanted. Gives how many.
+    async fn related_differ(&self, drifted: &[Drift]) -> Result<usize, Missed> {
+        let certain = drifted.iter().filter(|d| d.proved).count();
+        if certain == 0 {
+            return Ok(0);
+        }
+        tracing::warn!(
+            source = self.name,
+            rows = certain,
+            "rows of related tables differ from the source: `rollcall verify` names them, and `rollcall reconcile` mends them"
+        );
+        if self.config.repairs {
+            let order = Order::Reconcile {
+                cause: Cause::Proof,
+                began: None,
+            };
+            self.orders.send(order).await.map_err(|_| Missed::Stops)?;
+        }
+        Ok(certain)
     }
 
     async fn store(
@@ -307,12 +332,14 @@ impl Rolling {
     }
 
     async fn compare(&self, slice: Slice, rows: usize, has_log: bool) -> Result<Found, ProofError> {
-        let schema = self.source.schema(TableNo::MAIN).await?;
+        let tables = Tables::of(&*self.source, &self.mapping).await?;
+        let Bound { schema, join } = tables.bound(&self.mapping)?;
         let versions = schema_versions(&self.readers, self.id, &schema)?;
         let mapper = mapper::compile(&self.mapping, &versions, &self.attributes)?;
         let of = (self.id, self.name.as_str());
         let attributes = Attributes::clone(&self.attributes);
-        let prover = Prover::new(&self.readers, of, mapper, attributes, false)?;
+        let prover = Prover::new(&self.readers, of, mapper, attributes, false)?
+            .with_related(&self.mapping.related, join);
         let prover = match has_log {
             true => prover,
             false => prover.without_log(),

@@ -114,7 +114,7 @@ impl Source for Still {
 
     async fn page(&self, table: TableNo, request: PageRequest) -> Result<Page, ConnectorError> {
         // Looking for duplicates reads some columns only; the scan reads all of them again.
-        let is_scan = request.only.is_none();
+        let is_scan = request.only.is_none() && table == TableNo::MAIN;
         let page = closed(self.inner.page(table, request).await?);
         if is_scan {
             let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);

@@ -334,6 +334,7 @@ impl Engine {
             batch,
             mapped,
             mappers,
+            ..
         } = work;
         let source = *source;
         let now = now_us();
@@ -395,7 +396,12 @@ impl Engine {
             pending.committed_at(step.change.tx().commit_us);
         }
         pending.bytes += batch.size_bytes();
-        pending.queued_bytes += batch.size_bytes() as u64;
+        pending.queued_bytes += work.queued_bytes;
+        pending.changes += work.related_rows;
+        pending.commit.related.add(&work.related);
+        let again = work.reread.iter().map(|key| (source, key.clone()));
+        pending.plan.reread.extend(again);
+        self.await_related(source, pending);
         pending.progress(source, batch.cursor().clone());
         self.count(source, false, batch.cursor().text(), pending);
         Ok(())

@@ -14,6 +14,7 @@
 
 mod duplicates;
 mod mapping;
+mod pages;
 mod session;
 
 use std::collections::VecDeque;
@@ -374,9 +375,8 @@ impl Driver {
     fn estimate_rows(&self) {
         let (source, live) = (Arc::clone(&self.source), Arc::clone(&self.live));
         tokio::spawn(async move {
-            let (Ok(schema), Ok(tables)) =
-                (source.schema(TableNo::MAIN).await, source.discover().await)
-            else {
+            let schema = source.schema(TableNo::MAIN).await;
+            let (Ok(schema), Ok(tables)) = (schema, source.discover().await) else {
                 return;
             };
             let table = tables.iter().find(|t| t.schema.table == schema.table);

@@ -46,6 +46,10 @@ const NEIGHBOURLY: Duration = Duration::from_secs(10);
 /// So many pages of a scan are stored with one commit at most.
 const PAGES_PER_LOT: usize = 4;
 
+/// So long a related row that was deleted leaves a trace: no page that was read before is
+/// still on its way.
+const TRACES_US: i64 = 3_600_000_000;
+
 /// So often is looked for history that may go.
 const HISTORY_US: i64 = 60_000_000;
 
@@ -84,6 +88,8 @@ pub struct Engine {
     pub(super) approvals: VecDeque<Approval>,
     /// Whether there may be users who are still to be told that a key leads to somebody else.
     pub(super) relinks: bool,
+    /// The source whose records were told of a related row last.
+    pub(super) told_last: Option<SourceId>,
 }
 
 /// A block of fewer events grows as it likes.
@@ -117,6 +123,7 @@ impl Engine {
             queue,
             approvals: VecDeque::new(),
             relinks: true,
+            told_last: None,
         }
     }
 
@@ -140,11 +147,13 @@ impl Engine {
         loop {
             let first = match next.take() {
                 Some(work) => Some(work),
-                None if self.has_approved() || self.relinks => match work.try_recv() {
-                    Ok(work) => Some(work),
-                    Err(TryRecvError::Empty) => None,
-                    Err(TryRecvError::Disconnected) => break,
-                },
+                None if self.has_approved() || self.relinks || self.has_fanouts() => {
+                    match work.try_recv() {
+                        Ok(work) => Some(work),
+                        Err(TryRecvError::Empty) => None,
+                        Err(TryRecvError::Disconnected) => break,
+                    }
+                }
                 None => match work.blocking_recv() {
                     Some(work) => Some(work),
                     None => break,
@@ -158,6 +167,10 @@ impl Engine {
             // A plan of any size takes turns with everything else.
             self.apply_some_approved()?;
             self.tell_some_relinked()?;
+            // So does what is told of a related row.
+            if self.has_fanouts() {
+                self.fan_out_some()?;
+            }
         }
         self.close()
     }
@@ -221,15 +234,21 @@ impl Engine {
         Ok(None)
     }
 
-    /// Whether a lot of a source takes no more.
-    fn is_lot_full(&mut self, source: SourceId, pending: &Pending) -> bool {
+    /// Whether another source than this one has brought something.
+    pub(super) fn is_shared(&self, source: SourceId) -> bool {
         let now = Instant::now();
         let is_recent = |t: &SourceTrack| {
             let ago = t.worked.map(|at| now.saturating_duration_since(at));
             ago.is_some_and(|ago| ago < NEIGHBOURLY)
         };
         let mut others = self.sources.iter().filter(|(id, _)| **id != source);
-        let is_shared = others.any(|(_, track)| is_recent(track));
+        others.any(|(_, track)| is_recent(track))
+    }
+
+    /// Whether a lot of a source takes no more.
+    fn is_lot_full(&mut self, source: SourceId, pending: &Pending) -> bool {
+        let now = Instant::now();
+        let is_shared = self.is_shared(source);
         let Some(track) = self.sources.get_mut(&source) else {
             return true;
         };
@@ -245,7 +264,7 @@ impl Engine {
     }
 
     fn handle(&mut self, work: Work, pending: &mut Pending) -> Result<(), StoreError> {
-        match work {
+        match self.joined(work, pending)? {
             Work::Resume { source, reply } => {
                 let row = self
                     .readers
@@ -287,9 +306,11 @@ impl Engine {
             Work::Mapper {
                 source,
                 mapper,
+                joining,
                 reply,
             } => {
-                let scan_due = self.mapper_set(source, mapper, pending)?;
+                let is_retyped = self.set_join(source, joining, pending)?;
+                let scan_due = is_retyped | self.mapper_set(source, mapper, pending)?;
                 self.resume_plan(source, pending)?;
                 pending.then(move || {
                     let _ = reply.send(scan_due);
@@ -364,6 +385,25 @@ impl Engine {
                     let _ = reply.send(());
                 });
             }
+            Work::RelatedPage(page) => self.apply_related_page(&page, pending)?,
+            Work::RelatedMissing {
+                source,
+                table,
+                reply,
+            } => {
+                // A driver that is gone asks again when it is back.
+                let _ = reply.send(self.related_missing(source, table)?);
+            }
+            Work::RelatedEnd {
+                source,
+                table,
+                reply,
+            } => {
+                self.related_ended(source, table, pending);
+                pending.then(move || {
+                    let _ = reply.send(());
+                });
+            }
             Work::Planned(work) => self.apply_planned(work, pending)?,
             Work::Proof(work) => self.proof_went_on(work, pending)?,
             Work::State {
@@ -405,6 +445,8 @@ impl Engine {
                     let _ = reply.send(());
                 });
             }
+            // The first is joined before; the second is kept with the lot that it is in.
+            Work::Unjoined(_) | Work::Told(_) => {}
             Work::Written | Work::Stop => {}
         }
         Ok(())
@@ -462,6 +504,11 @@ impl Engine {
         self.due.stored(&done.plan.due);
         self.relinks |= done.plan.relinked.values().any(Option::is_some);
         let rereads = std::mem::take(&mut done.plan.reread);
+        for track in self.sources.values_mut() {
+            if let Some(related) = &mut track.related {
+                related.written(&done.commit.related);
+            }
+        }
         let after = After::of(self, &mut done, &rereads, now);
         let mut commit = done.commit;
         commit.now_us = now;
@@ -513,7 +560,8 @@ impl Engine {
         if now >= self.history_due_us {
             let forgotten = self
                 .writer
-                .forget_history(now - self.retention.keep_history_us)?;
+                .forget_history(now - self.retention.keep_history_us)?
+                + self.writer.forget_related(now - TRACES_US)?;
             // In small lots; nobody waits for the rest.
             self.history_due_us = if forgotten > 0 { now } else { now + HISTORY_US };
         }

@@ -5,6 +5,7 @@
 //! proved to be the same goes the way of any row. A row is never applied over something newer,
 //! and one that is the same is not counted when something newer is stored.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use rollcall_contract::{Key, TxId};
@@ -73,6 +74,17 @@ pub(crate) fn shared_keys(rules: &Rules, work: &PageWork) -> Vec<MatchHash> {
             map_steps(&mut steps, &work.mappers, &mut own_rows);
             &own_rows
         }
+        // What is joined takes no part in it.
+        PageRows::Unjoined { .. } => {
+            own_rows.clear();
+            for step in &mut steps {
+                step.mapped = step.change.after().map(|row| {
+                    work.mappers[step.change.table_index()].map(&row, Some(&[]), &mut own_rows);
+                    own_rows.len() - 1
+                });
+            }
+            &own_rows
+        }
     };
     let (mut keys, mut matches) = (RowKeys::default(), Vec::new());
     for (at, step) in steps.iter().enumerate() {
@@ -96,6 +108,7 @@ impl Engine {
             page,
             mapped,
             mappers,
+            related,
         } = work;
         let source = *source;
         let now = now_us();
@@ -137,6 +150,8 @@ impl Engine {
                 map_steps(&mut alive, mappers, &mut own_rows);
                 &own_rows
             }
+            // It was joined before.
+            PageRows::Unjoined { .. } => &own_rows,
         };
         let shared = self.preload(source, &alive, mapped)?;
         if is_polled {
@@ -211,6 +226,15 @@ impl Engine {
             Purpose::Scan { number } => {
                 let seen = page.keys().map(|k| seen_hash(k.as_bytes())).collect();
                 self.scan_page(source, number, page.last.clone(), seen, pending);
+                if self
+                    .sources
+                    .get(&source)
+                    .is_some_and(|t| t.related.is_some())
+                {
+                    // What is newer may have come before it was known what is joined to it.
+                    let record = |k: &Key| (source, KeyBytes::from_slice(k.as_bytes()));
+                    pending.plan.reread.extend(overtaken.iter().map(record));
+                }
             }
             Purpose::Absence => {
                 if let Some(scan) = self.sources.get_mut(&source).and_then(|t| t.scan.as_mut()) {
@@ -226,10 +250,22 @@ impl Engine {
             Purpose::Repair => {
                 let asked = page.keys().chain(&page.absent);
                 let record = |k: &Key| (source, KeyBytes::from_slice(k.as_bytes()));
+                if self
+                    .sources
+                    .get(&source)
+                    .is_some_and(|t| t.related.is_some())
+                {
+                    // What is still missing is missing in a related row: it would come back
+                    // with as little.
+                    let read: HashSet<(SourceId, KeyBytes)> = page.keys().map(record).collect();
+                    pending.plan.reread.retain(|record| !read.contains(record));
+                }
                 pending.commit.repaired.extend(asked.map(record));
                 pending.plan.reread.extend(overtaken.iter().map(record));
             }
         }
+        pending.commit.related.add(related);
+        self.await_related(source, pending);
         Ok(())
     }
 

@@ -5,6 +5,7 @@ use rollcall_core::id::SourceId;
 use rollcall_core::plan::{Counters, Plan};
 use rollcall_store::{Commit, Progress};
 
+use super::joining::Overlay;
 use super::work::Work;
 
 /// A lot that is being gathered.
@@ -36,6 +37,8 @@ pub struct Pending {
     pub run_before: Option<(Counters, u64)>,
     /// Whether it is a scan's.
     pub in_scan: Option<bool>,
+    /// Related rows in it, as they will be.
+    pub(super) overlay: Overlay,
     answers: Vec<Answer>,
 }
 
@@ -76,6 +79,7 @@ impl Pending {
                 && c.proofs_ended.is_empty()
                 && c.drifted.is_empty()
                 && c.undrifted.is_empty())
+            || !c.related.is_empty()
     }
 
     /// Does something behind the commit.

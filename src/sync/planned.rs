@@ -27,6 +27,7 @@ use rollcall_core::event::{Event, EventBlock, EventKind};
 use rollcall_core::id::{MatchHash, RunId, SourceId, UserId};
 use rollcall_core::mapped::MappedRows;
 use rollcall_core::mapping::Mapper;
+use rollcall_core::mapping::related::Join;
 use rollcall_core::reason::{LeaverReason, SkipReason};
 use rollcall_core::staged::{Counting, Staged};
 use rollcall_core::state::{KeyBytes, LinkTarget, State as _};
@@ -234,6 +235,8 @@ pub struct PlannedPage {
     pub mapped: Pooled<MappedRows>,
     /// The mapper of each table of the page.
     pub mappers: Vec<Arc<Mapper>>,
+    /// How the rows of each table of the page are joined first; empty when they are not.
+    pub joins: Vec<Arc<Join>>,
 }
 
 /// Names a new user by the record that it was made for.

@@ -5,6 +5,10 @@
 //! Idle ─► Changed ─► Idle
 //! ```
 //!
+//! Related tables come first, each through `Pages`, `Searching` and `Missing` of its own: so
+//! what is read of the main table behind them is joined with what they have now. A scan that
+//! goes on behind a page of the main table has read them already.
+//!
 //! `Pages` reads the whole table in key order. Only when every page is applied is the
 //! engine asked, some at a time, which of its records no page had (`Searching`); these are
 //! read again by key (`Missing`), so a record that was inserted behind the scan, or whose key sorts
@@ -13,7 +17,7 @@
 //! anywhere ends the session with the scan unfinished: it goes on behind its last applied
 //! page, and nothing was proved absent.
 
-use rollcall_contract::{Key, PageRequest, Since};
+use rollcall_contract::{Key, PageRequest, Since, TableNo};
 use rollcall_core::id::RunId;
 
 use super::window::Purpose;
@@ -32,6 +36,8 @@ pub enum Next {
     AskMissing,
     /// Everything is applied: end the scan.
     End,
+    /// Everything of a related table is applied: the next one follows.
+    EndTable,
     /// Every changed row is applied: end the poll.
     EndPoll,
     /// No scan is under way.
@@ -72,6 +78,12 @@ enum Phase {
 #[derive(Debug, Default)]
 pub struct Scan {
     phase: Phase,
+    /// The table that is read.
+    table: TableNo,
+    /// The last one that is read before the main table.
+    last_related: TableNo,
+    /// How the main table is read behind the related ones.
+    then: Phase,
     /// The run that it is.
     run: Option<RunId>,
     /// Pages read and not yet applied.
@@ -79,15 +91,46 @@ pub struct Scan {
 }
 
 impl Scan {
-    /// Begins, or goes on, at a place.
-    pub fn begin(&mut self, place: ScanPlace) {
-        self.phase = Phase::Pages {
+    /// Begins, or goes on, at a place, behind so many related tables.
+    pub fn begin(&mut self, place: ScanPlace, related: usize) {
+        let has_read_them = place.next_page > 0;
+        let main = Phase::Pages {
             after: place.after,
             number: place.next_page,
             exhausted: false,
         };
         self.run = Some(place.run);
+        self.begin_behind(if has_read_them { 0 } else { related }, main);
+    }
+
+    /// Reads so many related tables, and then the main one.
+    fn begin_behind(&mut self, related: usize, main: Phase) {
         self.in_flight = 0;
+        self.last_related = TableNo::at(related);
+        self.then = main;
+        self.table = TableNo::MAIN;
+        self.next_table();
+    }
+
+    /// The next table is read, the main one last.
+    pub fn next_table(&mut self) {
+        if self.table < self.last_related {
+            self.table = TableNo::at(self.table.index() + 1);
+            self.phase = Phase::Pages {
+                after: None,
+                number: 0,
+                exhausted: false,
+            };
+        } else {
+            self.table = TableNo::MAIN;
+            self.last_related = TableNo::MAIN;
+            self.phase = std::mem::take(&mut self.then);
+        }
+    }
+
+    /// The table that is read.
+    pub fn table(&self) -> TableNo {
+        self.table
     }
 
     /// The run of the scan that is under way.
@@ -95,14 +138,15 @@ impl Scan {
         self.run
     }
 
-    /// Begins to read the rows that have changed since.
-    pub fn begin_changed(&mut self, since: Since) {
-        self.phase = Phase::Changed {
+    /// Begins to read the rows that have changed since, behind so many related tables, which
+    /// are read whole.
+    pub fn begin_changed(&mut self, since: Since, related: usize) {
+        let main = Phase::Changed {
             since,
             after: None,
             exhausted: false,
         };
-        self.in_flight = 0;
+        self.begin_behind(related, main);
     }
 
     /// Whether nothing is under way.
@@ -140,7 +184,10 @@ impl Scan {
                 let at = keys.len().saturating_sub(KEYS_PER_READ);
                 Next::Keys(keys.split_off(at))
             }
-            Phase::Missing { keys } if keys.is_empty() && self.in_flight == 0 => Next::End,
+            Phase::Missing { keys } if keys.is_empty() && self.in_flight == 0 => match self.table {
+                TableNo::MAIN => Next::End,
+                _ => Next::EndTable,
+            },
             Phase::Pages { .. }
             | Phase::Searching { .. }
             | Phase::Missing { .. }

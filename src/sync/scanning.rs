@@ -360,6 +360,14 @@ impl Engine {
         if let Some(track) = self.sources.get_mut(&source) {
             track.open_gaps.retain(|g| !closes.contains(g));
         }
+        if let Some(related) = self
+            .sources
+            .get_mut(&source)
+            .and_then(|t| t.related.as_mut())
+        {
+            // What it found and has not told itself.
+            related.tells = true;
+        }
         self.end_remapping(source);
         self.end_drift(source, run_id, pending)?;
         pending.commit.scans_ended.push(source);

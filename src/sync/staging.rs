@@ -245,6 +245,7 @@ impl Engine {
                 Work::Changes(changes) => self.apply_changes(&changes, pending)?,
                 Work::Page(page) => self.apply_page(&page, pending)?,
                 Work::Progress { source, cursor } => pending.progress(source, cursor),
+                Work::Told(piece) => self.apply_piece(&piece, pending)?,
                 _ => {}
             }
         }

@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 use xxhash_rust::xxh3::Xxh3;
 
 use super::polling::PollTrack;
+use super::related::RelatedTrack;
 use super::scanning::Search;
 use super::shared::SourceLive;
 use super::staging::LimitTrack;
@@ -93,6 +94,8 @@ pub struct SourceTrack {
     pub limit: Option<LimitTrack>,
     /// Whether a plan waits for approval.
     pub plan_open: bool,
+    /// Its related tables; none when it has none, or their columns are not known yet.
+    pub related: Option<RelatedTrack>,
     /// How it is polled, while it is.
     pub poll: Option<PollTrack>,
     /// Which of its changes count because the mapping changed.

@@ -15,7 +15,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use hashbrown::HashMap;
-use rollcall_contract::{Batch, Before, Change, Cursor, Key, Op, Page, TxId, Window};
+use rollcall_contract::{Batch, Before, Change, Cursor, Key, Op, Page, TableNo, TxId, Window};
 
 /// What a page was read for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,6 +58,8 @@ impl Window for NoLog {
 
 /// A page that waits for its window to close.
 pub struct HeldPage {
+    /// Of which table of the source.
+    pub table: TableNo,
     /// Its rows.
     pub rows: Batch,
     /// Key of the last row; none when nothing follows.
@@ -77,10 +79,12 @@ pub struct HeldPage {
 }
 
 impl HeldPage {
-    /// Holds a page. `asked` are the keys that were asked for, empty for a page of a scan.
-    pub fn new(page: Page, purpose: Purpose, asked: &[Key]) -> HeldPage {
+    /// Holds a page of a table. `asked` are the keys that were asked for, empty for a page of
+    /// a scan.
+    pub fn new(page: Page, table: TableNo, purpose: Purpose, asked: &[Key]) -> HeldPage {
         let key = |change: Change<'_>| Key::of_row(change.table(), &change.after()?);
         let mut held = HeldPage {
+            table,
             keys: page.rows.changes().map(key).collect(),
             alive: vec![true; page.rows.len()],
             rows: page.rows,
@@ -132,7 +136,7 @@ impl HeldPage {
     }
 
     fn observe(&mut self, event: &Seen) {
-        if !self.window.may_be_newer(&event.tx) {
+        if event.table != self.table || !self.window.may_be_newer(&event.tx) {
             return;
         }
         match &event.key {
@@ -147,6 +151,7 @@ impl HeldPage {
 
 /// One log event as far as pages care.
 struct Seen {
+    table: TableNo,
     tx: TxId,
     /// None: all records of the table (truncate).
     key: Option<Key>,
@@ -217,6 +222,7 @@ impl Windows {
             let rows = [change.after(), Before::row(change.before())];
             if change.op() == Op::Truncate {
                 self.see(Seen {
+                    table: change.table_no(),
                     tx: change.tx().id.clone(),
                     key: None,
                 });
@@ -224,6 +230,7 @@ impl Windows {
             for row in rows.into_iter().flatten() {
                 if let Some(key) = Key::of_row(table, &row) {
                     self.see(Seen {
+                        table: change.table_no(),
                         tx: change.tx().id.clone(),
                         key: Some(key),
                     });

@@ -4,20 +4,24 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use rollcall_contract::{
-    Acknowledge, Batch, ConnectorError, Cursor, Gap, Key, Lineage, Pooled, TableSchema,
+    Acknowledge, Batch, ConnectorError, Cursor, Gap, Key, Lineage, Pooled, TableNo, TableSchema,
 };
 use rollcall_core::id::{MatchHash, RunId, SourceId};
 use rollcall_core::mapped::MappedRows;
 use rollcall_core::mapping::Mapper;
+use rollcall_core::mapping::related::{Join, RelatedSpec};
 use rollcall_core::plan::Counters;
 use rollcall_core::staged::PlanHash;
 use rollcall_core::state::KeyBytes;
-use rollcall_store::{DriftRow, ProofRow};
+use rollcall_store::{DriftRow, ProofRow, RelatedWrites};
 use tokio::sync::oneshot;
 
+use super::fanout::Piece;
 use super::fields::{EditWork, ResolveWork};
+use super::joined::Tables;
 use super::planned::{Answered, Planned, PlannedWork};
 use super::polling::PollTrack;
+use super::related::{RelatedPage, Unjoined};
 use super::staging::{PlanAnswer, Word};
 use super::undoing::UndoWork;
 use super::window::HeldPage;
@@ -123,6 +127,10 @@ pub enum Work {
     Opened(Opened),
     /// A batch of the log.
     Changes(Changes),
+    /// A batch of the log of a source with related tables.
+    Unjoined(Unjoined),
+    /// Records that are told of a related row.
+    Told(Piece),
     /// The log moved on without anything for us.
     Progress {
         /// Whose log.
@@ -152,6 +160,8 @@ pub enum Work {
         source: SourceId,
         /// The compiled mapping.
         mapper: Arc<Mapper>,
+        /// How its tables are joined; none when it has no related ones.
+        joining: Option<Joining>,
         /// Whether a scan is due because the mapping is another one than before.
         reply: oneshot::Sender<bool>,
     },
@@ -206,6 +216,27 @@ pub enum Work {
     },
     /// A page whose window is closed.
     Page(PageWork),
+    /// A page of a related table whose window is closed.
+    RelatedPage(RelatedPage),
+    /// Every page of a related table was applied: which rows were not found? To be asked until
+    /// the answer is the last one.
+    RelatedMissing {
+        /// Of which source.
+        source: SourceId,
+        /// Of which of its tables.
+        table: TableNo,
+        /// Told some of them.
+        reply: oneshot::Sender<Missing>,
+    },
+    /// A related table was read whole.
+    RelatedEnd {
+        /// Of which source.
+        source: SourceId,
+        /// Which one.
+        table: TableNo,
+        /// Told when it is stored.
+        reply: oneshot::Sender<()>,
+    },
     /// Records that somebody wanted to be read, as a run of their own.
     Keys {
         /// What was read.
@@ -371,6 +402,25 @@ pub struct Changes {
     pub mapped: Pooled<MappedRows>,
     /// The mapper of each table of the batch.
     pub mappers: Vec<Arc<Mapper>>,
+    /// What becomes of related tables with it.
+    pub related: RelatedWrites,
+    /// Related rows that changed in it.
+    pub related_rows: usize,
+    /// Records that have to be read again.
+    pub reread: Vec<KeyBytes>,
+    /// Bytes that leave the queue with it.
+    pub queued_bytes: u64,
+}
+
+/// See [`Work::Mapper`].
+#[derive(Debug)]
+pub struct Joining {
+    /// What the configuration says of the related tables.
+    pub specs: Vec<RelatedSpec>,
+    /// The tables' columns.
+    pub tables: Tables,
+    /// How they are joined under these.
+    pub join: Arc<Join>,
 }
 
 /// See [`Work::Page`].
@@ -383,6 +433,8 @@ pub struct PageWork {
     pub mapped: PageRows,
     /// The mapper of each table of the page.
     pub mappers: Vec<Arc<Mapper>>,
+    /// What becomes of related tables with it.
+    pub related: RelatedWrites,
 }
 
 /// What a driver has made of the rows of a page, in their order.
@@ -392,6 +444,13 @@ pub enum PageRows {
     /// Nearly all of them are taken to be as they are stored: of each there is the hash by
     /// which that is told ([`Mapper::hash`]), and only of the others more is wanted.
     Hashed(Vec<Option<u64>>),
+    /// Nothing: they have to be joined first.
+    Unjoined {
+        /// How, for each table of the page.
+        joins: Vec<Arc<Join>>,
+        /// Whether nearly all of them are taken to be as they are stored.
+        is_hashed: bool,
+    },
 }
 
 /// See [`Work::ScanMissing`].
@@ -425,6 +484,7 @@ impl Work {
     pub fn joins(&self) -> Option<SourceId> {
         match self {
             Work::Changes(c) => Some(c.source),
+            Work::Unjoined(u) => Some(u.source),
             Work::Page(p) => Some(p.source),
             Work::Progress { source, .. } => Some(*source),
             _ => None,
@@ -436,7 +496,7 @@ impl Work {
     /// with it.
     pub fn in_scan(&self) -> Option<bool> {
         match self {
-            Work::Changes(_) => Some(false),
+            Work::Changes(_) | Work::Unjoined(_) => Some(false),
             Work::Page(p) => Some(p.page.is_of_scan()),
             _ => None,
         }

@@ -141,6 +141,7 @@ pub(crate) fn apply(
             .execute((s.source.0, s.version, &s.columns))?;
     }
     proofs(connection, commit)?;
+    commit.related.write(connection)?;
     counts.save(connection, stored)?;
     Ok(gaps)
 }

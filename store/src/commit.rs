@@ -15,6 +15,7 @@ use rollcall_core::state::KeyBytes;
 
 use crate::outbox::OutboxBlock;
 use crate::position::{Position, Sequence};
+use crate::related::RelatedWrites;
 
 /// What is to be stored, in one transaction.
 #[derive(Debug, Default)]
@@ -68,6 +69,8 @@ pub struct Commit {
     pub proofs_ended: Vec<SourceId>,
     /// Records that do not differ any more.
     pub undrifted: Vec<(SourceId, KeyBytes)>,
+    /// What becomes of related tables.
+    pub related: RelatedWrites,
 }
 
 /// Applied changes that count against a source's limit.

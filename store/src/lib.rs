@@ -30,6 +30,7 @@ mod preload;
 mod query;
 mod readers;
 mod references;
+mod related;
 mod schema;
 mod scribe;
 mod shape;
@@ -51,5 +52,8 @@ pub use query::{
 };
 pub use readers::Readers;
 pub use references::Relinked;
+pub use related::{
+    Fanout, RelatedId, RelatedPlace, RelatedRow, RelatedState, RelatedTableRow, RelatedWrites,
+};
 pub use staged::{PlanRow, PlanSince, StagedRow};
 pub use writer::{Identity, Writer};

@@ -346,6 +346,53 @@ CREATE TABLE relinked(
   told INTEGER NOT NULL,
   PRIMARY KEY(source, key)
 ) WITHOUT ROWID;
+
+-- Related tables of sources. definition: what is kept of their rows and how they are joined.
+CREATE TABLE related(
+  source INTEGER NOT NULL,
+  id INTEGER NOT NULL,
+  name TEXT NOT NULL,
+  definition TEXT NOT NULL,
+  state TEXT NOT NULL,
+  PRIMARY KEY(source, id)
+) WITHOUT ROWID;
+
+-- Their rows, beside those of the same join value (empty where that is null); cells is null
+-- where a row was deleted.
+CREATE TABLE related_row(
+  source INTEGER NOT NULL,
+  id INTEGER NOT NULL,
+  joined BLOB NOT NULL,
+  key BLOB NOT NULL,
+  tx BLOB NOT NULL,
+  cells BLOB,
+  at_us INTEGER NOT NULL,
+  PRIMARY KEY(source, id, joined, key)
+) WITHOUT ROWID;
+CREATE UNIQUE INDEX related_key ON related_row(source, id, key);
+CREATE INDEX related_gone ON related_row(at_us) WHERE cells IS NULL;
+
+-- Which records may have a join value.
+CREATE TABLE related_record(
+  source INTEGER NOT NULL,
+  id INTEGER NOT NULL,
+  joined BLOB NOT NULL,
+  key BLOB NOT NULL,
+  PRIMARY KEY(source, id, joined, key)
+) WITHOUT ROWID;
+
+-- Join values whose records are still to be told of a change, and how far that is.
+CREATE TABLE fanout(
+  source INTEGER NOT NULL,
+  id INTEGER NOT NULL,
+  joined BLOB NOT NULL,
+  after BLOB,
+  of_scan INTEGER NOT NULL,
+  position TEXT NOT NULL,
+  ordinal INTEGER NOT NULL,
+  commit_us INTEGER NOT NULL,
+  PRIMARY KEY(source, id, joined)
+) WITHOUT ROWID;
 ";
 
 /// The version that this program writes.

@@ -17,6 +17,8 @@ pub enum Place {
     Redact(usize),
     /// The column with this index that says when a value was changed.
     Changed(usize),
+    /// The related table with this index.
+    Related(usize),
 }
 
 /// One error, or one remark, on a mapping.

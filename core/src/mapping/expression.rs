@@ -19,7 +19,7 @@ use cel::common::types::CelBool;
 use cel::common::value::{CowVal, Val};
 use cel::context::VariableResolver;
 use cel::{ExecutionError, Value};
-use rollcall_contract::{Cell, Class, TableSchema};
+use rollcall_contract::{Cell, Class, TableName, TableSchema};
 use smallvec::SmallVec;
 use unicode_normalization::UnicodeNormalization;
 
@@ -53,6 +53,36 @@ const TYPES: &[&str] = &[
     "null_type",
     "type",
 ];
+
+/// Words that cannot be names.
+const WORDS: &[&str] = &[
+    "true",
+    "false",
+    "null",
+    "in",
+    "as",
+    "break",
+    "const",
+    "continue",
+    "else",
+    "for",
+    "function",
+    "if",
+    "import",
+    "let",
+    "loop",
+    "package",
+    "namespace",
+    "return",
+    "var",
+    "void",
+    "while",
+];
+
+/// Whether a name means something to the language.
+pub(super) fn is_reserved(name: &str) -> bool {
+    TYPES.contains(&name) || WORDS.contains(&name)
+}
 
 /// A checked expression.
 #[derive(Debug)]
@@ -98,19 +128,13 @@ impl Expression {
         }
         // The parser's own recursion takes much stack for each bracket; on a thread of its own
         // even the deepest source that fits the limit above is refused instead of fatal.
-        let (expr, columns, dynamic) = std::thread::scope(|threads| {
-            let parser = std::thread::Builder::new()
-                .name("expression-parser".into())
-                .stack_size(PARSER_STACK_BYTES)
-                .spawn_scoped(threads, || parse(source, schema));
-            match parser.map(|thread| thread.join()) {
-                Ok(Ok(parsed)) => parsed,
-                _ => Err(vec![Flaw {
-                    found: "an expression that the parser could not be run on".into(),
-                    expected: "memory for a thread".into(),
-                    suggestion: None,
-                }]),
-            }
+        let parsed = on_thread(|| parse(source, schema));
+        let (expr, columns, dynamic) = parsed.unwrap_or_else(|| {
+            Err(vec![Flaw {
+                found: "an expression that the parser could not be run on".into(),
+                expected: "memory for a thread".into(),
+                suggestion: None,
+            }])
         })?;
         let variables: Vec<(String, Class)> = columns
             .iter()
@@ -200,8 +224,44 @@ impl Expression {
     }
 }
 
+/// The names with a dot that an expression reads, as far as it can be read: `dept.name` for
+/// `dept.name` and for `dept["name"]`, unless `dept` is a variable of the expression's own.
+pub(super) fn dotted_names(source: &str) -> Vec<String> {
+    if source.len() > MAX_EXPRESSION_BYTES {
+        return Vec::new();
+    }
+    let nothing = TableSchema {
+        table: TableName::new("", ""),
+        columns: Vec::new(),
+        key: Vec::new(),
+    };
+    on_thread(|| resolve(source, &nothing).map(|(_, names)| names.dotted))
+        .and_then(Result::ok)
+        .unwrap_or_default()
+}
+
+/// Runs the parser where it has room; none when there is no such thread.
+fn on_thread<T: Send>(parser: impl FnOnce() -> T + Send) -> Option<T> {
+    std::thread::scope(|threads| {
+        let thread = std::thread::Builder::new()
+            .name("expression-parser".into())
+            .stack_size(PARSER_STACK_BYTES)
+            .spawn_scoped(threads, parser);
+        thread.ok()?.join().ok()
+    })
+}
+
 /// Reads an expression, and resolves its names to the indexes of columns.
 fn parse(source: &str, schema: &TableSchema) -> Result<(IdedExpr, Vec<usize>, bool), Vec<Flaw>> {
+    let (expr, names) = resolve(source, schema)?;
+    match names.flaws.is_empty() {
+        true => Ok((expr, names.columns, names.dynamic)),
+        false => Err(names.flaws),
+    }
+}
+
+/// Reads an expression, and says what of its names is known.
+fn resolve<'s>(source: &str, schema: &'s TableSchema) -> Result<(IdedExpr, Names<'s>), Vec<Flaw>> {
     let source: String = source.nfc().collect();
     let mut expr = function::environment()
         .parser()
@@ -227,6 +287,7 @@ fn parse(source: &str, schema: &TableSchema) -> Result<(IdedExpr, Vec<usize>, bo
         depth: 0,
         deepest: 0,
         dynamic: false,
+        dotted: Vec::new(),
         flaws: Vec::new(),
     };
     names.visit(&mut expr);
@@ -240,11 +301,7 @@ fn parse(source: &str, schema: &TableSchema) -> Result<(IdedExpr, Vec<usize>, bo
             suggestion: Some("use `concat`, `join` or `in` instead of a long chain".into()),
         });
     }
-    if names.flaws.is_empty() {
-        Ok((expr, names.columns, names.dynamic))
-    } else {
-        Err(names.flaws)
-    }
+    Ok((expr, names))
 }
 
 struct RowScope<'s, 'a> {
@@ -270,6 +327,8 @@ struct Names<'s> {
     depth: usize,
     deepest: usize,
     dynamic: bool,
+    /// Names with a dot that are no columns' but may be.
+    dotted: Vec<String>,
     flaws: Vec<Flaw>,
 }
 
@@ -277,6 +336,11 @@ impl Names<'_> {
     fn visit(&mut self, e: &mut IdedExpr) {
         if let Some(name) = self.row_access(&e.expr) {
             e.expr = Expr::Ident(name);
+        } else if let Some(name) = self.related_access(&e.expr) {
+            match self.schema.position(&name) {
+                Some(_) => e.expr = Expr::Ident(name),
+                None => self.dotted.push(name),
+            }
         }
         self.depth += 1;
         self.deepest = self.deepest.max(self.depth);
@@ -367,6 +431,30 @@ impl Names<'_> {
             }
             _ => None,
         }
+    }
+
+    /// The column of a related table that `dept.name` or `dept["name"]` may mean.
+    fn related_access(&self, expr: &Expr) -> Option<String> {
+        let table = |e: &IdedExpr| match &e.expr {
+            Expr::Ident(n) if !self.bound.contains(n) && self.schema.position(n).is_none() => {
+                Some(n.clone())
+            }
+            _ => None,
+        };
+        let (table, column) = match expr {
+            Expr::Call(call) if call.func_name == operators::INDEX => match call.args.as_slice() {
+                [operand, index] => match &index.expr {
+                    Expr::Literal(LiteralValue::String(s)) => {
+                        (table(operand)?, s.inner().to_owned())
+                    }
+                    _ => return None,
+                },
+                _ => return None,
+            },
+            Expr::Select(select) if !select.test => (table(&select.operand)?, select.field.clone()),
+            _ => return None,
+        };
+        Some(format!("{table}.{column}"))
     }
 
     fn name(&mut self, name: &str) {

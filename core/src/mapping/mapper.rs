@@ -93,6 +93,9 @@ pub struct Mapper {
     pub(super) older: HashMap<u32, Vec<Option<usize>>>,
 }
 
+/// The cells of one stored row.
+pub type StoredCells<'a> = Cells<'a>;
+
 /// What becomes of a row of which a needed value is nowhere to be found.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Incomplete {
@@ -271,6 +274,19 @@ impl Mapper {
     /// that were never applied, of which nothing can be kept.
     pub fn map_shadow_or_defer(&self, shadow: &[u8], out: &mut MappedRows) {
         self.map_stored(shadow, Incomplete::Defers, out);
+    }
+
+    /// What a stored row has in each column of the present schema; none when it cannot be
+    /// read. For [`Mapper::map_cells`].
+    pub fn stored_cells<'a>(&'a self, shadow: &'a [u8]) -> Option<StoredCells<'a>> {
+        let known = self.known(shadow)?;
+        Some((0..self.columns.len()).map(|c| known.get(c)).collect())
+    }
+
+    /// Maps a row that is given cell by cell, one for each column, and adds exactly one row to
+    /// `out`.
+    pub fn map_cells(&self, cells: &[Cell<'_>], out: &mut MappedRows) {
+        self.finish(cells, Incomplete::Keeps, out);
     }
 
     fn map_stored(&self, shadow: &[u8], if_incomplete: Incomplete, out: &mut MappedRows) {

@@ -9,7 +9,7 @@
 //! The parts: [`MappingSpec`] is what an operator asks; `compile` checks it; `mapper`
 //! applies it; `canonical` gives values their one form, `reference` keys of other records; `expression` with `operand`,
 //! `predicate`, `function` and `dry_run` is everything about CEL; [`Shadow`] is the stored
-//! row; [`fold`] is how match keys are compared; [`guess`] proposes a mapping for a table;
+//! row; [`related`] joins the rows of further tables to those of the source's own; [`fold`] is how match keys are compared; [`guess`] proposes a mapping for a table;
 //! [`fixture`] runs an operator's own tests of one.
 
 mod canonical;
@@ -26,6 +26,7 @@ mod moment;
 mod operand;
 mod predicate;
 mod reference;
+pub mod related;
 mod shadow;
 mod spec;
 mod text;
@@ -34,7 +35,7 @@ pub use canonical::push_written;
 pub use drift::PausedRule;
 pub use error::{MappingError, Place};
 pub use expression::MAX_EXPRESSION_BYTES;
-pub use mapper::Mapper;
+pub use mapper::{Mapper, StoredCells};
 pub use shadow::{Shadow, ShadowError};
 pub(crate) use shadow::{ShadowValues, shadow_values};
 pub use spec::{ConstValue, DEFAULT_MAX_VALUE_BYTES, MappingSpec, OnNull, RuleKind, RuleSpec};

@@ -44,29 +44,8 @@ impl<'a> Shadow<'a> {
         let version = read_number(&mut rest)
             .and_then(|n| u32::try_from(n).ok())
             .ok_or(ShadowError)?;
-        let count = read_number(&mut rest).ok_or(ShadowError)?;
-        // Each column takes at least a byte: a damaged count cannot ask for more memory
-        // than the bytes that are there.
-        if count > rest.len() {
-            return Err(ShadowError);
-        }
-        let mut cells = Cells::with_capacity(count);
-        for _ in 0..count {
-            cells.push(match read_number(&mut rest).ok_or(ShadowError)? {
-                NULL => Cell::Null,
-                MISSING => Cell::Missing,
-                head => {
-                    let (value, tail) = rest.split_at_checked(head - VALUE).ok_or(ShadowError)?;
-                    rest = tail;
-                    Cell::Value(value)
-                }
-            });
-        }
-        if rest.is_empty() {
-            Ok(Shadow { version, cells })
-        } else {
-            Err(ShadowError)
-        }
+        let cells = decode_cells(rest)?;
+        Ok(Shadow { version, cells })
     }
 
     /// The number of the schema under which it was written.
@@ -88,6 +67,32 @@ impl<'a> Shadow<'a> {
     /// [`Cell::Missing`] beyond the last. Never [`Cell::Unchanged`].
     pub fn cell(&self, column: usize) -> Cell<'a> {
         self.cells.get(column).copied().unwrap_or(Cell::Missing)
+    }
+}
+
+/// Reads cells that [`encode_cells`] has written, and nothing behind them.
+pub(crate) fn decode_cells(mut rest: &[u8]) -> Result<Cells<'_>, ShadowError> {
+    let count = read_number(&mut rest).ok_or(ShadowError)?;
+    // Each column takes at least a byte: a damaged count cannot ask for more memory
+    // than the bytes that are there.
+    if count > rest.len() {
+        return Err(ShadowError);
+    }
+    let mut cells = Cells::with_capacity(count);
+    for _ in 0..count {
+        cells.push(match read_number(&mut rest).ok_or(ShadowError)? {
+            NULL => Cell::Null,
+            MISSING => Cell::Missing,
+            head => {
+                let (value, tail) = rest.split_at_checked(head - VALUE).ok_or(ShadowError)?;
+                rest = tail;
+                Cell::Value(value)
+            }
+        });
+    }
+    match rest.is_empty() {
+        true => Ok(cells),
+        false => Err(ShadowError),
     }
 }
 

@@ -3,6 +3,7 @@
 //! Nothing here is checked; [`Mapper::compile`](super::Mapper::compile) turns it into a
 //! mapper, or into a list of everything that is wrong with it.
 
+use super::related::RelatedSpec;
 use crate::mapped::Strength;
 
 /// The longest value of an attribute, in bytes, unless the configuration says otherwise.
@@ -24,6 +25,8 @@ pub struct MappingSpec {
     pub precedence: String,
     /// For an attribute, the column that says when its value was changed.
     pub changed: Vec<(String, String)>,
+    /// Tables whose rows are joined to those of the source's own.
+    pub related: Vec<RelatedSpec>,
 }
 
 impl MappingSpec {
@@ -38,6 +41,9 @@ impl MappingSpec {
         if !self.changed.is_empty() {
             said.push_str(&format!(" changed: {:?}", self.changed));
         }
+        if !self.related.is_empty() {
+            said.push_str(&format!(" related: {:?}", self.related));
+        }
         said
     }
 }
@@ -51,6 +57,7 @@ impl Default for MappingSpec {
             max_value_bytes: DEFAULT_MAX_VALUE_BYTES,
             precedence: String::new(),
             changed: Vec::new(),
+            related: Vec::new(),
         }
     }
 }

@@ -28,6 +28,7 @@ user = "rollcall"
 table = "public.employees"
 change_stream = { sink = "events", topic = "raw" }
 map = { email = { column = "email" } }
+related = { dept = { table = "public.departments", on = { id = "department_id" } } }
 [token.ci]
 secret = { env = "P" }
 [source.crm]
@@ -102,6 +103,8 @@ fn from_examples(source: &str, sink: &str, leave_out: &[&str]) -> String {
                 .replace("attributes.*", "attributes.birthDate")
                 .replace("field.*", "field.department")
                 .replace("changed.*", "changed.hr")
+                .replace("related.*.on.*", "related.dept.on.id")
+                .replace("related.*", "related.dept")
                 .replace("properties.*", "properties.\"linger.ms\""),
         };
         let path = concrete(key.pattern);

@@ -25,10 +25,23 @@ impl Session<'_> {
     /// nobody is written, on whichever pages they are. Only the columns that decide it are
     /// read. Rows that come to share one meanwhile are found by the directory itself.
     pub(super) async fn find_duplicates(&mut self) -> Result<(), Ended> {
-        let schema = self.driver.source.schema(TableNo::MAIN).await?;
-        let mapper = self.mapper(&schema).await?;
         let attributes = self.driver.match_attributes.clone();
-        let only = mapper.columns_of(&attributes);
+        let (mapper, only) = match self.joined() {
+            None => {
+                let schema = self.driver.source.schema(TableNo::MAIN).await?;
+                let mapper = self.mapper(&schema).await?;
+                let only = mapper.columns_of(&attributes);
+                (mapper, only)
+            }
+            Some((join, mapper)) => {
+                let only = mapper.columns_of(&attributes);
+                if only.iter().any(|column| join.is_virtual(*column)) {
+                    // What is joined is not known here: they are found page by page.
+                    return Ok(());
+                }
+                (mapper, only)
+            }
+        };
         let (source, limit_bytes) = (Arc::clone(&self.driver.source), self.driver.page_bytes);
         // The next page is read while this one is looked at.
         let read = move |after: Option<Key>| {

@@ -8,23 +8,26 @@ use std::time::{Duration, Instant};
 
 use rollcall_contract::{
     Acknowledge, ChangeStream, Class, ConnectorError, Cursor, Definite, Gap, GapReason, Key,
-    Lineage, Op, Page, Pool, StreamItem, TableNo, TableSchema,
+    Lineage, Op, Page, Pool, StreamItem, TableName, TableNo, TableSchema,
 };
 use rollcall_core::mapped::MappedRows;
 use rollcall_core::mapping::Mapper;
+use rollcall_core::mapping::related::Join;
+use rollcall_store::RelatedWrites;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-use super::mapping::{hash_rows, on_worker};
+use super::mapping::on_worker;
 use super::{Driver, Ended, HURRY};
 use crate::sync::clock::now_us;
-use crate::sync::planned::PlannedPage;
+use crate::sync::joined::Tables;
 use crate::sync::planning::Planning;
 use crate::sync::polls::Poll;
+use crate::sync::related::Unjoined;
 use crate::sync::scan::{Next, Scan};
 use crate::sync::track::Ask;
 use crate::sync::window::{HeldPage, NoLog, Opened as OpenWindow, Purpose, Windows};
-use crate::sync::work::{Cause, Changes, KeysOrder, Missing, Order, PageRows, PageWork, Work};
+use crate::sync::work::{Cause, Changes, KeysOrder, Missing, Order, Work};
 
 /// Rows of a page while the log brings changes: they wait for a page to be applied, so that
 /// is to take few milliseconds.
@@ -33,6 +36,7 @@ const BUSY_ROWS: usize = 2_000;
 /// A read that is under way.
 struct Read {
     task: JoinHandle<Result<Page, ConnectorError>>,
+    table: TableNo,
     window: OpenWindow,
     asked: Vec<Key>,
     purpose: Purpose,
@@ -56,7 +60,7 @@ pub(super) struct Session<'a> {
     /// There while no log is followed.
     pub(super) without_log: Option<WithoutLog>,
     windows: Windows,
-    scan: Scan,
+    pub(super) scan: Scan,
     repairs: Vec<Key>,
     read: Option<Read>,
     /// The engine looks for what no page of the scan had.
@@ -64,14 +68,18 @@ pub(super) struct Session<'a> {
     /// Whether the log has brought something since the last page was asked for.
     is_log_busy: bool,
     /// Whether the scan's rows are mapped here; else they are taken to be as they are stored.
-    maps_scan: bool,
+    pub(super) maps_scan: bool,
     /// The order whose records are being read.
-    syncing: Option<KeysOrder>,
+    pub(super) syncing: Option<KeysOrder>,
     pub(super) mappers: Vec<(Arc<TableSchema>, Arc<Mapper>)>,
+    /// The tables' columns, as far as the log has come.
+    pub(super) tables: Option<Tables>,
+    /// How rows of the main table are joined and mapped; none where nothing is joined.
+    pub(super) joining: Option<(Arc<Join>, Arc<Mapper>)>,
     /// A scan is to begin.
     pub(super) scan_due: bool,
     /// A plan that is to be applied.
-    plan: Option<Planning>,
+    pub(super) plan: Option<Planning>,
     /// Memory of mapped rows that are no longer needed.
     pub(super) mapped: Pool<MappedRows>,
 }
@@ -97,6 +105,8 @@ impl<'a> Session<'a> {
             maps_scan: true,
             syncing: None,
             mappers: Vec::new(),
+            tables: None,
+            joining: None,
             scan_due: false,
             plan: None,
             mapped: Pool::default(),
@@ -125,8 +135,8 @@ impl<'a> Session<'a> {
         &mut self,
         mut stream: Option<&mut dyn ChangeStream>,
     ) -> Result<Infallible, Ended> {
-        let schema = self.driver.source.schema(TableNo::MAIN).await?;
-        self.bind(&schema).await?;
+        let tables = Tables::of(&*self.driver.source, &self.driver.mapping).await?;
+        self.bind_tables(tables).await?;
         self.scan_due |= self.driver.ordered.scan.is_some()
             || self.without_log.is_some() && !self.driver.polls.has_read_all();
         if !self.scan_due {
@@ -198,27 +208,39 @@ impl<'a> Session<'a> {
                 self.is_log_busy = true;
                 self.windows.observe(&batch);
                 self.cursor = batch.cursor().clone();
-                let mappers = self.mappers_of(&batch).await?;
-                let mapped = on_worker(&batch, || self.map(&batch, &mappers));
+                let queued_bytes = batch.size_bytes() as u64;
                 self.driver
                     .live
                     .queued_bytes
-                    .fetch_add(batch.size_bytes() as u64, Ordering::Relaxed);
+                    .fetch_add(queued_bytes, Ordering::Relaxed);
                 let emptied = batch
                     .changes()
                     .find(|c| c.op() == Op::Truncate)
-                    .map(|c| c.tx().position().to_owned());
-                self.driver
-                    .engine
-                    .send(Work::Changes(Changes {
+                    .map(|c| (c.table().table.clone(), c.tx().position().to_owned()));
+                let work = match self.joining.is_some() {
+                    true => Work::Unjoined(Unjoined {
                         source,
+                        tables: self.uses_of(&batch).await?,
                         batch,
-                        mapped,
-                        mappers,
-                    }))
-                    .await?;
-                if let Some(position) = emptied {
-                    self.table_emptied(position).await?;
+                    }),
+                    false => {
+                        let mappers = self.mappers_of(&batch).await?;
+                        let mapped = on_worker(&batch, || self.map(&batch, &mappers));
+                        Work::Changes(Changes {
+                            source,
+                            batch,
+                            mapped,
+                            mappers,
+                            related: RelatedWrites::default(),
+                            related_rows: 0,
+                            reread: Vec::new(),
+                            queued_bytes,
+                        })
+                    }
+                };
+                self.driver.engine.send(work).await?;
+                if let Some((table, position)) = emptied {
+                    self.table_emptied(table, position).await?;
                 }
             }
             StreamItem::Progress(cursor) => {
@@ -228,9 +250,12 @@ impl<'a> Session<'a> {
                     .send(Work::Progress { source, cursor })
                     .await?;
             }
-            StreamItem::SchemaChanged(_, schema) => {
+            StreamItem::SchemaChanged(table, schema) => {
                 tracing::info!(source = self.driver.name, table = %schema.table, columns = schema.columns.len(), "the table's columns changed");
-                self.mapper(&schema).await?;
+                match self.joining.is_some() {
+                    true => drop(self.table_changed(table, &schema).await?),
+                    false => drop(self.mapper(&schema).await?),
+                }
             }
             StreamItem::Gap(gap) => self.gap(gap).await?,
         }
@@ -257,10 +282,10 @@ impl<'a> Session<'a> {
 
     /// TRUNCATE is the absence of everybody at once. It is never believed from the log
     /// alone: a scan finds out who is there, and a person has the last word.
-    async fn table_emptied(&mut self, position: String) -> Result<(), Ended> {
-        let detail = "The table was truncated. It is read again; people who are gone from it stay until somebody has approved the plan.";
+    async fn table_emptied(&mut self, table: TableName, position: String) -> Result<(), Ended> {
+        let detail = "The table was truncated. It is read again; people who are gone from it, or would lose something, stay as they are until somebody has approved the plan.";
         self.gap(Gap {
-            tables: Vec::new(),
+            tables: vec![table],
             reason: GapReason::Truncated,
             from: Some(position.clone()),
             to: Some(position),
@@ -307,7 +332,7 @@ impl<'a> Session<'a> {
         if place.is_load && !self.driver.match_attributes.is_empty() {
             self.find_duplicates().await?;
         }
-        self.scan.begin(place);
+        self.scan.begin(place, self.driver.mapping.related.len());
         Ok(())
     }
 
@@ -377,7 +402,8 @@ impl<'a> Session<'a> {
         match self.driver.polls.begin(now, mark, wants_full) {
             Poll::Full => self.begin_scan().await,
             Poll::Changed(since) => {
-                self.scan.begin_changed(since);
+                let related = self.driver.mapping.related.len();
+                self.scan.begin_changed(since, related);
                 Ok(())
             }
         }
@@ -452,16 +478,37 @@ impl<'a> Session<'a> {
                     };
                     let request = self.scan.request(rows, self.driver.page_bytes);
                     let connector = Arc::clone(&self.driver.source);
-                    self.start_read(Vec::new(), Purpose::Scan { number: 0 }, async move {
-                        connector.page(TableNo::MAIN, request).await
+                    let (table, purpose) = (self.scan.table(), Purpose::Scan { number: 0 });
+                    self.start_read(table, Vec::new(), purpose, async move {
+                        connector.page(table, request).await
                     });
                 }
-                Next::Keys(keys) => self.read_keys(keys, Purpose::Absence),
+                Next::Keys(keys) => {
+                    self.read_keys_of(self.scan.table(), keys, Purpose::Absence);
+                }
                 Next::AskMissing => {
                     let (reply, answer) = oneshot::channel();
-                    let work = Work::ScanMissing { source, reply };
+                    let work = match self.scan.table() {
+                        TableNo::MAIN => Work::ScanMissing { source, reply },
+                        table => Work::RelatedMissing {
+                            source,
+                            table,
+                            reply,
+                        },
+                    };
                     self.driver.engine.send(work).await?;
                     self.searching = Some(answer);
+                }
+                Next::EndTable => {
+                    let table = self.scan.table();
+                    self.driver
+                        .ask(|reply| Work::RelatedEnd {
+                            source,
+                            table,
+                            reply,
+                        })
+                        .await?;
+                    self.scan.next_table();
                 }
                 Next::End => {
                     self.driver
@@ -529,15 +576,20 @@ impl<'a> Session<'a> {
     }
 
     fn read_keys(&mut self, keys: Vec<Key>, purpose: Purpose) {
+        self.read_keys_of(TableNo::MAIN, keys, purpose);
+    }
+
+    fn read_keys_of(&mut self, table: TableNo, keys: Vec<Key>, purpose: Purpose) {
         let connector = Arc::clone(&self.driver.source);
         let asked = keys.clone();
-        self.start_read(asked, purpose, async move {
-            connector.reread(TableNo::MAIN, &keys).await
+        self.start_read(table, asked, purpose, async move {
+            connector.reread(table, &keys).await
         });
     }
 
     fn start_read(
         &mut self,
+        table: TableNo,
         asked: Vec<Key>,
         purpose: Purpose,
         read: impl Future<Output = Result<Page, ConnectorError>> + Send + 'static,
@@ -545,6 +597,7 @@ impl<'a> Session<'a> {
         let window = self.windows.open();
         self.read = Some(Read {
             task: tokio::spawn(read),
+            table,
             window,
             asked,
             purpose,
@@ -581,7 +634,7 @@ impl<'a> Session<'a> {
         let purpose = match read.purpose {
             Purpose::Scan { .. } | Purpose::Changed => {
                 let purpose = self.scan.page_came(page.last.as_ref());
-                if purpose != Purpose::Changed {
+                if purpose != Purpose::Changed && read.table == TableNo::MAIN {
                     let rows = page.rows.len() as u64;
                     self.driver
                         .live
@@ -596,71 +649,11 @@ impl<'a> Session<'a> {
             }
             by_key @ (Purpose::Repair | Purpose::Sync | Purpose::Plan { .. }) => by_key,
         };
-        self.windows
-            .hold(read.window, HeldPage::new(page, purpose, &read.asked));
-        self.hurry();
-        Ok(())
-    }
-
-    async fn apply(&mut self, page: HeldPage) -> Result<(), Ended> {
-        let by_key = matches!(
-            page.purpose,
-            Purpose::Sync | Purpose::Repair | Purpose::Plan { .. }
+        self.windows.hold(
+            read.window,
+            HeldPage::new(page, read.table, purpose, &read.asked),
         );
-        if !by_key {
-            self.scan.applied();
-        }
-        if page.purpose == Purpose::Changed && page.rows.is_empty() {
-            return Ok(());
-        }
-        let is_hashed = match page.purpose {
-            Purpose::Scan { .. } => !self.maps_scan,
-            Purpose::Changed => true,
-            _ => false,
-        };
-        let mappers = self.mappers_of(&page.rows).await?;
-        if is_hashed {
-            let hashes = on_worker(&page.rows, || hash_rows(&page.rows, &mappers));
-            return self
-                .hand_over(page, PageRows::Hashed(hashes), mappers)
-                .await;
-        }
-        let mapped = on_worker(&page.rows, || self.map(&page.rows, &mappers));
-        if let Purpose::Plan { page: number } = page.purpose {
-            if let Some(plan) = &mut self.plan {
-                plan.read(PlannedPage {
-                    number,
-                    page,
-                    mapped,
-                    mappers,
-                });
-            }
-            return Ok(());
-        }
-        self.hand_over(page, PageRows::Mapped(mapped), mappers)
-            .await
-    }
-
-    /// Hands a page to the engine.
-    async fn hand_over(
-        &mut self,
-        page: HeldPage,
-        mapped: PageRows,
-        mappers: Vec<Arc<Mapper>>,
-    ) -> Result<(), Ended> {
-        let is_sync = page.purpose == Purpose::Sync;
-        let source = self.driver.id;
-        let page = PageWork {
-            source,
-            page,
-            mapped,
-            mappers,
-        };
-        let work = match self.syncing.take_if(|_| is_sync) {
-            Some(KeysOrder { cause, ended, .. }) => Work::Keys { page, cause, ended },
-            None => Work::Page(page),
-        };
-        self.driver.engine.send(work).await?;
+        self.hurry();
         Ok(())
     }
 }

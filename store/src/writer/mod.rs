@@ -405,7 +405,7 @@ impl Writer {
     }
 
     /// As [`Writer::call`], in a transaction of its own.
-    fn transact<T: Send + 'static>(
+    pub(crate) fn transact<T: Send + 'static>(
         &mut self,
         change: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
@@ -587,6 +587,16 @@ impl Writer {
         question: impl FnOnce(&Connection) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
         self.settle()?;
+        let outcome = question(&self.connection);
+        self.guard(outcome)
+    }
+
+    /// Asks without waiting for the commit under way, which may have been read or not.
+    pub(crate) fn glanced<T>(
+        &mut self,
+        question: impl FnOnce(&Connection) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        self.read_as_one()?;
         let outcome = question(&self.connection);
         self.guard(outcome)
     }

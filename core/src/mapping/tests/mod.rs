@@ -21,6 +21,7 @@ use crate::reason::SkipReason;
 mod drift;
 mod properties;
 mod references;
+mod related;
 
 const COLUMNS: &[(&str, Class)] = &[
     ("id", Class::Int),
