@@ -38,6 +38,7 @@ mod proof;
 mod reconcile;
 mod references;
 mod refusal;
+mod related;
 mod rules;
 mod runs;
 mod secrets;
