@@ -282,6 +282,9 @@ pub enum Referring {
     Shows,
 }
 
+/// How users stand to a key, each user once.
+pub type Referrers = SmallVec<[(UserRow, Referring); 1]>;
+
 /// What becomes of a user later, if nothing comes in between.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u8)]
@@ -351,7 +354,7 @@ pub struct Plan {
     /// For each key that is named the users of which that changed, each user once; see
     /// [`Plan::set_referring`]. Of [`SourceId::OWN`] a key is a user
     /// ([`crate::document::own_key`]).
-    pub references: HashMap<(SourceId, KeyBytes), SmallVec<[(UserRow, Referring); 1]>>,
+    pub references: HashMap<(SourceId, KeyBytes), Referrers>,
     /// Keys that lead to another user than before, and whose referrers are told only up to
     /// this one (`Some`), or all (`None`).
     pub relinked: BTreeMap<(SourceId, KeyBytes), Option<UserRow>>,

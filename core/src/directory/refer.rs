@@ -390,9 +390,12 @@ impl Resolver<'_> {
     }
 }
 
+/// A key that a user names, and how it stands to it.
+type NamedKey<'d> = (SourceId, &'d [u8], Referring);
+
 /// Whom a user's records name, each key once, in no order.
-fn referring<'d>(document: &Document<'d>) -> SmallVec<[(SourceId, &'d [u8], Referring); 2]> {
-    let mut all: SmallVec<[(SourceId, &'d [u8], Referring); 2]> = SmallVec::new();
+fn referring<'d>(document: &Document<'d>) -> SmallVec<[NamedKey<'d>; 2]> {
+    let mut all: SmallVec<[NamedKey<'d>; 2]> = SmallVec::new();
     for reference in &document.references {
         let source = document.source_of(reference);
         let is = match document.is_pending(reference) {
