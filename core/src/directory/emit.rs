@@ -3,7 +3,9 @@
 //! An event's id is a hash of what made it: organization, source, position, ordinal and key
 //! of the change (for a scan: run, key and row hash), the kind of event, and the version of
 //! the user or the fingerprint of the conflict. Nothing in it depends on when or how often
-//! the change is read, so a batch that is repeated after a crash makes the same ids.
+//! the change is read, so a batch that is repeated after a crash makes the same ids. What a
+//! stored row makes of a conflict has no change of its own: the same row may open and close it
+//! several times in one run, so that names besides when it was opened.
 
 use smallvec::SmallVec;
 
@@ -14,6 +16,12 @@ use crate::event::body::{self, Changed};
 use crate::event::{Event, EventKind};
 use crate::id::UserId;
 use crate::reason::LeaverReason;
+
+/// The id of an event of one opening of a conflict.
+fn of_opening(id: [u8; 16], opened_us: i64) -> [u8; 16] {
+    let opened = u64::from_le_bytes(opened_us.to_le_bytes());
+    xxhash_rust::xxh3::xxh3_128_with_seed(&id, opened).to_be_bytes()
+}
 
 impl Resolver<'_> {
     fn event_id(&self, cause: &Cause<'_>, kind: u8, discriminator: u64) -> [u8; 16] {
@@ -138,7 +146,10 @@ impl Resolver<'_> {
             let name = self.rules.source(row.source).map_or("", |s| &s.name);
             data.clear();
             body::conflict(&mut data, row, name);
-            let mut id = touch.id;
+            let mut id = match touch.is_of_log {
+                true => touch.id,
+                false => of_opening(touch.id, row.opened_us),
+            };
             id[15] ^= kind as u8;
             self.plan.events.push(&Event {
                 kind,

@@ -9,7 +9,7 @@ use smallvec::SmallVec;
 
 use super::correlate::{Key, Keys, fingerprint, heals};
 use super::workspace::Touch;
-use super::{Cause, Resolver};
+use super::{Cause, Origin, Resolver};
 use crate::attribute::AttrId;
 use crate::conflict::{ConflictKind, ConflictRow, Fingerprint};
 use crate::document::{Document, Hold, LinkState, Record};
@@ -617,8 +617,10 @@ impl Resolver<'_> {
     ) -> Result<(), StateError> {
         let seen = self.ws.conflicts.iter().position(|t| t.fingerprint == fp);
         let id = self.conflict_event_id(cause, fp);
+        let is_of_log = cause.origin == Origin::Log;
         if let Some(touch) = seen.and_then(|i| self.ws.conflicts.get_mut(i)) {
             touch.id = id;
+            touch.is_of_log = is_of_log;
             touch.position.clear();
             touch.position.push_str(cause.position);
             // A record that heals is considered from its shadow, with its own old time.
@@ -647,6 +649,7 @@ impl Resolver<'_> {
             position: cause.position.to_owned(),
             time_us: cause.commit_us,
             id,
+            is_of_log,
         });
         Ok(())
     }

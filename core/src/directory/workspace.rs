@@ -19,6 +19,8 @@ pub(super) struct Touch {
     pub(super) position: String,
     pub(super) time_us: i64,
     pub(super) id: [u8; 16],
+    /// Whether a change of the log touched it last.
+    pub(super) is_of_log: bool,
 }
 
 /// Memory of a [`super::Resolver`], to be reused for each batch.
