@@ -22,6 +22,7 @@ use crate::error::StoreError;
 use crate::lock::InstanceLock;
 use crate::readers::Readers;
 use crate::schema;
+use crate::scribe::Desk;
 use crate::writer::Writer;
 
 /// The database's name in the store's directory.
@@ -47,6 +48,8 @@ pub struct OpenOptions {
     pub match_delta_entries: usize,
     /// The database may not grow beyond this; for a store that shares its disk. 0: no limit.
     pub max_bytes: u64,
+    /// Where what is to be written waits until it is worked on; none: a thread of its own writes.
+    pub desk: Option<Desk>,
 }
 
 impl OpenOptions {
@@ -57,6 +60,7 @@ impl OpenOptions {
             checkpoint_bytes: 128 << 20,
             match_delta_entries: 100_000,
             max_bytes: 0,
+            desk: None,
         }
     }
 }
@@ -103,6 +107,7 @@ impl Store {
             });
         }
         prepare_writer(&connection, &options)?;
+        begin_log_anew(&connection)?;
         schema::migrate(&mut connection, schema::MIGRATIONS)?;
         let mut writer = Writer::start(connection, lock, directory.to_owned(), &options)?;
         // The first start leaves everything in the main file, so that its header says from
@@ -320,6 +325,22 @@ fn prepare_writer(connection: &Connection, options: &OpenOptions) -> Result<(), 
     // with SQLITE_ENABLE_STAT4): <https://www.sqlite.org/c3ref/c_dbconfig_defensive.html>.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     connection.set_prepared_statement_cache_capacity(128);
+    Ok(())
+}
+
+/// Takes whatever log there is into the database, and begins a new one. After a flush that
+/// failed, the kernel goes on showing what never reached the disk: that log can be read, and
+/// what was appended to it would be cut off with it when the power goes. Its pages are written
+/// and flushed anew in the database, and nothing builds on the log any more.
+///
+/// A command that is reading keeps the log where it is; then it is as long as it was.
+fn begin_log_anew(connection: &Connection) -> Result<(), StoreError> {
+    let busy: bool = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |r| r.get(0))?;
+    if busy {
+        tracing::warn!(
+            "the store's log is being read by somebody, and goes on where it ended; it is begun anew later"
+        );
+    }
     Ok(())
 }
 

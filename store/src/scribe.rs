@@ -4,10 +4,13 @@
 //! fails leaves no transaction open. While it writes one commit its owner, the
 //! [`crate::Writer`], reads for the next one on a connection of its own; the two never
 //! touch the same memory.
+//!
+//! In place of the thread there may be a [`Desk`]: there jobs wait until somebody does them, so
+//! that a simulation decides when that is.
 
-use std::sync::Arc;
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread::JoinHandle;
 
 use rusqlite::Connection;
@@ -92,15 +95,61 @@ fn checkpoint(connection: &Connection, mode: &str) -> Result<bool, StoreError> {
 
 type Job = Box<dyn FnOnce(&mut Core) + Send>;
 
+/// Where the jobs of a store lie that has no thread of its own for them. Cloning shares it.
+#[derive(Clone, Default)]
+pub struct Desk {
+    work: Arc<Mutex<DeskWork>>,
+}
+
+#[derive(Default)]
+struct DeskWork {
+    core: Option<Core>,
+    jobs: VecDeque<Job>,
+}
+
+impl std::fmt::Debug for Desk {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Desk").finish_non_exhaustive()
+    }
+}
+
+impl Desk {
+    /// Does the job that has waited longest; `false` when none waits.
+    pub fn work(&self) -> bool {
+        let mut work = self.lock();
+        let DeskWork { core, jobs } = &mut *work;
+        match (core, jobs.pop_front()) {
+            (Some(core), Some(job)) => {
+                job(core);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Does everything that waits.
+    fn work_off(&self) {
+        while self.work() {}
+    }
+
+    fn lock(&self) -> MutexGuard<'_, DeskWork> {
+        self.work.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// The answer of a job that was given to the thread.
 pub(crate) struct Answer<T> {
     answer: mpsc::Receiver<T>,
     come: Arc<AtomicBool>,
+    desk: Option<Desk>,
 }
 
 impl<T> Answer<T> {
     /// Waits for it.
     pub(crate) fn wait(self) -> Result<T, StoreError> {
+        if let Some(desk) = &self.desk {
+            desk.work_off();
+        }
         self.answer.recv().map_err(|_| StoreError::Poisoned {
             reason: "the thread that writes has ended".to_owned(),
         })
@@ -112,13 +161,29 @@ impl<T> Answer<T> {
     }
 }
 
+/// Who does the jobs.
+enum Hands {
+    Thread {
+        jobs: Option<mpsc::Sender<Job>>,
+        thread: Option<JoinHandle<()>>,
+    },
+    Desk(Desk),
+}
+
 /// The thread, seen by its owner. It ends, and closes its connection, with its owner.
 pub(crate) struct Scribe {
-    jobs: Option<mpsc::Sender<Job>>,
-    thread: Option<JoinHandle<()>>,
+    hands: Hands,
 }
 
 impl Scribe {
+    /// The jobs lie on a desk.
+    pub(crate) fn at(desk: Desk, core: Core) -> Scribe {
+        desk.lock().core = Some(core);
+        Scribe {
+            hands: Hands::Desk(desk),
+        }
+    }
+
     pub(crate) fn start(mut core: Core) -> Result<Scribe, StoreError> {
         let (jobs, work) = mpsc::channel::<Job>();
         let thread = std::thread::Builder::new()
@@ -130,8 +195,10 @@ impl Scribe {
             })
             .map_err(|e| StoreError::Refused(format!("no thread could be started: {e}")))?;
         Ok(Scribe {
-            jobs: Some(jobs),
-            thread: Some(thread),
+            hands: Hands::Thread {
+                jobs: Some(jobs),
+                thread: Some(thread),
+            },
         })
     }
 
@@ -149,20 +216,35 @@ impl Scribe {
             let _ = give.send(outcome.map_err(|e| core.clean_up(e)));
             told.store(true, Ordering::Release);
         };
-        if let Some(jobs) = &self.jobs {
-            // Without the thread the answer's own end is gone, and says so.
-            let _ = jobs.send(Box::new(job));
-        }
-        Answer { answer, come }
+        let desk = match &self.hands {
+            Hands::Thread { jobs, .. } => {
+                // Without the thread the answer's own end is gone, and says so.
+                let _ = jobs.as_ref().map(|jobs| jobs.send(Box::new(job)));
+                None
+            }
+            Hands::Desk(desk) => {
+                desk.lock().jobs.push_back(Box::new(job));
+                Some(desk.clone())
+            }
+        };
+        Answer { answer, come, desk }
     }
 }
 
 impl Drop for Scribe {
     fn drop(&mut self) {
-        self.jobs = None;
-        if let Some(thread) = self.thread.take() {
-            // A thread that panicked has told its waiters so.
-            let _ = thread.join();
+        match &mut self.hands {
+            Hands::Thread { jobs, thread } => {
+                *jobs = None;
+                if let Some(thread) = thread.take() {
+                    // A thread that panicked has told its waiters so.
+                    let _ = thread.join();
+                }
+            }
+            Hands::Desk(desk) => {
+                desk.work_off();
+                desk.lock().core = None;
+            }
         }
     }
 }

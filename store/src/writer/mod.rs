@@ -146,7 +146,10 @@ impl Writer {
         let reading = connect_state(&directory)?;
         let core = Core::new(connection, counts.clone(), options.checkpoint_bytes)?;
         Ok(Writer {
-            scribe: Scribe::start(core)?,
+            scribe: match &options.desk {
+                Some(desk) => Scribe::at(desk.clone(), core),
+                None => Scribe::start(core)?,
+            },
             connection: reading,
             directory,
             identity,
