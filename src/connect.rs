@@ -23,6 +23,27 @@ use crate::config::{
 };
 use crate::delivery::ndjson::{self, NdjsonSink, Target};
 
+/// Who makes the connectors of a configuration.
+pub trait Connectors {
+    /// The connector of a source.
+    fn source(&self, organization: &str, config: &SourceConfig) -> Arc<dyn Source>;
+    /// The connector of a sink.
+    fn sink(&self, organization: &str, config: &SinkConfig) -> Box<dyn Sink>;
+}
+
+/// The connectors of servers, as they are configured.
+pub struct Servers;
+
+impl Connectors for Servers {
+    fn source(&self, organization: &str, config: &SourceConfig) -> Arc<dyn Source> {
+        source(organization, config)
+    }
+
+    fn sink(&self, organization: &str, config: &SinkConfig) -> Box<dyn Sink> {
+        sink(organization, config)
+    }
+}
+
 /// The connector of a source. The organization's name is part of what it calls itself at
 /// the server.
 pub fn source(organization: &str, config: &SourceConfig) -> Arc<dyn Source> {

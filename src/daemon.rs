@@ -8,7 +8,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use hashbrown::HashMap;
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -18,13 +18,16 @@ use rollcall_core::id::SourceId;
 use rollcall_core::mapping::MappingSpec;
 use rollcall_core::staged::{Counted, Limit, Remapping};
 use rollcall_store::{OpenOptions, Readers, Store, StoreError, Writer};
+use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::tokens::Tokens;
 use crate::cli::exit::{Exit, Failure};
 use crate::config::{Config, LimitConfig, SourceConfig};
+use crate::connect::Connectors;
 use crate::delivery::hub::Hub;
 use crate::delivery::lane::{Lane, SinkLive};
 use crate::delivery::render::Renderer;
@@ -146,14 +149,23 @@ pub async fn run(config: Config, metrics: PrometheusHandle) -> Result<(), Failur
         schedulers,
         proofs,
         lanes,
-    } = prepared.assemble(&config, writer, &engine_tx, &fatal_tx, notifier, metrics);
+    } = prepared.assemble(
+        &config,
+        &connect::Servers,
+        writer,
+        &engine_tx,
+        &fatal_tx,
+        notifier,
+        metrics,
+    );
     let alarm = engine.alarm();
     let (engine_ended_tx, mut engine_ended) = oneshot::channel();
+    let runtime = Handle::current();
     std::thread::Builder::new()
         .name("engine".to_owned())
         .spawn(move || {
             // The receiver outlives the thread unless the daemon is gone.
-            let _ = engine_ended_tx.send(engine.run(engine_rx));
+            let _ = engine_ended_tx.send(runtime.block_on(engine.run(engine_rx)));
         })
         .map_err(Failure::from)?;
 
@@ -234,7 +246,7 @@ pub async fn run(config: Config, metrics: PrometheusHandle) -> Result<(), Failur
     };
 
     notify(&[sd_notify::NotifyState::Stopping]);
-    let deadline = tokio::time::Instant::now() + config.shutdown.grace;
+    let deadline = Instant::now() + config.shutdown.grace;
     stop.cancel();
     upkeep.abort();
     within(deadline, "sources", drain(&mut driver_tasks)).await;
@@ -271,7 +283,8 @@ fn engine_failure(ended: Result<Result<(), StoreError>, oneshot::error::RecvErro
     }
 }
 
-async fn upkeep(engine: mpsc::Sender<Work>, alarm: Alarm) {
+/// Reminds the engine of what is due at intervals, until it is gone.
+pub async fn upkeep(engine: mpsc::Sender<Work>, alarm: Alarm) {
     let mut last = Instant::now();
     loop {
         tokio::time::sleep(DUE_EVERY).await;
@@ -296,7 +309,7 @@ async fn drain(tasks: &mut JoinSet<()>) {
 }
 
 /// Waits until the engine has worked off what it was given; at once when it is gone.
-async fn settled(engine: &mpsc::Sender<Work>) {
+pub async fn settled(engine: &mpsc::Sender<Work>) {
     let (reply, done) = oneshot::channel();
     if engine.send(Work::Settle { reply }).await.is_ok() {
         let _ = done.await;
@@ -304,7 +317,7 @@ async fn settled(engine: &mpsc::Sender<Work>) {
 }
 
 /// Waits until every sink that is delivering has reached the head of the outbox.
-async fn delivered(shared: &Shared) {
+pub async fn delivered(shared: &Shared) {
     let head = *shared.hub.head().borrow();
     let behind = |sink: &SinkEntry| {
         sink.live.state().0 == "delivering" && sink.live.position.load(Ordering::Relaxed) < head
@@ -314,7 +327,7 @@ async fn delivered(shared: &Shared) {
     }
 }
 
-async fn within(deadline: tokio::time::Instant, what: &str, work: impl Future<Output = ()>) {
+async fn within(deadline: Instant, what: &str, work: impl Future<Output = ()>) {
     if tokio::time::timeout_at(deadline, work).await.is_err() {
         tracing::warn!(
             what,
@@ -346,7 +359,7 @@ fn notify(states: &[sd_notify::NotifyState<'_>]) {
 }
 
 /// What is prepared before anything runs: the rules, over an open store.
-pub(crate) struct Prepared {
+pub struct Prepared {
     /// The organization's attributes.
     pub(crate) attributes: Arc<Attributes>,
     /// The mappings in force.
@@ -372,20 +385,27 @@ pub(crate) struct Parts {
     pub(crate) orders: mpsc::Sender<Order>,
 }
 
-struct World {
-    shared: Arc<Shared>,
-    engine: Engine,
-    drivers: Vec<Driver>,
-    schedulers: Vec<Scheduler>,
-    proofs: Vec<Rolling>,
-    lanes: Vec<Lane>,
+/// Everything that a daemon runs, before it runs.
+pub struct World {
+    /// What it shows.
+    pub shared: Arc<Shared>,
+    /// To run first, and to end last.
+    pub engine: Engine,
+    /// One for each source.
+    pub drivers: Vec<Driver>,
+    /// One for each source.
+    pub schedulers: Vec<Scheduler>,
+    /// One for each source that is proved in the background.
+    pub proofs: Vec<Rolling>,
+    /// One for each sink.
+    pub lanes: Vec<Lane>,
 }
 
 /// Makes the configured sources and attributes known to the store, and the rules of it.
 ///
 /// # Errors
 /// When the store cannot be written.
-pub(crate) fn prepare(
+pub fn prepare(
     config: &Config,
     writer: &mut Writer,
     readers: Readers,
@@ -492,9 +512,12 @@ impl Prepared {
         )
     }
 
-    fn assemble(
+    /// Makes everything that runs, around a store that is open.
+    #[expect(clippy::too_many_arguments, reason = "each is a part of its own")]
+    pub fn assemble(
         self,
         config: &Config,
+        connectors: &dyn Connectors,
         writer: Writer,
         engine: &mpsc::Sender<Work>,
         fatal: &mpsc::Sender<String>,
@@ -507,7 +530,7 @@ impl Prepared {
         let mut schedulers = Vec::new();
         let (mut proofs, turn) = (Vec::new(), Arc::new(Semaphore::new(1)));
         for source in &config.sources {
-            let connector = connect::source(
+            let connector = connectors.source(
                 &config.organization,
                 &SourceConfig {
                     batch: source.batch.among(config.sources.len()),
@@ -570,7 +593,7 @@ impl Prepared {
             });
             lanes.push(Lane {
                 name: sink.name.clone(),
-                sink: connect::sink(&config.organization, sink),
+                sink: connectors.sink(&config.organization, sink),
                 renderer: Renderer::new(&config.organization, names.clone(), raw),
                 hub: Arc::clone(&self.hub),
                 readers: self.readers.clone(),
@@ -646,7 +669,7 @@ fn limit_track(limit: &LimitConfig, readers: &Readers, id: SourceId) -> LimitTra
 }
 
 /// A source's mapping, with what decides which source wins.
-pub(crate) fn mapping_of(config: &Config, source: &SourceConfig) -> MappingSpec {
+pub fn mapping_of(config: &Config, source: &SourceConfig) -> MappingSpec {
     let changed = connect::changed_columns(config, source);
     MappingSpec {
         precedence: connect::precedence(config),

@@ -7,12 +7,13 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rollcall_contract::{ConnectorError, Refused, Sink, SinkStart};
 use rollcall_core::event::EventKind;
 use rollcall_store::{OutboxBlock, Position, Readers};
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::hub::Hub;
@@ -20,6 +21,7 @@ use super::render::{Placed, Renderer};
 use crate::observe::names;
 use crate::sync::backoff::{self, Backoff};
 use crate::sync::work::Work;
+use crate::sync::worker;
 
 /// At most so many events go into one delivery (one Kafka transaction) …
 const EVENTS_PER_DELIVERY: usize = 5_000;
@@ -137,6 +139,7 @@ impl Lane {
             );
             self.live.set_state(state, &e.to_string());
             tokio::select! {
+                biased;
                 () = self.cancel.cancelled() => break,
                 () = tokio::time::sleep(wait) => {}
             }
@@ -158,6 +161,7 @@ impl Lane {
     ) -> Result<std::convert::Infallible, Ended> {
         self.live.set_state("starting", "");
         let start = tokio::select! {
+            biased;
             () = self.cancel.cancelled() => return Err(Ended::Cancelled),
             start = self.sink.start() => start?,
         };
@@ -172,6 +176,10 @@ impl Lane {
         let mut reported = Instant::now();
         let mut dirty = false;
         loop {
+            // What is behind the position then goes on at the next start.
+            if self.cancel.is_cancelled() {
+                return Err(Ended::Cancelled);
+            }
             if *head.borrow_and_update() <= position {
                 if dirty && reported.elapsed() >= REPORT_EVERY {
                     self.report(Vec::new()).await;
@@ -238,10 +246,9 @@ impl Lane {
             return Ok(blocks);
         }
         let readers = self.readers.clone();
-        let read = tokio::task::spawn_blocking(move || {
-            readers.outbox_from(Position(position + 1), READ_BYTES)
-        })
-        .await;
+        let read =
+            worker::elsewhere(move || readers.outbox_from(Position(position + 1), READ_BYTES))
+                .await;
         match read {
             Ok(Ok(blocks)) if !blocks.is_empty() => Ok(blocks),
             Ok(Ok(_)) => Err(ConnectorError::transient(

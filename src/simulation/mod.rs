@@ -31,6 +31,7 @@ use rollcall_core::directory::Rules;
 use rollcall_core::id::{MatchHash, SourceId};
 use rollcall_core::mapping::Mapper;
 use rollcall_store::{OpenOptions, Readers, Store, StoreError};
+use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
@@ -115,7 +116,8 @@ async fn run(
     let rules = sync::apply::rules(config, &prepared.ids, &attributes, prepared.mappers.clone());
     let mut known = Known::default();
     let engine = prepared.engine_of(writer, id, parts.track, &engine_tx);
-    let engine = tokio::task::spawn_blocking(move || engine.run(engine_rx));
+    let runtime = Handle::current();
+    let engine = tokio::task::spawn_blocking(move || runtime.block_on(engine.run(engine_rx)));
     let order = Order::Reconcile {
         cause: Cause::Manual,
         began: None,

@@ -23,6 +23,7 @@ use rollcall_contract::{
 use rollcall_core::document::Document;
 use rollcall_core::id::UserId;
 use rollcall_store::{OpenOptions, Position, Readers, Store, UserFilter, UserRowView};
+use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
@@ -269,7 +270,8 @@ async fn drive(store: &Path, config: &Config, table: &Arc<Table>, plan: Option<P
     let rules = apply::rules(config, &prepared.ids, attributes, prepared.mappers.clone());
     let mut shared = super::Known::default();
     let engine = prepared.engine_of(writer, id, parts.track, &engine_tx);
-    let engine = tokio::task::spawn_blocking(move || engine.run(engine_rx));
+    let runtime = Handle::current();
+    let engine = tokio::task::spawn_blocking(move || runtime.block_on(engine.run(engine_rx)));
     let (reply, told) = oneshot::channel();
     let is_plan = plan.is_some();
     let order = match plan {

@@ -7,7 +7,9 @@
 //! quarantined: it costs its neighbours next to nothing from then on, and leaves by itself when a
 //! connection holds.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::backoff::Backoff;
 

@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use super::clock;
+
 /// The longest pause where the configuration says nothing else.
 pub const LONGEST: Duration = Duration::from_secs(30);
 
@@ -35,11 +37,7 @@ impl Backoff {
 
     /// Some part of a pause, by chance.
     pub fn jitter(pause: Duration) -> Duration {
-        let mut random = [0; 2];
-        let share = match getrandom::fill(&mut random) {
-            Ok(()) => u16::from_le_bytes(random),
-            Err(_) => u16::MAX / 2,
-        };
+        let share = clock::chance().map_or(u16::MAX / 2, |random| random as u16);
         let wait = pause.mul_f64(f64::from(share) / f64::from(u16::MAX));
         wait.max(SHORTEST).min(pause)
     }

@@ -21,7 +21,7 @@ use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rollcall_contract::{
     ConnectorError, Cursor, Definite, Gap, GapReason, Key, Lineage, OTHER_SERVER,
@@ -32,6 +32,7 @@ use rollcall_core::id::{RunId, SourceId};
 use rollcall_core::mapping::MappingSpec;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use self::session::{Session, WithoutLog};
@@ -199,6 +200,7 @@ impl Driver {
         tokio::pin!(wait);
         loop {
             tokio::select! {
+                biased;
                 () = self.cancel.cancelled() => return Err(Ended::Cancelled),
                 () = &mut wait => return Ok(()),
                 order = self.orders.recv() => match order {
@@ -243,6 +245,7 @@ impl Driver {
         let opened = match self.polls.config().mode {
             PollMode::Always => Err(None),
             mode => tokio::select! {
+                biased;
                 () = self.cancel.cancelled() => return Err(Ended::Cancelled),
                 opened = self.source.open(resume.cursor.clone()) => match (opened, mode) {
                     (Ok(opened), _) => Ok(opened),

@@ -14,7 +14,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use hashbrown::HashMap;
 use rollcall_contract::{Acknowledge, Cursor, Key};
@@ -24,6 +24,7 @@ use rollcall_core::state::KeyBytes;
 use rollcall_store::{Commit, Committed, Readers, StoreError, Writer};
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TryRecvError;
+use tokio::time::Instant;
 
 use super::apply::Directory;
 use super::approval::Approval;
@@ -137,11 +138,12 @@ impl Engine {
         self.due.alarm()
     }
 
-    /// Works until told to stop, or until the store fails.
+    /// Works until told to stop, or until the store fails. Waits for work and for nothing else;
+    /// what it does blocks, so it wants a thread of its own.
     ///
     /// # Errors
     /// The store's failure. Nothing that was not committed has been acknowledged.
-    pub fn run(mut self, mut work: mpsc::Receiver<Work>) -> Result<(), StoreError> {
+    pub async fn run(mut self, mut work: mpsc::Receiver<Work>) -> Result<(), StoreError> {
         self.resume_runs()?;
         let mut next = None;
         loop {
@@ -154,7 +156,7 @@ impl Engine {
                         Err(TryRecvError::Disconnected) => break,
                     }
                 }
-                None => match work.blocking_recv() {
+                None => match work.recv().await {
                     Some(work) => Some(work),
                     None => break,
                 },

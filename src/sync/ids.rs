@@ -8,6 +8,8 @@
 use rollcall_core::id::{NewIds, UserId};
 use xxhash_rust::xxh3::xxh3_128_with_seed;
 
+use super::clock;
+
 const RANDOM_BITS: u32 = 74;
 
 /// Makes ids.
@@ -22,7 +24,7 @@ impl Ids {
     pub fn behind(last: Option<UserId>) -> Ids {
         // Ids name people and keep no secret: without the system's random bytes (which
         // have no reason to fail) they are still distinct, by time and order.
-        let seed = getrandom::u64().unwrap_or_else(|_| std::process::id().into());
+        let seed = clock::chance().unwrap_or_else(|| std::process::id().into());
         Ids {
             last: last.map_or(0, number),
             seed,

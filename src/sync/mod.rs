@@ -58,3 +58,4 @@ pub mod track;
 pub mod undoing;
 pub mod window;
 pub mod work;
+pub mod worker;

@@ -13,7 +13,9 @@
 //! breaks the argument, so every row is read from time to time all the same.
 
 use std::collections::VecDeque;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use rollcall_contract::Since;
 

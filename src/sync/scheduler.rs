@@ -48,6 +48,7 @@ impl Scheduler {
     pub async fn run(self) {
         let stop = self.cancel.clone();
         tokio::select! {
+            biased;
             () = stop.cancelled() => {}
             () = self.work() => {}
         }

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
-use std::time::Instant;
 
 use rollcall_contract::{Acknowledge, Gap, Key, TxId};
 use rollcall_core::id::MatchHash;
@@ -11,6 +10,7 @@ use rollcall_core::reason::SkipReason;
 use rollcall_core::staged::Remapping;
 use rollcall_store::{GapId, RunRow, ScanRow};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use xxhash_rust::xxh3::Xxh3;
 
 use super::polling::PollTrack;

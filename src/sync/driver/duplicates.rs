@@ -13,6 +13,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::Ended;
 use super::session::{Session, read_aborted};
 use crate::sync::work::Work;
+use crate::sync::worker::in_place;
 
 /// Rows that one page of the search for duplicates reads.
 const DUPLICATES_ROWS: usize = 50_000;
@@ -61,13 +62,14 @@ impl Session<'_> {
         let mut next = Some(AbortOnDropHandle::new(read(None)));
         while let Some(reading) = next.take() {
             let page = tokio::select! {
+                biased;
                 () = self.driver.cancel.cancelled() => return Err(Ended::Cancelled),
                 page = reading => page.map_err(|_| read_aborted())??,
             };
             next = page
                 .last
                 .map(|last| AbortOnDropHandle::new(read(Some(last))));
-            tokio::task::block_in_place(|| {
+            in_place(|| {
                 match_hashes(&page.rows, &mapper, &attributes, &mut hashes);
             });
             if hashes.len() > DUPLICATES_KEYS {

@@ -12,6 +12,7 @@ use super::{Ended, INLINE_ROWS};
 use crate::sync::joined::Tables;
 use crate::sync::related::TableUse;
 use crate::sync::work::{Joining, Work};
+use crate::sync::worker::in_place;
 
 impl Session<'_> {
     /// The mapper of each table of a batch.
@@ -190,7 +191,7 @@ impl Session<'_> {
 /// go elsewhere meanwhile.
 pub(super) fn on_worker<T>(batch: &Batch, work: impl FnOnce() -> T) -> T {
     match batch.len() > INLINE_ROWS {
-        true => tokio::task::block_in_place(work),
+        true => in_place(work),
         false => work(),
     }
 }

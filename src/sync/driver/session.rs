@@ -4,7 +4,7 @@
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rollcall_contract::{
     Acknowledge, ChangeStream, Class, ConnectorError, Cursor, Definite, Gap, GapReason, Key,
@@ -16,6 +16,7 @@ use rollcall_core::mapping::related::Join;
 use rollcall_store::RelatedWrites;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use super::mapping::on_worker;
 use super::{Driver, Ended, HURRY};
@@ -217,6 +218,11 @@ impl<'a> Session<'a> {
                     .changes()
                     .find(|c| c.op() == Op::Truncate)
                     .map(|c| (c.table().table.clone(), c.tx().position().to_owned()));
+                // The gap is stored before the cursor passes the truncation: whoever dies between
+                // the two finds both once more.
+                if let Some((table, position)) = emptied {
+                    self.table_emptied(table, position).await?;
+                }
                 let work = match self.joining.is_some() {
                     true => Work::Unjoined(Unjoined {
                         source,
@@ -239,9 +245,6 @@ impl<'a> Session<'a> {
                     }
                 };
                 self.driver.engine.send(work).await?;
-                if let Some((table, position)) = emptied {
-                    self.table_emptied(table, position).await?;
-                }
             }
             StreamItem::Progress(cursor) => {
                 self.cursor = cursor.clone();
@@ -417,6 +420,7 @@ impl<'a> Session<'a> {
         let began = Instant::now();
         let resume = Some((Cursor::nowhere(""), without.lineage.clone()));
         let opened = tokio::select! {
+            biased;
             () = self.driver.cancel.cancelled() => return Err(Ended::Cancelled),
             opened = self.driver.source.open(resume) => opened,
         };
