@@ -19,8 +19,9 @@ test: cargo ## every test, against real servers
 	cargo test --workspace --doc --no-fail-fast
 	cargo test --workspace --lib --bins --tests --no-fail-fast
 
-soak: cargo ## random histories with crashes and mode switches; SEEDS=<how many>, or ROLLCALL_SEED=<which>
+soak: cargo ## random histories, simulated and with real servers; SEEDS=<how many>, or ROLLCALL_SEED=<which>
 	@$(INSTALL) build postgres mysql mariadb
+	ROLLCALL_SEEDS=$(or $(SEEDS),3000) cargo test --workspace --test chaos -- --nocapture whatever_fails
 	ROLLCALL_SEEDS=$(or $(SEEDS),3000) cargo test --workspace --test e2e -- --nocapture end_in_the_same_directory
 
 bench: cargo ## the figures; ONLY=<prefix> for one group, HUGE=1 for the 10 GB transaction

@@ -24,6 +24,7 @@ mod drift;
 mod fields;
 mod first;
 mod fold;
+mod full;
 mod gaps;
 mod health;
 mod histories;

@@ -86,6 +86,8 @@ pub(crate) struct World {
     pub(crate) db: Arc<dyn Server>,
     folder: TempDir,
     markers: AtomicU64,
+    /// Before the program and its arguments: what runs it elsewhere.
+    pub(crate) within: Vec<String>,
 }
 
 impl World {
@@ -100,6 +102,7 @@ impl World {
             db,
             folder: tempfile::tempdir().unwrap(),
             markers: AtomicU64::new(9_000_000),
+            within: Vec::new(),
         };
         world.configure(&*world.db, options);
         world
@@ -159,7 +162,15 @@ impl World {
 
     /// The program with this configuration.
     pub(crate) fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_rollcall"));
+        let mut words = self.within.iter().map(String::as_str);
+        let program = env!("CARGO_BIN_EXE_rollcall");
+        let mut command = match words.next() {
+            Some(first) => Command::new(first),
+            None => Command::new(program),
+        };
+        if !self.within.is_empty() {
+            command.args(words).arg(program);
+        }
         command.arg("-c").arg(self.config()).args(args);
         command
     }

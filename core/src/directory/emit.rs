@@ -5,7 +5,7 @@
 //! the user or the fingerprint of the conflict. Nothing in it depends on when or how often
 //! the change is read, so a batch that is repeated after a crash makes the same ids. What a
 //! stored row makes of a conflict has no change of its own: the same row may open and close it
-//! several times in one run, so that names besides when it was opened.
+//! several times in one run, so that names the moment besides.
 
 use smallvec::SmallVec;
 
@@ -17,10 +17,10 @@ use crate::event::{Event, EventKind};
 use crate::id::UserId;
 use crate::reason::LeaverReason;
 
-/// The id of an event of one opening of a conflict.
-fn of_opening(id: [u8; 16], opened_us: i64) -> [u8; 16] {
-    let opened = u64::from_le_bytes(opened_us.to_le_bytes());
-    xxhash_rust::xxh3::xxh3_128_with_seed(&id, opened).to_be_bytes()
+/// The id of an event of one moment: when it was decided, and the how manieth of its plan it is.
+fn of_moment(id: [u8; 16], now_us: i64, nth: usize) -> [u8; 16] {
+    let seed = (now_us as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ nth as u64;
+    xxhash_rust::xxh3::xxh3_128_with_seed(&id, seed).to_be_bytes()
 }
 
 impl Resolver<'_> {
@@ -148,7 +148,7 @@ impl Resolver<'_> {
             body::conflict(&mut data, row, name);
             let mut id = match touch.is_of_log {
                 true => touch.id,
-                false => of_opening(touch.id, row.opened_us),
+                false => of_moment(touch.id, self.now_us, self.plan.events.len()),
             };
             id[15] ^= kind as u8;
             self.plan.events.push(&Event {
