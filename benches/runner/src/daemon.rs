@@ -210,6 +210,13 @@ impl Daemon {
         })
     }
 
+    /// Waits until so many events were made, and delivered.
+    pub(crate) fn until_told(&self, events: u64, limit: Duration) -> Result<Status> {
+        self.wait(limit, "all events to be made and delivered", |status| {
+            status.outbox_head >= events && status.is_delivered()
+        })
+    }
+
     /// Waits until there are so many users, of whom so many are not active.
     pub(crate) fn until_users(&self, users: u64, inactive: u64, limit: Duration) -> Result<Status> {
         self.wait(limit, "all changes to be stored", |status| {

@@ -21,6 +21,7 @@ mod load;
 mod neighbour;
 mod reader;
 mod reconcile;
+mod related;
 mod report;
 mod sources;
 mod world;
@@ -137,6 +138,7 @@ const GROUPS: &[Group] = &[
     (&["idle_"], |world, _| idle::run(world)),
     (&["sources_"], |world, _| sources::run(world)),
     (&["neighbour_"], |world, _| neighbour::run(world)),
+    (&["related_"], |world, _| related::run(world)),
     (&["growth_"], |world, _| growth::run(world)),
     (&["pg_huge_"], |world, cli| match cli.huge {
         true => huge::postgres(world, cli.huge_gib),

@@ -290,7 +290,9 @@ impl History {
             began: None,
         };
         // A queue that is full holds the same order already.
-        let _ = entry.map(|entry| entry.orders.try_send(order));
+        if let Some(entry) = entry {
+            let _ = entry.orders.try_send(order);
+        }
     }
 
     fn sink(&mut self) {
