@@ -5,7 +5,8 @@
 //! the user or the fingerprint of the conflict. Nothing in it depends on when or how often
 //! the change is read, so a batch that is repeated after a crash makes the same ids. What a
 //! stored row makes of a conflict has no change of its own: the same row may open and close it
-//! several times in one run, so that names the moment besides.
+//! several times in one run, so that names the moment besides. What becomes of a user without a
+//! change of its own names the user besides: a key may have led to several within one run.
 
 use smallvec::SmallVec;
 
@@ -61,7 +62,11 @@ impl Resolver<'_> {
         version: u64,
         data: &[u8],
     ) {
-        let id = self.event_id(cause, kind as u8, version);
+        let discriminator = match (cause.origin, kind) {
+            (Origin::Log, _) | (_, EventKind::UserCreated) => version,
+            _ => xxhash_rust::xxh3::xxh3_64_with_seed(&user.0, version),
+        };
+        let id = self.event_id(cause, kind as u8, discriminator);
         self.plan.events.push(&Event {
             kind,
             id,

@@ -232,7 +232,7 @@ impl History {
             0..18 => {
                 for _ in 0..1 + self.dice.below(3) {
                     let dids =
-                        people::transaction(&mut self.dice, &server.rows(), !self.world.has_limit);
+                        people::transaction(&mut self.dice, &server.rows(), self.world.has_limit);
                     self.say(format!("{name}: {dids:?}"));
                     server.commit(clock::now_us(), dids);
                 }

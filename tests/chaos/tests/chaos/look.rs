@@ -517,16 +517,6 @@ impl Users {
                 continue;
             }
             let Some((shadow, reason)) = known.get(key) else {
-                // It took over the key of one whose end waited, and is held under its old key.
-                let is_held = known.values().any(|(shadow, reason)| {
-                    *reason == Some(SkipReason::KeyReuse)
-                        && Shadow::decode(shadow).is_ok_and(|s| {
-                            matches!((s.cell(0), id), (Cell::Value(v), Some(id)) if v == id.as_bytes())
-                        })
-                });
-                if is_held {
-                    continue;
-                }
                 let mut rows = MappedRows::default();
                 mapper.map_shadow(&shadow_of(mapper, row), &mut rows);
                 hold!(
@@ -540,19 +530,13 @@ impl Users {
                 );
                 continue;
             };
-            // A record that took over the key of one whose end waits for a person is held under
-            // its old key until then.
-            if matches!(
-                reason,
-                Some(SkipReason::StagedLeaver | SkipReason::KeyReuse)
-            ) {
-                continue;
-            }
             let shadow = Shadow::decode(shadow).map_err(|e| e.to_string())?;
             for (column, cell) in row.iter().enumerate() {
                 let same = match (shadow.cell(column), cell) {
                     (Cell::Value(value), Some(text)) => value == text.as_bytes(),
                     (Cell::Null, None) => true,
+                    // Nothing is made of a record out of scope, so nothing is asked for.
+                    (Cell::Missing, _) => *reason == Some(SkipReason::OutOfScope),
                     _ => false,
                 };
                 hold!(
