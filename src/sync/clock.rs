@@ -19,6 +19,9 @@ struct Simulated {
     /// What the wall clock showed, and when.
     shown_us: i64,
     at: Instant,
+    /// The last answer. Time stands still while tasks work, and no two decisions of a daemon fall
+    /// into one microsecond, since each is written to a disk.
+    last_us: i64,
     seed: u64,
     drawn: u64,
 }
@@ -29,6 +32,7 @@ pub fn simulate(shown_us: i64, seed: u64) {
     SIMULATED.set(Some(Simulated {
         shown_us,
         at: Instant::now(),
+        last_us: shown_us,
         seed,
         drawn: 0,
     }));
@@ -38,7 +42,12 @@ pub fn simulate(shown_us: i64, seed: u64) {
 pub fn now_us() -> i64 {
     let us = |d: Duration| i64::try_from(d.as_micros()).unwrap_or(i64::MAX);
     match SIMULATED.get() {
-        Some(clock) => clock.shown_us + us(clock.at.elapsed()),
+        Some(mut clock) => {
+            let shown = clock.shown_us + us(clock.at.elapsed());
+            clock.last_us = shown.max(clock.last_us + 1);
+            SIMULATED.set(Some(clock));
+            clock.last_us
+        }
         None => SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, us),
     }
 }

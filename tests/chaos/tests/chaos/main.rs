@@ -34,7 +34,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use history::History;
 
 /// Histories that every change must pass.
-const USUAL: u64 = 60;
+const USUAL: u64 = 500;
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
