@@ -12,6 +12,7 @@ pub mod plans;
 mod routes;
 pub mod runs;
 pub mod tokens;
+pub mod users;
 pub mod views;
 
 pub use listen::{serve_tcp, serve_unix};

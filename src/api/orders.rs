@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
-use super::views;
+use super::users;
 use crate::daemon::{Shared, SourceEntry};
 use crate::sync::planned::{Answered, MAX_APPLIED, Planned};
 use crate::sync::undoing::{UndoWork, Undoing};
@@ -187,7 +187,7 @@ pub(super) async fn sync(
         keys: wanted
             .keys
             .iter()
-            .map(|k| views::keys_of(k).collect())
+            .map(|k| users::keys_of(k).collect())
             .collect(),
         cause,
         ended,

@@ -13,7 +13,7 @@ use rollcall_core::staged::PlanHash;
 
 use super::conflicts::ResolveQuery;
 use super::tokens::Denied;
-use super::{fields, orders, plans, views};
+use super::{fields, orders, plans, users, views};
 use crate::daemon::Shared;
 use crate::observe::{health, metrics};
 use crate::sync::clock::now_us;
@@ -98,13 +98,13 @@ async fn status(State(shared): State<Arc<Shared>>) -> Response {
 
 async fn users(
     State(shared): State<Arc<Shared>>,
-    Query(query): Query<views::UserQuery>,
+    Query(query): Query<users::UserQuery>,
 ) -> Response {
-    answer(move || Ok(Some(views::users(&shared.readers, &query)?))).await
+    answer(move || Ok(Some(users::users(&shared.readers, &query)?))).await
 }
 
 async fn user(State(shared): State<Arc<Shared>>, Path(user): Path<String>) -> Response {
-    answer(move || views::user(&shared.readers, &user)).await
+    answer(move || users::user(&shared.readers, &user)).await
 }
 
 /// Writes, pins or takes back values of a user; null when there is no such user.
@@ -117,12 +117,12 @@ async fn edit(
         let (shared, query) = (Arc::clone(&shared), query.clone());
         tokio::task::spawn_blocking(move || {
             let named = |name: &str| {
-                views::place_of(&shared.readers, name)
+                users::place_of(&shared.readers, name)
                     .ok()?
                     .map(|(row, _)| row)
             };
             let edits = fields::edits(&query, &shared.attributes, now_us(), named);
-            views::place_of(&shared.readers, &user).map(|place| (edits, place))
+            users::place_of(&shared.readers, &user).map(|place| (edits, place))
         })
     };
     let (edits, place, id) = match found.await {

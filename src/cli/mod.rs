@@ -21,6 +21,7 @@ pub mod reconcile;
 pub mod run;
 pub mod runs;
 pub mod secret;
+mod shown;
 pub mod simulate;
 pub mod socket;
 pub mod status;

@@ -6,7 +6,7 @@ use super::follow::{self, Follower};
 use super::reconcile::{self, source_of};
 use super::{Cli, output, socket};
 use crate::api::orders::{Accepted, Wanted};
-use crate::api::views;
+use crate::api::users;
 
 /// What to bring in step.
 #[derive(Debug, clap::Args)]
@@ -32,7 +32,7 @@ pub(super) fn run(cli: &Cli, args: &Args) -> Result<Exit, Failure> {
     let outline = cli.outline()?;
     source_of(&outline, source)?;
     if let Some(name) = &args.user {
-        let user = views::user(&cli.readers()?, name)?;
+        let user = users::user(&cli.readers()?, name)?;
         let user =
             user.ok_or_else(|| Failure::new(Exit::NotFound, format!("there is no user {name:?}")))?;
         let of_source = user.links.into_iter().filter(|l| l.source == *source);

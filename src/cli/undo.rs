@@ -1,15 +1,14 @@
 //! `rollcall undo`: what it would mean to take back what a run did, without doing it.
 
-use std::io::{self, Write as _};
-use std::path::PathBuf;
+use std::io;
 
 use rollcall_core::id::{RunId, UserId};
 use rollcall_store::Readers;
 
 use super::exit::{Exit, Failure};
-use super::simulate::{Format, SHOWN, csv, private, rows};
+use super::shown::{SHOWN, Shown, Wanted, give, rows};
 use super::{Cli, edit, output};
-use crate::api::views;
+use crate::api::users;
 use crate::simulation::plan::{Change, LimitView};
 use crate::sync::clock::now_us;
 use crate::undo::plan::UndoPlan;
@@ -35,12 +34,8 @@ pub struct Args {
     /// Only what was done to this user: an id, a userName, an email, or SOURCE:KEY.
     #[arg(long)]
     user: Option<String>,
-    /// How to show the plan: a table of it, or all of it. JSON is what `rollcall apply` takes.
-    #[arg(long, value_enum)]
-    format: Option<Format>,
-    /// Write the plan to a file that only you can read, instead of showing it.
-    #[arg(long, value_name = "FILE")]
-    out: Option<PathBuf>,
+    #[command(flatten)]
+    wanted: Wanted,
 }
 
 pub(super) fn run(cli: &Cli, args: &Args) -> Result<Exit, Failure> {
@@ -50,39 +45,7 @@ pub(super) fn run(cli: &Cli, args: &Args) -> Result<Exit, Failure> {
     let only = only(&readers, args)?;
     let mut plan = undo::plan(&readers, &outline.organization, &whose, only)?;
     plan.judge(&readers, &outline.limits)?;
-    let is_json = cli.json || args.out.is_some();
-    let format = args
-        .format
-        .unwrap_or(if is_json { Format::Json } else { Format::Table });
-    let Some(path) = &args.out else {
-        match format {
-            Format::Table => table(&plan)?,
-            Format::Json => output::json(&plan)?,
-            Format::Csv => csv(lines(&plan), &mut io::stdout().lock())?,
-        }
-        return Ok(Exit::Ok);
-    };
-    if format == Format::Table {
-        let sentence =
-            "a table is for people to look at. Fix: `--format json` or `--format csv` with --out";
-        return Err(Failure::new(Exit::Usage, sentence));
-    }
-    let mut out = io::BufWriter::new(private(path)?);
-    match format {
-        Format::Csv => csv(lines(&plan), &mut out)?,
-        _ => serde_json::to_writer_pretty(&mut out, &plan).map_err(io::Error::from)?,
-    }
-    out.flush()?;
-    summary(&plan)?;
-    output::line(format_args!(
-        "{} holds personal data; only you can read it (mode 0600){}",
-        path.display(),
-        match format {
-            Format::Json => format!(". Apply it with `rollcall apply {}`", path.display()),
-            _ => String::new(),
-        }
-    ))?;
-    Ok(Exit::Ok)
+    give(cli, &args.wanted, &plan)
 }
 
 fn whose(readers: &Readers, args: &Args) -> Result<Whose, Failure> {
@@ -132,15 +95,25 @@ fn only(readers: &Readers, args: &Args) -> Result<Option<UserId>, Failure> {
     let Some(name) = &args.user else {
         return Ok(None);
     };
-    match views::place_of(readers, name)? {
+    match users::place_of(readers, name)? {
         Some((_, id)) => Ok(Some(id)),
         None => Err(Failure::new(Exit::NotFound, "no such user")),
     }
 }
 
-/// Everything that a plan says, line by line: what changes, then what is left out.
-fn lines(plan: &UndoPlan) -> impl Iterator<Item = io::Result<Change>> {
-    plan.changes.iter().chain(plan.left_out.iter())
+impl Shown for UndoPlan {
+    fn summary(&self) -> Result<(), Failure> {
+        summary(self)
+    }
+
+    fn table(&self) -> Result<(), Failure> {
+        table(self)
+    }
+
+    /// What changes, then what is left out.
+    fn lines(&self) -> impl Iterator<Item = io::Result<Change>> {
+        self.changes.iter().chain(self.left_out.iter())
+    }
 }
 
 fn summary(plan: &UndoPlan) -> Result<(), Failure> {

@@ -2,7 +2,7 @@
 
 use super::exit::{Exit, Failure};
 use super::{Cli, edit, output};
-use crate::api::views::{self, GivenLine, OwnLine, UserQuery, UserView};
+use crate::api::users::{self, GivenLine, OwnLine, UserQuery, UserView};
 
 /// What to show.
 #[derive(Debug, clap::Args)]
@@ -65,7 +65,7 @@ pub(super) fn run(cli: &Cli, args: &Args) -> Result<Exit, Failure> {
 }
 
 fn show_one(cli: &Cli, user: &str) -> Result<Exit, Failure> {
-    let Some(view) = views::user(&cli.readers()?, user)? else {
+    let Some(view) = users::user(&cli.readers()?, user)? else {
         return Err(Failure::new(Exit::NotFound, "no such user"));
     };
     if cli.json {
@@ -85,7 +85,7 @@ fn show_list(cli: &Cli, search: Option<String>, list: &ListArgs) -> Result<Exit,
         after: list.after,
         limit: Some(list.limit),
     };
-    let users = views::users(&readers, &query)?;
+    let users = users::users(&readers, &query)?;
     if cli.json {
         output::json(&users)?;
         return Ok(Exit::Ok);

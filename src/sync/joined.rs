@@ -232,11 +232,7 @@ impl RelatedRows for StoredRows<'_> {
         joined: &[u8],
         show: &mut dyn FnMut(&[u8]) -> Shown,
     ) -> Result<bool, StoreError> {
-        let table = table
-            .index()
-            .checked_sub(1)
-            .and_then(|t| self.tables.get(t));
-        let Some(table) = table.filter(|t| t.state == RelatedState::Loaded) else {
+        let Some(table) = loaded(&self.tables, table) else {
             return Ok(false);
         };
         let place = (table.source, table.id, joined);
@@ -244,6 +240,12 @@ impl RelatedRows for StoredRows<'_> {
             .related_rows(place, |_, cells| show(cells) == Shown::More)?;
         Ok(true)
     }
+}
+
+/// A related table whose rows are all stored.
+pub(super) fn loaded(tables: &[RelatedTableRow], table: TableNo) -> Option<&RelatedTableRow> {
+    let table = tables.get(table.index().checked_sub(1)?);
+    table.filter(|table| table.state == RelatedState::Loaded)
 }
 
 /// The rows of a batch, joined.

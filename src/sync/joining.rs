@@ -14,9 +14,10 @@ use rollcall_core::mapping::Mapper;
 use rollcall_core::mapping::related::{Joiner, RelatedReader, RelatedRows, Shown};
 use rollcall_core::state::KeyBytes;
 use rollcall_store::{
-    Fanout, RelatedId, RelatedRow, RelatedState, RelatedTableRow, RelatedWrites, StoreError, Writer,
+    Fanout, RelatedId, RelatedRow, RelatedTableRow, RelatedWrites, StoreError, Writer,
 };
 
+use super::joined::loaded;
 use super::related::{RelatedTrack, TableUse};
 use super::track::TxMark;
 
@@ -82,11 +83,7 @@ impl RelatedRows for Lookup<'_> {
         joined: &[u8],
         show: &mut dyn FnMut(&[u8]) -> Shown,
     ) -> Result<bool, StoreError> {
-        let table = table
-            .index()
-            .checked_sub(1)
-            .and_then(|t| self.tables.get(t));
-        let Some(table) = table.filter(|t| t.state == RelatedState::Loaded) else {
+        let Some(table) = loaded(self.tables, table) else {
             return Ok(false);
         };
         let overlay = self.overlay;

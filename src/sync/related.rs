@@ -442,7 +442,6 @@ impl Engine {
         let Some(id) = related.id(*table) else {
             return Ok(());
         };
-        let position = page.rows.cursor().text().to_owned();
         if *is_first {
             related.scan = Some(RelatedScan {
                 table: *table,
@@ -453,6 +452,13 @@ impl Engine {
         }
         let mut scan = related.scan.take();
         let mut left = Left::default();
+        let origin = Fanout {
+            after: None,
+            of_scan,
+            position: page.rows.cursor().text().to_owned(),
+            ordinal: 0,
+            commit_us: now,
+        };
         let is_newer = |stored: &RelatedRow| {
             let tx = rollcall_contract::TxId(stored.tx.iter().copied().collect());
             let tx = TxMark::of_history(tx, history);
@@ -486,13 +492,6 @@ impl Engine {
                 tx,
                 at_us: now,
             };
-            let origin = Fanout {
-                after: None,
-                of_scan,
-                position: position.clone(),
-                ordinal: 0,
-                commit_us: now,
-            };
             let place = (*source, id, key);
             left.put(&mut self.writer, None, place, stored.as_ref(), new, &origin)?;
         }
@@ -508,13 +507,6 @@ impl Engine {
                     cells: None,
                     tx: stored.tx.clone(),
                     at_us: now,
-                };
-                let origin = Fanout {
-                    after: None,
-                    of_scan,
-                    position: position.clone(),
-                    ordinal: 0,
-                    commit_us: now,
                 };
                 let place = (*source, id, key);
                 left.put(&mut self.writer, None, place, Some(&stored), gone, &origin)?;

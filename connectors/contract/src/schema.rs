@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::Class;
+use crate::{Class, ConnectorError};
 
 /// The qualified name of a table.
 #[derive(
@@ -130,6 +130,23 @@ impl<'a> FollowedTable<'a> {
                     key: related.key.as_deref(),
                 },
             }
+        })
+    }
+
+    /// The one of a number.
+    ///
+    /// # Errors
+    /// Definite, when there are fewer.
+    pub fn of_number(
+        mut all: impl Iterator<Item = FollowedTable<'a>>,
+        no: TableNo,
+    ) -> Result<FollowedTable<'a>, ConnectorError> {
+        all.nth(no.index()).ok_or_else(|| {
+            ConnectorError::definite(
+                "no_such_table",
+                format!("The source follows no table of number {}.", no.0),
+                "Report this: the number is not from the configuration.",
+            )
         })
     }
 

@@ -125,13 +125,7 @@ impl MySqlConfig {
     /// # Errors
     /// Definite, when the source has fewer tables.
     pub(crate) fn followed(&self, no: TableNo) -> Result<FollowedTable<'_>, ConnectorError> {
-        self.tables().nth(no.index()).ok_or_else(|| {
-            ConnectorError::definite(
-                "no_such_table",
-                format!("The source follows no table of number {}.", no.0),
-                "Report this: the number is not from the configuration.",
-            )
-        })
+        FollowedTable::of_number(self.tables(), no)
     }
 
     /// The server for people: `host:port`, or the socket's path.

@@ -218,6 +218,14 @@ impl Resolver<'_> {
                 Edit::Unset(_) | Edit::Unpin(_) | Edit::Decide { .. } => {}
             }
         }
+        self.own_cause(id, xxhash_rust::xxh3::xxh3_64(&made_of))
+    }
+
+    /// What a person did to a user, as the cause of events.
+    pub(super) fn own_cause<'c>(&self, id: &'c [u8; 16], hash: u64) -> Cause<'c>
+    where
+        Self: 'c,
+    {
         let rules = self.rules.own();
         Cause {
             rules,
@@ -228,7 +236,7 @@ impl Resolver<'_> {
             ordinal: 0,
             commit_us: self.now_us,
             origin: Origin::Own,
-            hash: xxhash_rust::xxh3::xxh3_64(&made_of),
+            hash,
             recorded: None,
         }
     }

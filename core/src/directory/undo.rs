@@ -14,7 +14,7 @@
 use smallvec::SmallVec;
 
 use super::own::Author;
-use super::{Cause, Origin, Resolver, fold};
+use super::{Cause, Resolver, fold};
 use crate::attribute::{ACTIVE, AttrId, EMAIL, USER_NAME};
 use crate::document::{Document, LinkState, Parts, Put, Undo, UserState};
 use crate::id::{UserId, UserRow};
@@ -222,22 +222,10 @@ impl Resolver<'_> {
     where
         Self: 'c,
     {
-        let rules = self.rules.own();
         let mut made_of: SmallVec<[u8; 24]> = SmallVec::new();
         made_of.extend_from_slice(&self.run.0.to_le_bytes());
         made_of.extend_from_slice(id);
-        Cause {
-            rules,
-            source: rules.id,
-            key: id,
-            tx: &[],
-            position: "",
-            ordinal: 0,
-            commit_us: self.now_us,
-            origin: Origin::Own,
-            hash: xxhash_rust::xxh3::xxh3_64(&made_of),
-            recorded: None,
-        }
+        self.own_cause(id, xxhash_rust::xxh3::xxh3_64(&made_of))
     }
 }
 

@@ -54,7 +54,7 @@ const TYPES: &[&str] = &[
     "type",
 ];
 
-/// Words that cannot be names.
+/// Words that CEL reads as something else than a name (language definition, section "Syntax").
 const WORDS: &[&str] = &[
     "true",
     "false",
@@ -79,9 +79,14 @@ const WORDS: &[&str] = &[
     "while",
 ];
 
+/// Whether a word of the language stands where a name should.
+pub(super) fn is_word(name: &str) -> bool {
+    WORDS.contains(&name)
+}
+
 /// Whether a name means something to the language.
 pub(super) fn is_reserved(name: &str) -> bool {
-    TYPES.contains(&name) || WORDS.contains(&name)
+    TYPES.contains(&name) || is_word(name)
 }
 
 /// A checked expression.

@@ -381,39 +381,13 @@ fn variable(column: &str) -> String {
         .next()
         .is_some_and(|c| c.is_ascii_alphabetic() || c == '_');
     let plain = starts_well && chars.all(|c| c.is_ascii_alphanumeric() || c == '_');
-    if plain && !RESERVED.contains(&column) {
+    if plain && !super::expression::is_word(column) {
         column.to_owned()
     } else {
         let quoted = column.replace('\\', "\\\\").replace('"', "\\\"");
         format!("row[\"{quoted}\"]")
     }
 }
-
-/// Words that CEL reads as something else than a name (language definition, section
-/// "Syntax").
-const RESERVED: &[&str] = &[
-    "true",
-    "false",
-    "null",
-    "in",
-    "as",
-    "break",
-    "const",
-    "continue",
-    "else",
-    "for",
-    "function",
-    "if",
-    "import",
-    "let",
-    "loop",
-    "package",
-    "namespace",
-    "return",
-    "var",
-    "void",
-    "while",
-];
 
 fn plain(name: &str) -> String {
     name.chars()
