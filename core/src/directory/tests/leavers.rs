@@ -249,6 +249,25 @@ fn who_comes_back_from_a_tombstone_has_the_same_id_and_somebody_else_does_not() 
 }
 
 #[test]
+fn two_users_that_one_key_led_to_are_deleted_by_two_events_of_one_run() {
+    let nobody = Present::new();
+    let mut w = World::new(patient());
+    w.run = Some(RunId(7));
+    let mut ids = BTreeSet::new();
+    for row in [ADA, "1=eve;3=Eve;16=e@x"] {
+        w.one(put(A, "1", row));
+        w.one(Step::Delete(A, "1"));
+        w.wait(GRACE, &nobody);
+        let told = w.wait(DELETE, &nobody);
+        assert_eq!(kinds(&told), [UserDeleted]);
+        ids.insert(told[0].id);
+        // Nothing is known of the first one when the second comes.
+        w.wait(PURGE, &nobody);
+    }
+    assert_eq!(ids.len(), 2);
+}
+
+#[test]
 fn a_user_of_two_sources_is_deleted_when_both_have_waited() {
     let nobody = Present::new();
     let quick = LeaverRules {

@@ -197,6 +197,8 @@ pub(super) struct World {
     workspace: Workspace,
     ids: Ids,
     pub(super) clock: i64,
+    /// All that happens is a part of this run; else of one each time.
+    pub(super) run: Option<RunId>,
 }
 
 impl World {
@@ -211,11 +213,13 @@ impl World {
             workspace: Workspace::default(),
             ids: Ids(0),
             clock: 1_000,
+            run: None,
         }
     }
 
     pub(super) fn with(&mut self, run: impl FnOnce(&mut Resolver<'_>)) -> Vec<Told> {
-        self.with_run(RunId(self.clock as u64 + 1), run)
+        let id = self.run.unwrap_or(RunId(self.clock as u64 + 1));
+        self.with_run(id, run)
     }
 
     /// The same as a part of this run.
