@@ -109,7 +109,6 @@ pub(super) struct Said<'r, 'a> {
     pub(super) changed: Option<Moment>,
     /// Whether the record is linked by this change.
     pub(super) first: bool,
-    pub(super) now_us: i64,
 }
 
 /// Replaces the contributions of a link by what its mapped row says now.
@@ -202,7 +201,7 @@ pub(super) fn contribute<'a>(
             }));
     }
     document.references.sort_by_key(|r| (r.link, r.attribute));
-    order(rules, document, said.now_us);
+    order(rules, document);
 }
 
 /// From here on a reference of a document leads to this user, or to nobody. The contributions
@@ -251,14 +250,16 @@ fn timed_evidence<'a>(
     (document.evidence.len() - 1) as u16
 }
 
-/// Sorts the contributions by attribute and, within one, the winner first. Pins that have
-/// ended are taken off, and so is what an undo has put over an outcome that is another one now.
-pub(super) fn order(rules: &Rules, document: &mut Document<'_>, now_us: i64) {
-    sort(rules, document, now_us);
+/// Sorts the contributions by attribute and, within one, the winner first. What an undo has put
+/// over an outcome that is another one now is taken off. The clock has no say: what a user is
+/// changes when somebody does something, or a pin is ended ([`end_pins`]), and then everybody
+/// who is concerned is looked at.
+pub(super) fn order(rules: &Rules, document: &mut Document<'_>) {
+    sort(rules, document);
     document.end_undos();
 }
 
-fn sort(rules: &Rules, document: &mut Document<'_>, now_us: i64) {
+fn sort(rules: &Rules, document: &mut Document<'_>) {
     let links = &document.links;
     if document.owns.is_empty() {
         if links.len() < 2 {
@@ -277,20 +278,24 @@ fn sort(rules: &Rules, document: &mut Document<'_>, now_us: i64) {
         document
             .contributions
             .sort_by_cached_key(|c| place(rules, links, c));
-        let ended = |own: &Own<'_>| {
-            let until = own.pin.and_then(|pin| pin.until_us());
-            until.is_some_and(|until| until <= now_us)
-        };
-        for own in document.owns.iter_mut().filter(|own| ended(own)) {
-            own.pin = None;
-        }
     }
     arrange(rules, document);
 }
 
-/// Whether the contributions are as [`order`] leaves them: other rules of a field, and the end
-/// of a pin, change what that is.
-pub(super) fn is_in_order(rules: &Rules, document: &Document<'_>, now_us: i64) -> bool {
+/// Takes off the pins whose time is over.
+pub(super) fn end_pins(document: &mut Document<'_>, now_us: i64) {
+    let ended = |own: &Own<'_>| {
+        let until = own.pin.and_then(|pin| pin.until_us());
+        until.is_some_and(|until| until <= now_us)
+    };
+    for own in document.owns.iter_mut().filter(|own| ended(own)) {
+        own.pin = None;
+    }
+}
+
+/// Whether the contributions are as [`order`] leaves them: other rules of a field change what
+/// that is.
+pub(super) fn is_in_order(rules: &Rules, document: &Document<'_>) -> bool {
     let links = &document.links;
     if document.owns.is_empty() && (links.len() < 2 || !rules.has_timed()) {
         return links.len() < 2
@@ -299,7 +304,7 @@ pub(super) fn is_in_order(rules: &Rules, document: &Document<'_>, now_us: i64) -
                 .is_sorted_by_key(|c| place(rules, links, c));
     }
     let mut ordered = document.clone();
-    order(rules, &mut ordered, now_us);
+    order(rules, &mut ordered);
     ordered.contributions == document.contributions
         && ordered.owns == document.owns
         && ordered.undos == document.undos
@@ -459,7 +464,7 @@ fn place(rules: &Rules, links: &[Link<'_>], c: &Contribution<'_>) -> (AttrId, u3
 
 /// Drops what former links gave, once a present one feeds the user. While there is none,
 /// the attributes stay as they were; and what a source that ignores leavers gave stays.
-pub(super) fn drop_former(rules: &Rules, document: &mut Document<'_>, now_us: i64) {
+pub(super) fn drop_former(rules: &Rules, document: &mut Document<'_>) {
     let links = &document.links;
     if !links.iter().any(|l| l.state.feeds()) {
         return;
@@ -477,7 +482,7 @@ pub(super) fn drop_former(rules: &Rules, document: &mut Document<'_>, now_us: i6
     document.contributions.retain(|c| stays(c.link));
     document.references.retain(|r| stays(r.link));
     if document.contributions.len() != before {
-        order(rules, document, now_us);
+        order(rules, document);
     }
 }
 

@@ -9,8 +9,9 @@
 //!   `blocked` of its [`crate::document::Hold`]; a user other than its own stands there as
 //!   a key made of the user's id.
 //! * *Whoever changes what a decision can read wakes those who wait for it.* There are two
-//!   kinds of such things. A user: its state, the states of its links, and its
-//!   contributions to the decisive attributes ([`super::Rules`]); when one of them changes
+//!   kinds of such things. A user: its state, the states of its links, its own values with
+//!   their pins, and its contributions to the decisive attributes ([`super::Rules`]); when
+//!   one of them changes
 //!   ([`Resolver::wake_for`]), all match keys that it had or has, itself, and its own held
 //!   links are woken. A held record: its match keys and the conflicts that name it; when
 //!   they change ([`Resolver::release`]), the match keys that it had and has are woken.
@@ -78,6 +79,7 @@ impl Resolver<'_> {
     fn decides_the_same(&self, a: &Document<'_>, b: &Document<'_>) -> bool {
         a.state == b.state
             && a.undos == b.undos
+            && a.owns == b.owns
             && a.links.len() == b.links.len()
             && a.links
                 .iter()

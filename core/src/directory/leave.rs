@@ -116,7 +116,7 @@ impl Resolver<'_> {
                 link.since_us = self.now_us;
                 self.release(cause, cause.key, old.hold, &[])?;
                 if cause.rules.leaver.action == LeaverAction::Deactivate {
-                    fold::drop_former(self.rules, after, self.now_us);
+                    fold::drop_former(self.rules, after);
                     after.state = fold::decide(after, Some(reason));
                     if step == Step::Leaves
                         && self.stages_leaver(cause, user, row.is_some(), before, after, at)
@@ -219,7 +219,7 @@ impl Resolver<'_> {
                 Some(at) => losers.push(Loser { at, key, owner }),
                 None => after.owns.retain(|own| own.attribute != lost.attribute),
             }
-            fold::order(self.rules, after, self.now_us);
+            fold::order(self.rules, after);
         }
         Ok(losers)
     }

@@ -422,7 +422,7 @@ impl<'r> Resolver<'r> {
         let live = link.state == LinkState::Live;
         if live
             && fold::says_the_same(self.rules, document, at as u16, row)
-            && fold::is_in_order(self.rules, document, self.now_us)
+            && fold::is_in_order(self.rules, document)
         {
             if cause.counts() {
                 self.plan.counters.unchanged += 1;
@@ -575,10 +575,9 @@ impl<'r> Resolver<'r> {
             evidence,
             changed: cause.changed(),
             first,
-            now_us: self.now_us,
         };
         fold::contribute(self.rules, &mut after, at as u16, &said);
-        fold::drop_former(self.rules, &mut after, self.now_us);
+        fold::drop_former(self.rules, &mut after);
         after.state = fold::decide(&mut after, None);
         after.remains = &[];
         let known = document.map(|_| user);

@@ -160,8 +160,11 @@ impl Resolver<'_> {
                 return Ok(Edited::Nothing(edit.attribute()));
             }
         }
+        if edits.is_empty() {
+            fold::end_pins(after, self.now_us);
+        }
         self.lift_state(user, before, after);
-        fold::order(self.rules, after, self.now_us);
+        fold::order(self.rules, after);
         let id = before.id.0;
         let cause = self.cause_of_own(&id, edits);
         let writes = |e: &Edit<'_>| matches!(e, Edit::Set { .. } | Edit::Refer { .. });

@@ -129,7 +129,7 @@ impl Resolver<'_> {
                 fold::refer(after, at, Some(id));
             }
         }
-        fold::order(self.rules, after, self.now_us);
+        fold::order(self.rules, after);
     }
 
     /// The id of a user that the identity side names, if there is such a user.
@@ -284,7 +284,7 @@ impl Resolver<'_> {
             }
         }
         if let Some(link) = changed {
-            fold::order(self.rules, &mut after, self.now_us);
+            fold::order(self.rules, &mut after);
             let own = before.id.0;
             let cause = match link.map(|at| before.links[usize::from(at)]) {
                 Some(link) => Cause {

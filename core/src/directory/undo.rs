@@ -186,7 +186,7 @@ impl Resolver<'_> {
             }
         }
         // Parts that are what is said anyway are let go.
-        fold::order(self.rules, after, self.now_us);
+        fold::order(self.rules, after);
         self.remind_gone(back.user, before, after);
         let id = before.id.0;
         let cause = self.cause_of_undo(&id);

@@ -292,16 +292,45 @@ fn a_pinned_field_survives_a_year_of_source_changes_and_ends_when_its_pin_does()
     }
 }
 
+/// A change of the record that comes between the end of a pin and its reminder could otherwise
+/// give the user an email that by then is another user's.
 #[test]
-fn a_pin_that_has_ended_ends_with_the_next_row_of_the_record_too() {
+fn a_pin_ends_with_its_reminder_and_not_by_a_row_that_comes_before_it() {
     let mut w = world(Mode::SourceWins);
     w.put_at(A, "10=Clerk;16=a@x", 10);
     w.edit_at(&[set("Chief", Some(Pin::Until(1_000)))], 100);
-    w.put_at(A, "10=Boss;16=a@x", 200);
-    assert_eq!(w.title(), "Chief");
     w.clock = 2_000;
-    w.put_at(A, "10=Boss;16=a@x", 200);
+    w.put_at(A, "10=Boss;16=a@x", 2_000);
+    assert_eq!((w.title().as_str(), w.rule()), ("Chief", Rule::Pin));
+    w.check();
+    let due = *w.state.due.first().unwrap();
+    w.with(|r| r.end_pins(&due).unwrap());
     assert_eq!(w.title(), "Boss");
+    w.check();
+}
+
+#[test]
+fn a_record_held_for_a_pinned_email_is_applied_when_the_pin_has_ended() {
+    let mut w = world(Mode::SourceWins);
+    w.one(put(A, "1", "16=d@x;15=false"));
+    w.one(put(A, "3", "16=b@x"));
+    let gone = UserRow(1);
+    let edit = Edit::Set {
+        attribute: EMAIL,
+        value: b"b@x",
+        pin: Some(Pin::Until(w.clock + 10)),
+    };
+    w.with(|r| drop(r.edit(gone, &[edit], Author::default()).unwrap()));
+    // Active again it would have the email of another user.
+    w.one(put(A, "1", "16=c@x"));
+    assert!(w.open().iter().any(|c| c.kind == ConflictKind::Uniqueness));
+    w.check();
+    w.clock += 20;
+    let due = *w.state.due.first().unwrap();
+    w.with(|r| r.end_pins(&due).unwrap());
+    assert!(w.open().is_empty());
+    assert_eq!(w.user("c@x")["active"], true);
+    w.check();
 }
 
 #[test]
