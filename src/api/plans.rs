@@ -2,6 +2,7 @@
 
 use rollcall_contract::Key;
 use rollcall_core::id::SourceId;
+use rollcall_core::mapped::key_text;
 use rollcall_store::{PlanRow, Readers, StoreError};
 use serde::{Deserialize, Serialize};
 
@@ -121,7 +122,7 @@ pub fn planned<E: From<StoreError>>(
         let rows = readers.planned_after(source, &after, AT_ONCE)?;
         for row in &rows {
             each(PlannedView {
-                record: Key::from_bytes(&row.key).map_or_else(String::new, |k| k.display()),
+                record: key_text(&row.key),
                 kind: row.staged.kind.as_str().to_owned(),
                 run: row.staged.run.0,
                 staged: rfc3339(row.staged.staged_us),

@@ -4,10 +4,10 @@
 
 use std::sync::atomic::Ordering;
 
-use rollcall_contract::Key;
 use rollcall_core::conflict::{ConflictKind, ConflictRow};
 use rollcall_core::event::Event;
 use rollcall_core::id::SourceId;
+use rollcall_core::mapped::key_text;
 use rollcall_core::plan::DueKind;
 use rollcall_store::{
     ConflictFilter, DriftRow, ProofRow, Readers, RunFilter, Sequence, StoreError,
@@ -176,7 +176,7 @@ fn proof_view(row: &ProofRow, drifted: Vec<DriftRow>) -> ProofView {
         expected_rows: row.expected_rows,
         drifted: drifted
             .map(|d| DriftView {
-                record: Key::from_bytes(&d.key).map_or_else(String::new, |key| key.display()),
+                record: key_text(&d.key),
                 what: d.what,
                 fields: d.fields,
                 since: rfc3339(d.since_us),

@@ -153,13 +153,25 @@ fn write_line(record: &Outgoing, out: &mut Vec<u8>) {
         out.push(b'"');
         out.extend_from_slice(name.as_bytes());
         out.extend_from_slice(b"\":");
-        // A string always serialises, and a vector takes every write.
-        let _ = serde_json::to_writer(&mut *out, &String::from_utf8_lossy(value));
+        write_text(value, out);
         out.push(b',');
     }
     out.extend_from_slice(b"\"data\":");
     out.extend_from_slice(record.value.as_deref().unwrap_or(b"null"));
     out.extend_from_slice(b"}\n");
+}
+
+/// Appends a text, quoted. Mostly there is nothing in it that JSON would escape.
+fn write_text(text: &[u8], out: &mut Vec<u8>) {
+    let is_plain = |b: &u8| (b' '..=b'~').contains(b) && !matches!(b, b'"' | b'\\');
+    if text.iter().all(is_plain) {
+        out.push(b'"');
+        out.extend_from_slice(text);
+        out.push(b'"');
+        return;
+    }
+    // A string always serialises, and a vector takes every write.
+    let _ = serde_json::to_writer(out, &String::from_utf8_lossy(text));
 }
 
 /// Opens for appending; ends a line that a crash cut. A file that is made here belongs to
@@ -239,6 +251,18 @@ mod tests {
                 ("content-type", Bytes::from_static(b"application/json")),
             ],
             destination: None,
+        }
+    }
+
+    #[test]
+    fn a_text_is_quoted_as_json_has_it() {
+        let of_bytes = (0..=127u8).map(|b| vec![b'a', b, b'z']);
+        let others = ["", "é", "a\u{2028}b", "\u{7f}", "\u{10ffff}"].map(|t| t.as_bytes().to_vec());
+        for text in of_bytes.chain(others) {
+            let mut line = Vec::new();
+            write_text(&text, &mut line);
+            let read: String = serde_json::from_slice(&line).unwrap();
+            assert_eq!(read.as_bytes(), text);
         }
     }
 

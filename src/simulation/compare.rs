@@ -12,6 +12,7 @@ use rollcall_contract::Key;
 use rollcall_core::attribute::{ACTIVE, AttrId, AttrType, Attributes, EMAIL, USER_NAME};
 use rollcall_core::document::{Document, Link, LinkState, Record, UserState};
 use rollcall_core::id::{SourceId, UserId, UserRow};
+use rollcall_core::mapped::key_text;
 use rollcall_core::mapping::Mapper;
 use rollcall_core::reason::SkipReason;
 use rollcall_core::staged::{Counted, counted};
@@ -183,7 +184,10 @@ impl Comparing<'_> {
             if self.is_full(plan, found) {
                 return Ok(());
             }
-            change.records = own.iter().map(|&at| shown(after.links[at].key)).collect();
+            change.records = own
+                .iter()
+                .map(|&at| key_text(after.links[at].key))
+                .collect();
             let place = own.iter().map(|&at| self.place(after.links[at].key)).min();
             plan.changes.push(place.unwrap_or(ABSENT), &change)?;
             for &at in &own {
@@ -209,7 +213,7 @@ impl Comparing<'_> {
                 continue;
             }
             let change = Change {
-                records: vec![shown(link.key)],
+                records: vec![key_text(link.key)],
                 user: Some(after.id.to_string()),
                 user_name: self.text(after, USER_NAME),
                 action: action.to_owned(),
@@ -364,7 +368,7 @@ impl Comparing<'_> {
             return Ok(());
         }
         let change = Change {
-            records: vec![shown(key)],
+            records: vec![key_text(key)],
             user: None,
             user_name: None,
             action: action.to_owned(),
@@ -478,7 +482,7 @@ impl Comparing<'_> {
         let document = decode(&user.document).ok()?;
         let link = document.links.first()?;
         let source = self.names.get(&link.source).map_or("?", String::as_str);
-        Some(format!("the new user of {source}:{}", shown(link.key)))
+        Some(format!("the new user of {source}:{}", key_text(link.key)))
     }
 
     /// The rule that an attribute's value comes from, or would come from.
@@ -537,10 +541,6 @@ fn seen(document: &Document<'_>) -> SeenUser {
         id: Uuid::from_bytes(document.id.0),
         version: document.version,
     }
-}
-
-fn shown(key: &[u8]) -> String {
-    Key::from_bytes(key).map_or_else(String::new, |key| key.display())
 }
 
 /// What becomes of a record whose user stays as it is; nothing when the record stands to it

@@ -15,6 +15,7 @@ every_source!(
     a_restored_older_source_deactivates_nobody_before_someone_approves,
     a_scan_that_finds_too_many_leavers_makes_a_plan_of_them,
     a_truncated_table_deactivates_nobody_by_itself,
+    who_takes_over_the_key_of_one_whose_end_waits_stays_who_it_is,
     a_change_of_mapping_never_touches_many_people_unseen,
     while_a_plan_waits_other_sources_do_not_notice,
 );
@@ -259,6 +260,49 @@ fn a_truncated_table_deactivates_nobody_by_itself(kind: &SourceKind) {
     approve(&world, &rest);
     daemon.settle();
     world.assert_equal();
+    world.assert_verified();
+}
+
+fn who_takes_over_the_key_of_one_whose_end_waits_stays_who_it_is(kind: &SourceKind) {
+    let world = world(kind, "{}");
+    let daemon = world.streaming();
+    daemon.until_delivered();
+    let heir = |world: &World| {
+        let found = world.json(&["users", "show", "person.30@example.com"]);
+        let fields = found["fields"].as_array().unwrap();
+        let title = fields.iter().find(|f| f["attribute"] == "title");
+        (found["id"].clone(), title.map(|f| f["value"].clone()))
+    };
+    let before = heir(&world).0;
+    world.db.sql("DELETE FROM people WHERE id <= 20");
+    planned(&daemon, 20);
+    world
+        .db
+        .sql("UPDATE people SET id = 1, job_title = 'Heir' WHERE id = 30");
+    daemon.settle();
+    assert_eq!(heir(&world), (before.clone(), Some("Heir".into())));
+    world
+        .db
+        .sql("UPDATE people SET job_title = 'Heiress' WHERE id = 1");
+    daemon.settle();
+    assert_eq!(heir(&world), (before.clone(), Some("Heiress".into())));
+    let hash = planned(&daemon, 20);
+    assert!(world.rollcall(&["reconcile", "hr"]).status.success());
+    assert_eq!(planned(&daemon, 20), hash, "and nothing else is missing");
+    world.assert_verified();
+
+    // What was discarded is found again, also where the key is another's now.
+    let discarded = world.rollcall(&["plan", "discard", &hash]);
+    assert!(discarded.status.success(), "{discarded:?}");
+    until_nothing_waits(&daemon);
+    assert!(world.rollcall(&["reconcile", "hr"]).status.success());
+    let hash = planned(&daemon, 20);
+    approve(&world, &hash);
+    until_nothing_waits(&daemon);
+    daemon.settle();
+    assert_eq!(heir(&world).0, before);
+    let events = world.assert_equal();
+    assert_eq!(events.of_type("user.deactivated").len(), 20);
     world.assert_verified();
 }
 

@@ -46,6 +46,23 @@ impl Key {
         true
     }
 
+    /// A key of nobody, in place of one that another record has taken while what it led to
+    /// still waits for its end. No table has it: it has one part more than columns, which is
+    /// `mark`, and the same key is given up under several marks.
+    pub fn given_up(bytes: &[u8], mark: [u8; MARK]) -> Key {
+        let mut key = Key(SmallVec::from_slice(bytes));
+        let mut part = [0; GIVEN_UP.len() + MARK];
+        part[..GIVEN_UP.len()].copy_from_slice(GIVEN_UP);
+        part[GIVEN_UP.len()..].copy_from_slice(&mark);
+        key.push(&part);
+        key
+    }
+
+    /// Whether no table has this key any more: see [`Key::given_up`].
+    pub fn is_given_up(&self) -> bool {
+        self.parts().last().is_some_and(is_mark)
+    }
+
     /// The encoded bytes: what the store keeps and compares.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
@@ -61,7 +78,12 @@ impl Key {
         Some(key)
     }
 
-    /// The parts in order: canonical texts of the key columns.
+    /// The canonical texts of the key columns, in order.
+    pub fn columns(&self) -> impl Iterator<Item = &[u8]> {
+        self.parts().filter(|part| !is_mark(part))
+    }
+
+    /// The parts in order: [`Key::columns`], and the mark of a key that was given up.
     pub fn parts(&self) -> impl Iterator<Item = &[u8]> {
         let mut rest: &[u8] = &self.0;
         std::iter::from_fn(move || {
@@ -74,10 +96,10 @@ impl Key {
         })
     }
 
-    /// For people: the parts joined by commas.
+    /// For people: the columns joined by commas.
     pub fn display(&self) -> String {
         let mut out = String::new();
-        for (i, p) in self.parts().enumerate() {
+        for (i, p) in self.columns().enumerate() {
             if i > 0 {
                 out.push(',');
             }
@@ -94,6 +116,16 @@ impl std::fmt::Debug for Key {
     }
 }
 
+/// What the last part of a key begins with that was given up.
+const GIVEN_UP: &[u8] = b"\0given up\0";
+
+/// Bytes by which keys that were given up differ.
+const MARK: usize = 16;
+
+fn is_mark(part: &[u8]) -> bool {
+    part.len() == GIVEN_UP.len() + MARK && part.starts_with(GIVEN_UP)
+}
+
 fn split_part(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let mut n = 0usize;
     for (i, &b) in bytes.iter().enumerate().take(5) {
@@ -104,4 +136,23 @@ fn split_part(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
         }
     }
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_that_was_given_up_is_another_one_and_reads_as_it_was() {
+        let mut key = Key::new();
+        key.push(b"eu");
+        key.push(b"17");
+        let nobodys = Key::given_up(key.as_bytes(), [7; 16]);
+        assert!(!key.is_given_up() && nobodys.is_given_up());
+        assert_ne!(nobodys, key);
+        assert_ne!(nobodys, Key::given_up(key.as_bytes(), [8; 16]));
+        assert_eq!(nobodys.display(), "eu,17");
+        assert_eq!(nobodys.columns().count(), 2);
+        assert_eq!(Key::from_bytes(nobodys.as_bytes()), Some(nobodys));
+    }
 }

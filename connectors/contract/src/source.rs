@@ -39,10 +39,10 @@ pub trait Source: Send + Sync + 'static {
     /// has some of them all the same, since nobody is absent for certain while there are any.
     async fn page(&self, table: TableNo, request: PageRequest) -> Result<Page, ConnectorError>;
 
-    /// Reads the named records of a followed table as they are now, as one page (rows that do not exist are
-    /// simply not in it; `last` is none). At most 1,000 keys a call. If there are rows without a
-    /// key, the page has one of them: in its snapshot, what it does not have is not absent for
-    /// certain.
+    /// Reads the named records of a followed table as they are now, as one page (rows that do
+    /// not exist are simply not in it, as none has a key that was given up; `last` is none). At
+    /// most 1,000 keys a call. If there are rows without a key, the page has one of them: in its
+    /// snapshot, what it does not have is not absent for certain.
     async fn reread(&self, table: TableNo, keys: &[Key]) -> Result<Page, ConnectorError>;
 
     /// The server that answers, told without its log.

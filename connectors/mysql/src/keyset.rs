@@ -169,11 +169,11 @@ fn behind(schema: &TableSchema, key: &Key) -> Result<String, ConnectorError> {
     })
 }
 
-/// Rows whose key is one of these.
+/// Rows whose key is one of these. What was given up is nobody's.
 fn one_of(schema: &TableSchema, keys: &[Key]) -> Result<String, ConnectorError> {
     let names = names(schema);
     let mut each = Vec::with_capacity(keys.len());
-    for key in keys {
+    for key in keys.iter().filter(|key| !key.is_given_up()) {
         let values = constants(schema, key)?;
         let parts = names.iter().zip(&values);
         let parts: Vec<String> = parts.map(|(n, v)| format!("{n} = {v}")).collect();

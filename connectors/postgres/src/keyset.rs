@@ -193,10 +193,10 @@ fn behind(order: &[KeyColumn], key: &Key) -> Result<String, ConnectorError> {
     Ok(out)
 }
 
-/// Rows whose key is one of these.
+/// Rows whose key is one of these. What was given up is nobody's.
 fn one_of(order: &[KeyColumn], keys: &[Key]) -> Result<String, ConnectorError> {
     let mut each = Vec::with_capacity(keys.len());
-    for key in keys {
+    for key in keys.iter().filter(|key| !key.is_given_up()) {
         let values = constants(order, key)?;
         let columns: Vec<String> = order
             .iter()

@@ -7,16 +7,19 @@
 //! taken from anybody because a clock has run, and a source that cannot be asked makes
 //! everything wait.
 
+use rollcall_contract::Key as RecordKey;
+
 use super::correlate::{Key, fingerprint};
 use super::hold::Holding;
 use super::rules::LeaverAction;
 use super::{Cause, Resolver, fold};
 use crate::conflict::ConflictKind;
-use crate::document::{Document, LinkState, UserState};
+use crate::document::{Document, Link, LinkState, UserState};
 use crate::id::{UserId, UserRow};
 use crate::mapped::MappedRow;
 use crate::plan::DueKind;
 use crate::reason::{LeaverReason, SkipReason};
+use crate::staged::Counted;
 use crate::state::{LinkTarget, StateError};
 
 /// What evidence that a record is gone does.
@@ -315,6 +318,7 @@ impl Resolver<'_> {
         old_key: &[u8],
         row: &MappedRow<'_>,
     ) -> Result<bool, StateError> {
+        self.give_up(cause)?;
         match self.target(cause.source, old_key)? {
             None => Ok(true),
             Some(LinkTarget::Record) => {
@@ -328,6 +332,45 @@ impl Resolver<'_> {
                 result
             }
         }
+    }
+
+    /// Another record takes over a key. The link that has it may be one whose record is gone,
+    /// and that still waits for a person's word: then it waits under a key of nobody, and the
+    /// key is the other record's.
+    fn give_up(&mut self, cause: &Cause<'_>) -> Result<(), StateError> {
+        let Some(LinkTarget::User(user)) = self.target(cause.source, cause.key)? else {
+            return Ok(());
+        };
+        let mut bytes = self.ws.buffer();
+        self.load_user(user, &mut bytes)?;
+        let mut document = self.decode(&bytes)?;
+        let waits = |link: &Link<'_>| link.state == LinkState::Held(SkipReason::StagedLeaver);
+        // In one batch several users may give up the same key, but none of them twice.
+        let mut mark = [0; 16];
+        mark[..8].copy_from_slice(&user.0.to_be_bytes());
+        mark[8..].copy_from_slice(&self.now_us.to_be_bytes());
+        let nobodys = RecordKey::given_up(cause.key, mark);
+        let waiting = document.find_link(cause.source, cause.key);
+        if let Some(at) = waiting.filter(|&at| waits(&document.links[at])) {
+            let link = &mut document.links[at];
+            self.was_staged(cause.source, cause.key, link.state);
+            link.key = nobodys.as_bytes();
+            let of_link = Cause {
+                key: link.key,
+                ..*cause
+            };
+            self.set_staged(&of_link, Counted::Deleted, 0);
+            self.write_unseen(user, &document);
+            self.point(cause.source, cause.key, None);
+            self.point(
+                cause.source,
+                nobodys.as_bytes(),
+                Some(LinkTarget::User(user)),
+            );
+        }
+        self.ws.keep(document);
+        self.ws.give_back(bytes);
+        Ok(())
     }
 
     fn rename_link(

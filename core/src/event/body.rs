@@ -150,7 +150,7 @@ fn decision(out: &mut Vec<u8>, decided: &Decision) {
 fn record(out: &mut Vec<u8>, key: &[u8]) {
     out.push(b'[');
     if let Some(key) = rollcall_contract::Key::from_bytes(key) {
-        for (i, part) in key.parts().enumerate() {
+        for (i, part) in key.columns().enumerate() {
             if i > 0 {
                 out.push(b',');
             }

@@ -663,6 +663,7 @@ impl<'a> Session<'a> {
 }
 
 /// Whether a key may be one of a table: as many parts as columns, and numbers where those are.
+/// One that was given up can be asked for, and is absent.
 fn may_be_key(schema: &TableSchema, key: &Key) -> bool {
     let classes = schema.key.iter().map(|&at| schema.columns[at].class);
     let fits = |class: Class, part: &[u8]| {
@@ -673,10 +674,11 @@ fn may_be_key(schema: &TableSchema, key: &Key) -> bool {
             _ => true,
         }
     };
-    key.parts().count() == schema.key.len()
-        && classes
-            .zip(key.parts())
-            .all(|(class, part)| fits(class, part))
+    key.is_given_up()
+        || key.parts().count() == schema.key.len()
+            && classes
+                .zip(key.parts())
+                .all(|(class, part)| fits(class, part))
 }
 
 /// The next thing that the log brings; nothing for ever without one. Cancel safe.

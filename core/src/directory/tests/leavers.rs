@@ -59,7 +59,7 @@ impl World {
         let asked = std::mem::take(&mut self.last.reread);
         told.extend(self.with(|r| {
             for (source, key) in asked {
-                let is_there = (source, String::from_utf8(key.to_vec()).unwrap());
+                let is_there = (source, String::from_utf8_lossy(&key).into_owned());
                 if !present.contains(&is_there) {
                     r.still_gone(source, &key).unwrap();
                 }

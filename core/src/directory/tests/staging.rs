@@ -199,6 +199,76 @@ fn a_key_that_comes_back_with_somebody_else_while_its_leaver_waits_is_held() {
     w.check();
 }
 
+/// Ada's record is gone and waits; Bob's, which was 2, is 1 now.
+fn bob_has_adas_key() -> World {
+    let mut w = ada();
+    w.one(put(A, "2", "3=Bob;16=bob@x;10=Clerk"));
+    w.counting(Counting::Stage);
+    w.one(Step::Delete(A, "1"));
+    let told = w.one(Step::Rename(
+        A,
+        "2",
+        "1",
+        "3=Bob;16=bob@x;10=Boss".to_owned(),
+    ));
+    assert_eq!(kinds(&told), [UserUpdated]);
+    assert!(w.open().is_empty());
+    assert_eq!(w.staged().len(), 1);
+    assert!(is_active(&w.user("a@x")));
+    w.check();
+    w
+}
+
+#[test]
+fn a_record_keeps_its_user_when_it_takes_the_key_of_one_whose_end_waits() {
+    let mut w = bob_has_adas_key();
+    w.one(put(A, "1", "3=Bob;16=bob@x;10=Chief"));
+    assert_eq!(w.user("bob@x")["title"], "Chief");
+    // Somebody new has the key that Bob's record had.
+    w.one(put(A, "2", "3=Eve;16=eve@x"));
+    assert_eq!(w.users().len(), 3);
+    w.check();
+    let told = w.approve();
+    assert_eq!(kinds(&told), [UserDeactivated]);
+    assert!(!is_active(&w.user("a@x")) && is_active(&w.user("bob@x")));
+    w.check();
+}
+
+#[test]
+fn a_key_is_given_up_by_one_after_the_other() {
+    let mut w = bob_has_adas_key();
+    w.counting(Counting::Apply);
+    w.one(put(A, "3", "3=Eve;16=eve@x"));
+    w.counting(Counting::Stage);
+    w.batch(&[
+        Step::Delete(A, "1"),
+        Step::Rename(A, "3", "1", "3=Eve;16=eve@x;10=Boss".to_owned()),
+        Step::Delete(A, "1"),
+    ]);
+    w.check();
+    assert_eq!(w.staged().len(), 3);
+    w.approve();
+    assert!(w.users().values().all(|user| !is_active(user)));
+    w.check();
+}
+
+#[test]
+fn what_was_discarded_of_a_key_that_was_given_up_is_found_again() {
+    let mut w = bob_has_adas_key();
+    let nobodys = w.staged()[0].1.clone();
+    w.discard();
+    assert!(w.staged().is_empty());
+    w.check();
+    w.with(|r| {
+        let change = r.seen_now(&nobodys);
+        r.remove(A, &change, LeaverReason::Absent).unwrap();
+    });
+    assert_eq!(w.staged().len(), 1);
+    w.approve();
+    assert!(!is_active(&w.user("a@x")));
+    w.check();
+}
+
 #[test]
 fn somebody_who_takes_over_a_staged_identifier_waits_for_it() {
     let mut w = ada();

@@ -231,8 +231,7 @@ impl History {
         match self.dice.below(40) {
             0..18 => {
                 for _ in 0..1 + self.dice.below(3) {
-                    let dids =
-                        people::transaction(&mut self.dice, &server.rows(), self.world.has_limit);
+                    let dids = people::transaction(&mut self.dice, &server.rows());
                     self.say(format!("{name}: {dids:?}"));
                     server.commit(clock::now_us(), dids);
                 }

@@ -6,8 +6,6 @@ use crate::server::{Did, EMAIL, KIND, LEVEL, NAME, NOTE, ROLES, Row, Rows, TITLE
 /// Few addresses, so that records meet; few keys, so that they come back.
 const ADDRESSES: u64 = 16;
 const KEYS: u64 = 24;
-/// Beyond them there are so many that nobody has had.
-const FRESH_KEYS: u64 = 1_000_000;
 
 fn text(of: impl Into<String>) -> Option<String> {
     Some(of.into())
@@ -48,13 +46,11 @@ fn changed(dice: &mut Dice, id: u64, before: &Row) -> Row {
     after
 }
 
-/// The changes of one transaction. With a limit on leavers the table is never emptied, and nobody
-/// takes over a key that somebody had: the directory loses sight of who takes over the key of one
-/// whose end waits for a person, until the table is read again. That is an open finding.
-pub(crate) fn transaction(dice: &mut Dice, rows: &Rows, has_limit: bool) -> Vec<Did> {
+/// The changes of one transaction.
+pub(crate) fn transaction(dice: &mut Dice, rows: &Rows) -> Vec<Did> {
     let mut rows = rows.clone();
     let mut dids = Vec::new();
-    if dice.one_in(60) && !has_limit {
+    if dice.one_in(60) {
         return vec![Did::Truncate];
     }
     for _ in 0..1 + dice.below(6) {
@@ -65,10 +61,7 @@ pub(crate) fn transaction(dice: &mut Dice, rows: &Rows, has_limit: bool) -> Vec<
             Some(before) => match dice.below(10) {
                 0 | 1 => Did::Delete(id),
                 2 => {
-                    let to = match has_limit {
-                        true => KEYS + 1 + dice.below(FRESH_KEYS),
-                        false => 1 + dice.below(KEYS),
-                    };
+                    let to = 1 + dice.below(KEYS);
                     match to == id || !rows.contains_key(&to) {
                         true => Did::Update(id, to, changed(dice, to, before)),
                         false => Did::Delete(id),
