@@ -100,6 +100,8 @@ pub enum Why {
     Erased,
     /// The configuration does not have the attribute any more.
     NotConfigured,
+    /// Who that is follows from the record that is named, which may lead to nobody by now.
+    FollowsRecords,
     /// It is so already.
     Nothing,
 }
@@ -114,6 +116,7 @@ impl Why {
             Why::Taken(_) => "taken",
             Why::Erased => "erased",
             Why::NotConfigured => "not_configured",
+            Why::FollowsRecords => "follows_records",
             Why::Nothing => "nothing_to_do",
         }
     }
@@ -135,6 +138,9 @@ impl Why {
             Why::Taken(owner) => format!("the value is user {owner}'s now"),
             Why::Erased => "the user was deleted".to_owned(),
             Why::NotConfigured => "the attribute is not configured any more".to_owned(),
+            Why::FollowsRecords => {
+                "who that is follows from what records name, and goes back with them".to_owned()
+            }
             Why::Nothing => "nothing to do: it is so already".to_owned(),
         }
     }
@@ -318,10 +324,6 @@ struct By {
 impl Effect {
     fn update(&mut self, by: By, attribute: &Attribute, before: &Json, after: &Json) {
         let id = attribute.id;
-        if attribute.kind == AttrType::Reference {
-            // Who that is follows from another record, which may lead to nobody by now.
-            return;
-        }
         if attribute.kind != AttrType::List {
             let (before, after) = (text(before), text(after));
             self.change(by, (id, None), before.as_deref(), after.as_deref());
@@ -418,7 +420,12 @@ impl Effect {
             if change.before == change.after {
                 continue;
             }
-            match change.objection(user, now, &of.runs) {
+            let follows = known.is_some_and(|a| a.kind == AttrType::Reference);
+            let objection = match change.objection(user, now, &of.runs) {
+                None if follows => Some(Why::FollowsRecords),
+                objection => objection,
+            };
+            match objection {
                 Some(why) => decision.left.push(left(why)),
                 None => {
                     if let Some(other) = change.between {

@@ -312,12 +312,44 @@ fn a_person_writes_over_what_an_undo_has_put_or_takes_it_off() {
     assert_eq!(document.undos, []);
 }
 
+#[test]
+fn a_manager_is_left_out_and_said_so_until_the_source_names_the_former_one_again() {
+    let mut w = World::new(two_sources());
+    w.one(put(A, "1", "16=a@x"));
+    w.one(put(A, "2", "16=b@x"));
+    w.one(put(A, "3", "16=c@x;10=Clerk;33>1"));
+    let former = w.user("a@x")["id"].as_str().unwrap().to_owned();
+    w.one(put(A, "3", "16=c@x;10=Wrong;33>2"));
+    let run = w.run();
+    let left = |users: &[Returning]| {
+        let left = users[0].decision.left.iter();
+        let left = left.map(|l| (l.attribute.clone().unwrap(), l.then.clone(), l.why));
+        left.collect::<Vec<_>>()
+    };
+    let (users, _) = w.undo(&[run]);
+    assert_eq!(w.user("c@x")["title"], "Clerk");
+    let manager = (
+        "manager".to_owned(),
+        Some(former.clone()),
+        Why::FollowsRecords,
+    );
+    assert_eq!(left(&users), [manager]);
+    w.one(put(A, "3", "16=c@x;10=Clerk;33>1"));
+    assert_eq!(w.user("c@x")["manager"], former.as_str());
+    let users = w.to_undo(&[run]);
+    let is_over = |(_, _, why): &(_, _, Why)| *why == Why::Nothing;
+    assert!(left(&users).iter().all(is_over), "{:?}", left(&users));
+}
+
 /// Those of whom a plan says everything: all that a run changed goes back, and no record that
 /// was held is applied because of it.
 fn whole(w: &World, users: &[Returning]) -> HashSet<String> {
     users
         .iter()
-        .filter(|user| w.last.counters.healed == 0 && user.decision.left.is_empty())
+        .filter(|user| {
+            let mut left = user.decision.left.iter();
+            w.last.counters.healed == 0 && left.all(|left| left.why == Why::FollowsRecords)
+        })
         .map(|user| user.id.to_string())
         .collect()
 }
