@@ -30,7 +30,8 @@ pub(crate) const DATABASE_FILE: &str = "rollcall.db";
 
 const PAGE_BYTES: u32 = 4096;
 const WRITER_CACHE_KIB: i64 = 8 * 1024;
-const STATE_CACHE_KIB: i64 = 8 * 1024;
+/// SQLite drops what a reader has cached when another connection has committed, so more than a
+/// batch asks for twice is of no use, not even to the writer's own half.
 const READER_CACHE_KIB: i64 = 2 * 1024;
 /// How long a statement waits for a lock that another process holds (a backup tool, say).
 const BUSY_TIMEOUT_MS: u64 = 10_000;
@@ -347,7 +348,6 @@ fn begin_log_anew(connection: &Connection) -> Result<(), StoreError> {
 /// The connection on which the writer's own half reads.
 pub(crate) fn connect_state(directory: &Path) -> Result<Connection, StoreError> {
     let connection = connect_reader(&directory.join(DATABASE_FILE))?;
-    connection.pragma_update(None, "cache_size", -STATE_CACHE_KIB)?;
     // As for the connection that writes.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     Ok(connection)
