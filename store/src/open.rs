@@ -353,6 +353,19 @@ pub(crate) fn connect_state(directory: &Path) -> Result<Connection, StoreError> 
     Ok(connection)
 }
 
+/// A connection that takes the log into the database, and does nothing else.
+pub(crate) fn connect_checkpointer(path: &Path) -> Result<Connection, StoreError> {
+    let connection = Connection::open_with_flags(
+        path,
+        OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
+    )?;
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.pragma_update(None, "wal_autocheckpoint", 0)?;
+    connection.pragma_update(None, "mmap_size", 0)?;
+    Ok(connection)
+}
+
 /// A connection that can read and nothing else; closing it never touches the log.
 pub(crate) fn connect_reader(path: &Path) -> Result<Connection, StoreError> {
     let connection = Connection::open_with_flags(

@@ -9,6 +9,9 @@
 //! that a simulation decides when that is.
 
 use std::collections::VecDeque;
+use std::fs::File;
+use std::mem::ManuallyDrop;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread::JoinHandle;
@@ -17,6 +20,7 @@ use rusqlite::Connection;
 
 use crate::counts::Counts;
 use crate::error::StoreError;
+use crate::open::{DATABASE_FILE, connect_checkpointer};
 
 /// Bytes of a log frame: a page and its header.
 const FRAME_BYTES: u64 = 4096 + 24;
@@ -30,6 +34,8 @@ pub(crate) struct Core {
     pub(crate) memory: Vec<u8>,
     log_frames: Arc<AtomicU64>,
     checkpoint_bytes: u64,
+    /// Who takes the log in ahead; nobody where there is no thread.
+    ahead: Option<Ahead>,
 }
 
 impl Core {
@@ -50,21 +56,34 @@ impl Core {
             memory: Vec::new(),
             log_frames,
             checkpoint_bytes,
+            ahead: None,
         })
     }
 
-    /// Whether the log is as long as it may become.
-    pub(crate) fn is_log_long(&self) -> bool {
-        self.log_frames.load(Ordering::Relaxed) * FRAME_BYTES >= self.checkpoint_bytes
+    /// Whether the log is as long as it may become, and what is left to do of it is little: most
+    /// of it was taken in ahead.
+    ///
+    /// # Errors
+    /// Why it could not be taken in ahead.
+    pub(crate) fn is_log_due(&mut self) -> Result<bool, StoreError> {
+        let bytes = self.log_frames.load(Ordering::Relaxed) * FRAME_BYTES;
+        match &mut self.ahead {
+            _ if bytes < self.checkpoint_bytes => Ok(false),
+            Some(ahead) => ahead.has_done_most(),
+            None => Ok(true),
+        }
     }
 
     /// Takes the log into the database as far as readers allow.
-    pub(crate) fn checkpoint(&self, mode: &str) -> Result<(), StoreError> {
+    pub(crate) fn checkpoint(&mut self, mode: &str) -> Result<(), StoreError> {
         if self.log_frames.load(Ordering::Relaxed) == 0 && mode == "PASSIVE" {
             return Ok(());
         }
         if checkpoint(&self.connection, mode)? {
             self.log_frames.store(0, Ordering::Relaxed);
+            if let Some(ahead) = &mut self.ahead {
+                ahead.passes = 0;
+            }
         }
         Ok(())
     }
@@ -81,6 +100,74 @@ impl Core {
         } else {
             e
         }
+    }
+}
+
+/// Takes the log into the database while commits go on.
+///
+/// To flush what a long log has brought to the database takes a disk a good part of a second,
+/// and who takes the log in to the end, so that it is begun anew, must be alone. So this is
+/// done on a thread of its own first, with what is in the log by then, and once more with what
+/// was added meanwhile. Little is left when the commits have to wait.
+///
+/// SQLite flushes the database only when a checkpoint has come to the end of the log, so a pass
+/// flushes it itself.
+struct Ahead {
+    database: PathBuf,
+    /// For flushing. It is never closed, since that would end the locks that SQLite holds on the
+    /// same file (<https://www.sqlite.org/howtocorrupt.html>, section 2.2).
+    file: Arc<ManuallyDrop<File>>,
+    passes: u32,
+    under_way: Option<JoinHandle<Result<(), StoreError>>>,
+}
+
+/// Passes over a log before it is taken in to its end.
+const PASSES: u32 = 2;
+
+impl Ahead {
+    /// Whether commits may be stopped to take in the rest. Begins the next pass when there is
+    /// to be one.
+    fn has_done_most(&mut self) -> Result<bool, StoreError> {
+        match &self.under_way {
+            Some(pass) if !pass.is_finished() => return Ok(false),
+            Some(_) => self.end()?,
+            None => {}
+        }
+        if self.passes == PASSES {
+            return Ok(true);
+        }
+        let (database, file) = (self.database.clone(), Arc::clone(&self.file));
+        let pass = move || {
+            let connection = connect_checkpointer(&database)?;
+            checkpoint(&connection, "PASSIVE")?;
+            file.sync_data().map_err(|e| StoreError::Poisoned {
+                reason: format!("the database could not be flushed: {e}"),
+            })
+        };
+        let named = std::thread::Builder::new().name("store log".to_owned());
+        match named.spawn(pass) {
+            Ok(pass) => self.under_way = Some(pass),
+            // Then commits wait for all of it.
+            Err(_) => return Ok(true),
+        }
+        Ok(false)
+    }
+
+    /// Waits for the pass that is under way.
+    fn end(&mut self) -> Result<(), StoreError> {
+        let Some(pass) = self.under_way.take() else {
+            return Ok(());
+        };
+        self.passes += 1;
+        pass.join().unwrap_or(Ok(()))
+    }
+}
+
+impl Drop for Ahead {
+    fn drop(&mut self) {
+        // Whoever opens the store next finds nobody at work; what this has not taken in, the
+        // log still has.
+        let _ = self.end();
     }
 }
 
@@ -184,7 +271,16 @@ impl Scribe {
         }
     }
 
-    pub(crate) fn start(mut core: Core) -> Result<Scribe, StoreError> {
+    pub(crate) fn start(mut core: Core, directory: &Path) -> Result<Scribe, StoreError> {
+        let database = directory.join(DATABASE_FILE);
+        let file = File::open(&database)
+            .map_err(|e| StoreError::Refused(format!("the database cannot be opened: {e}")))?;
+        core.ahead = Some(Ahead {
+            database,
+            file: Arc::new(ManuallyDrop::new(file)),
+            passes: 0,
+            under_way: None,
+        });
         let (jobs, work) = mpsc::channel::<Job>();
         let thread = std::thread::Builder::new()
             .name("store".to_owned())

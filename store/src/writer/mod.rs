@@ -99,7 +99,8 @@ struct Changes {
 /// What a commit leaves.
 struct Written {
     counts: Counts,
-    is_log_long: bool,
+    /// Whether the log is to be taken in to its end, or why it could not be taken in ahead.
+    is_log_due: Result<bool, StoreError>,
 }
 
 /// Which store this is, and how often it was opened: a sink that has seen a higher
@@ -148,7 +149,7 @@ impl Writer {
         Ok(Writer {
             scribe: match &options.desk {
                 Some(desk) => Scribe::at(desk.clone(), core),
-                None => Scribe::start(core)?,
+                None => Scribe::start(core, &directory)?,
             },
             connection: reading,
             directory,
@@ -358,15 +359,18 @@ impl Writer {
             let outcome = ValueFilter::load(&self.connection, self.delta.hashes());
             self.filter = self.guard(outcome)?;
         }
-        if written.is_log_long {
-            // Nothing is read here meanwhile, so the log can be begun anew behind it.
-            // What was committed stays committed, whatever becomes of this.
-            if let Err(e) = self.call(|core| core.checkpoint("PASSIVE")) {
-                tracing::warn!(
-                    code = e.code(),
-                    "the store's log could not be taken in: {e}"
-                );
-            }
+        // Nothing is read here meanwhile, so the log can be begun anew behind it.
+        let taken_in = match self.guard(written.is_log_due) {
+            Ok(true) => self.call(|core| core.checkpoint("PASSIVE")),
+            Ok(false) => Ok(()),
+            Err(e) => Err(e),
+        };
+        // What was committed stays committed, whatever becomes of this.
+        if let Err(e) = taken_in {
+            tracing::warn!(
+                code = e.code(),
+                "the store's log could not be taken in: {e}"
+            );
         }
         Ok(())
     }
@@ -723,7 +727,7 @@ fn write(core: &mut Core, writing: Writing, next_user: i64, next_run: u64) -> Ou
     });
     let written = Written {
         counts,
-        is_log_long: core.is_log_long(),
+        is_log_due: core.is_log_due(),
     };
     let plan = Arc::into_inner(writing.plan).unwrap_or_default();
     Ok((Committed { block, gaps }, written, plan))

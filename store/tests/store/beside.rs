@@ -269,3 +269,32 @@ fn readers_that_stand_still_see_nothing_of_what_comes() {
     assert_eq!(still.counts().unwrap().users, 10);
     assert_eq!(readers.counts().unwrap().users, 20);
 }
+
+/// Most of the log is taken in while commits go on; then it is begun anew, as its header counts
+/// (<https://www.sqlite.org/fileformat2.html#the_write_ahead_log>).
+#[test]
+fn the_log_is_begun_anew_again_and_again_under_a_stream_of_commits() {
+    const LIMIT: u64 = 1 << 20;
+    let dir = tempfile::tempdir().unwrap();
+    let options = OpenOptions {
+        checkpoint_bytes: LIMIT,
+        ..OpenOptions::new("acme")
+    };
+    let (mut writer, _) = open_with(dir.path(), options).unwrap();
+    let log = dir.path().join("rollcall.db-wal");
+    let begun = || {
+        let header = std::fs::read(&log).unwrap();
+        u32::from_be_bytes(header[12..16].try_into().unwrap())
+    };
+    let (before, mut users) = (begun(), 0);
+    while begun() < before + 3 {
+        let mut plan = creation(&mut writer, users, 200);
+        users += 200;
+        commit(&mut writer, &mut plan, users).unwrap();
+        assert!(users < 1_000_000, "the log only grows");
+    }
+    // A daemon that is killed leaves what is left to its next start.
+    drop(writer);
+    let (writer, _) = open_with(dir.path(), OpenOptions::new("acme")).unwrap();
+    assert_eq!(writer.counts().users, users);
+}
