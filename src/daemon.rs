@@ -449,7 +449,7 @@ impl Prepared {
         engine: &mpsc::Sender<Work>,
     ) -> Option<Parts> {
         let &id = self.ids.get(&source.name)?;
-        let batch = source.batch.among(config.sources.len());
+        let source = &source.among(config.sources.len());
         let live = Arc::new(SourceLive::default());
         let (asks, asked) = mpsc::unbounded_channel();
         let (orders, ordered) = mpsc::channel(ORDERS);
@@ -469,11 +469,12 @@ impl Prepared {
                 .iter()
                 .filter_map(|name| self.attributes.by_name(name).map(|a| a.id))
                 .collect(),
-            page_rows: batch.page_rows,
-            page_bytes: usize::try_from(batch.page_size_bytes).unwrap_or(usize::MAX),
+            page_rows: source.batch.page_rows,
+            page_bytes: usize::try_from(source.batch.page_size_bytes).unwrap_or(usize::MAX),
             asked,
             retry_max: source.retry_max,
             quarantine_after: source.quarantine_after,
+            asked_rarer: source.asked_rarer,
             orders: ordered,
             ordered: Ordered::before(before.as_deref().and_then(Cause::named)),
             polls: Polls::new(source.poll.clone()),
@@ -530,13 +531,8 @@ impl Prepared {
         let mut schedulers = Vec::new();
         let (mut proofs, turn) = (Vec::new(), Arc::new(Semaphore::new(1)));
         for source in &config.sources {
-            let connector = connectors.source(
-                &config.organization,
-                &SourceConfig {
-                    batch: source.batch.among(config.sources.len()),
-                    ..source.clone()
-                },
-            );
+            let source = &source.among(config.sources.len());
+            let connector = connectors.source(&config.organization, source);
             let Some(parts) = self.source(config, source, connector, engine) else {
                 continue;
             };

@@ -63,6 +63,26 @@ pub struct SourceConfig {
     pub retry_max: Duration,
     /// After so long without a connection that holds it is quarantined.
     pub quarantine_after: Duration,
+    /// How many times rarer its server is asked how it stands than if it were alone.
+    pub asked_rarer: u32,
+}
+
+/// Servers of so many sources are asked how they stand as often as one alone …
+const ASKED_OFTEN: usize = 50;
+
+/// … and of more never so many times rarer.
+const ASKED_RARER: usize = 4;
+
+impl SourceConfig {
+    /// The source among so many.
+    pub fn among(&self, sources: usize) -> SourceConfig {
+        let rarer = sources.div_ceil(ASKED_OFTEN).clamp(1, ASKED_RARER);
+        SourceConfig {
+            batch: self.batch.among(sources),
+            asked_rarer: rarer as u32,
+            ..self.clone()
+        }
+    }
 }
 
 /// What happens to a user whose record is gone, and when.
@@ -168,7 +188,7 @@ pub struct BatchConfig {
 impl BatchConfig {
     /// Of a source among so many. What one of several has read is taken in before another one
     /// gets its turn, so it reads less at once.
-    pub fn among(self, sources: usize) -> BatchConfig {
+    fn among(self, sources: usize) -> BatchConfig {
         if sources <= 1 {
             return self;
         }
@@ -282,6 +302,7 @@ pub(super) fn source(
         connect_timeout: connect_timeout?,
         retry_max: retry_max?,
         quarantine_after: quarantine_after?,
+        asked_rarer: 1,
     })
 }
 

@@ -81,6 +81,8 @@ pub struct Driver {
     pub retry_max: Duration,
     /// After so long without a connection that holds it is quarantined.
     pub quarantine_after: Duration,
+    /// How many times rarer than alone its server is asked how it stands.
+    pub asked_rarer: u32,
     /// The polls in place of the log.
     pub polls: Polls,
     /// What people, schedules and programs want of this source.
@@ -391,12 +393,13 @@ impl Driver {
     /// Keeps what is shown of the server's view fresh, on a connection of its own.
     fn watch_status(&self, shown: fn(SourceStatus) -> SourceStatus) -> JoinHandle<()> {
         let (source, live) = (Arc::clone(&self.source), Arc::clone(&self.live));
+        let every = STATUS_EVERY * self.asked_rarer;
         tokio::spawn(async move {
             loop {
                 if let Ok(status) = source.status().await {
                     live.set_server(shown(status));
                 }
-                tokio::time::sleep(STATUS_EVERY).await;
+                tokio::time::sleep(every).await;
             }
         })
     }
