@@ -67,23 +67,25 @@ impl Core {
     /// Why it could not be taken in ahead.
     pub(crate) fn is_log_due(&mut self) -> Result<bool, StoreError> {
         let bytes = self.log_frames.load(Ordering::Relaxed) * FRAME_BYTES;
+        let is_long = bytes >= self.checkpoint_bytes;
         match &mut self.ahead {
-            _ if bytes < self.checkpoint_bytes => Ok(false),
-            Some(ahead) => ahead.has_done_most(),
-            None => Ok(true),
+            Some(ahead) if is_long => ahead.has_done_most(),
+            Some(ahead) => {
+                // It was begun anew, by a pass alone perhaps.
+                ahead.passes = 0;
+                Ok(false)
+            }
+            None => Ok(is_long),
         }
     }
 
     /// Takes the log into the database as far as readers allow.
-    pub(crate) fn checkpoint(&mut self, mode: &str) -> Result<(), StoreError> {
+    pub(crate) fn checkpoint(&self, mode: &str) -> Result<(), StoreError> {
         if self.log_frames.load(Ordering::Relaxed) == 0 && mode == "PASSIVE" {
             return Ok(());
         }
         if checkpoint(&self.connection, mode)? {
             self.log_frames.store(0, Ordering::Relaxed);
-            if let Some(ahead) = &mut self.ahead {
-                ahead.passes = 0;
-            }
         }
         Ok(())
     }
