@@ -11,11 +11,11 @@
 //!
 //! What differs is *certain* in a source whose log is followed when the proof says so
 //! ([`super`]). In one that is polled the next poll of every row may bring it: it is certain
-//! once such a poll began behind the reading and was applied, and the record is still the same
-//! and still differs. Until then it is remembered and looked at again, and the round
-//! does not end. So does what is certain, until it is right: by itself, by a
-//! reconciliation, or, if the configuration says so, because it was read again by key, through
-//! the same door as any other such order and within the source's limit.
+//! once such a poll began behind the reading and was applied, and a reading that began after
+//! that finds the record still the same and still different. Until then it is remembered and
+//! looked at again, and the round does not end. So is what is certain, until it is right: by
+//! itself, by a reconciliation, or, if the configuration says so, because it was read again by
+//! key, through the same door as any other such order and within the source's limit.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -124,6 +124,8 @@ struct Found {
     known: Walk,
     /// Whether the log was followed.
     has_log: bool,
+    /// When the last poll of every row began that was applied before anything was compared.
+    polled_us: i64,
     /// When it was done.
     at_us: i64,
 }
@@ -223,7 +225,7 @@ impl Rolling {
         row.drifted += self.related_differ(&found.proof.related).await? as u64;
         let before: HashMap<KeyBytes, DriftRow> =
             listed.into_iter().map(|d| (d.key.clone(), d)).collect();
-        let mut drifted = found.judge(&before, self.live.whole_poll_us.load(Ordering::Relaxed));
+        let mut drifted = found.judge(&before);
         let is_new = |d: &DriftRow| d.proved && !before.get(&d.key).is_some_and(|b| b.proved);
         let new = drifted.iter().filter(|d| is_new(d)).count();
         row.drifted += new as u64;
@@ -311,13 +313,15 @@ impl Rolling {
 
     /// Reads a slice, in pages of so many rows, and compares it, on a thread of its own.
     async fn read(self: &Arc<Self>, slice: Slice, rows: usize) -> Result<Found, Missed> {
+        // A poll that is applied while it is compared is told by the next reading.
+        let polled_us = self.live.whole_poll_us.load(Ordering::Relaxed);
         let has_log = self.is_followed()?;
         let (this, runtime) = (Arc::clone(self), Handle::current());
         let read = move || {
             runtime.block_on(async {
                 tokio::select! {
                     () = this.cancel.cancelled() => Err(Missed::Stops),
-                    found = this.compare(slice, rows, has_log) => Ok(found?),
+                    found = this.compare(slice, rows, has_log, polled_us) => Ok(found?),
                 }
             })
         };
@@ -331,7 +335,13 @@ impl Rolling {
         }
     }
 
-    async fn compare(&self, slice: Slice, rows: usize, has_log: bool) -> Result<Found, ProofError> {
+    async fn compare(
+        &self,
+        slice: Slice,
+        rows: usize,
+        has_log: bool,
+        polled_us: i64,
+    ) -> Result<Found, ProofError> {
         let tables = Tables::of(&*self.source, &self.mapping).await?;
         let Bound { schema, join } = tables.bound(&self.mapping)?;
         let versions = schema_versions(&self.readers, self.id, &schema)?;
@@ -355,6 +365,7 @@ impl Rolling {
             read,
             known,
             has_log,
+            polled_us,
             source: self.id,
             at_us: now_us(),
         })
@@ -400,14 +411,13 @@ impl Rolling {
 }
 
 impl Found {
-    /// What differs. `before` was known to; a poll of every row that was applied began at
-    /// `polled_us`.
-    fn judge(&self, before: &HashMap<KeyBytes, DriftRow>, polled_us: i64) -> Vec<DriftRow> {
+    /// What differs; `before` was known to.
+    fn judge(&self, before: &HashMap<KeyBytes, DriftRow>) -> Vec<DriftRow> {
         let judge = |drift: &Drift| {
             let key = key_bytes(&drift.key);
             let same = before.get(&key).filter(|b| b.hash == drift.hash);
             let since_us = same.map_or(self.at_us, |b| b.since_us);
-            let is_new = drift.proved && (self.has_log || since_us < polled_us);
+            let is_new = drift.proved && (self.has_log || since_us < self.polled_us);
             DriftRow {
                 source: self.source,
                 key,
@@ -481,37 +491,39 @@ mod tests {
             read: Walk::Ended,
             known: Walk::Ended,
             has_log,
+            polled_us: 0,
             source: SourceId(1),
             at_us,
         }
     }
 
-    fn judged(found: &Found, before: &[DriftRow], polled_us: i64) -> DriftRow {
+    fn judged(found: Found, before: &[DriftRow], polled_us: i64) -> DriftRow {
         let before = before.iter().map(|d| (d.key.clone(), d.clone())).collect();
-        found.judge(&before, polled_us).remove(0)
+        let found = Found { polled_us, ..found };
+        found.judge(&before).remove(0)
     }
 
     #[test]
     fn what_the_log_proves_is_certain_and_what_it_does_not_is_looked_at_again() {
-        let on_its_way = judged(&found(true, false, Some(1), 10), &[], 0);
+        let on_its_way = judged(found(true, false, Some(1), 10), &[], 0);
         assert!(!on_its_way.proved);
-        let certain = judged(&found(true, true, Some(1), 20), &[on_its_way], 0);
+        let certain = judged(found(true, true, Some(1), 20), &[on_its_way], 0);
         assert!(certain.proved);
         assert_eq!(certain.since_us, 10);
     }
 
     #[test]
     fn of_a_polled_source_only_what_a_later_poll_of_every_row_left_as_it_was_is_certain() {
-        let first = judged(&found(false, true, Some(1), 10), &[], 9);
+        let first = judged(found(false, true, Some(1), 10), &[], 9);
         assert!(!first.proved, "the poll began before the reading");
         let before = std::slice::from_ref(&first);
-        let later = found(false, true, Some(1), 30);
-        assert!(!judged(&later, before, 10).proved);
-        assert!(judged(&later, before, 11).proved);
-        let changed = judged(&found(false, true, Some(2), 30), before, 11);
+        let later = || found(false, true, Some(1), 30);
+        assert!(!judged(later(), before, 10).proved);
+        assert!(judged(later(), before, 11).proved);
+        let changed = judged(found(false, true, Some(2), 30), before, 11);
         assert!(!changed.proved, "it is another row, which no poll has seen");
         assert_eq!(changed.since_us, 30);
-        assert!(!judged(&found(false, true, None, 30), before, 11).proved);
+        assert!(!judged(found(false, true, None, 30), before, 11).proved);
     }
 
     #[test]
