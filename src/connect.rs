@@ -73,6 +73,7 @@ fn postgres_config(source: &SourceConfig, postgres: &config::PostgresConfig) -> 
     out.key.clone_from(&source.key);
     out.related = related_tables(source);
     out.watch_interval *= source.asked_rarer;
+    out.ask_interval *= source.asked_rarer;
     out.application_name = format!("rollcall/{}", source.name);
     out.connect_timeout = source.connect_timeout;
     out.caps = rollcall_contract::BatchCaps {

@@ -52,6 +52,8 @@ pub struct PostgresConfig {
     /// How often the slot, the publication and the table are looked at while the log is
     /// read.
     pub watch_interval: Duration,
+    /// How often the server is asked where an idle log stands.
+    pub ask_interval: Duration,
 }
 
 impl PostgresConfig {
@@ -77,6 +79,7 @@ impl PostgresConfig {
             skip_replicated: false,
             caps: BatchCaps::default(),
             watch_interval: Duration::from_secs(15),
+            ask_interval: Duration::from_secs(1),
         }
     }
 

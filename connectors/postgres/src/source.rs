@@ -159,6 +159,7 @@ impl PostgresSource {
         let options = StreamOptions {
             skip_replicated: config.skip_replicated,
             wal_sender_timeout: replication.wal_sender_timeout().await?,
+            ask_interval: config.ask_interval,
             ..StreamOptions::default()
         };
         let (stream, acknowledge) = replication

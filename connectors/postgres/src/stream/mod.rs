@@ -40,6 +40,8 @@ pub struct StreamOptions {
     pub skip_replicated: bool,
     /// The server's own time-out; none when it is switched off.
     pub wal_sender_timeout: Option<Duration>,
+    /// How often the server is asked where it stands, unless its own time-out wants it oftener.
+    pub ask_interval: Duration,
     /// How often an idle log moves the cursor.
     pub progress_interval: Duration,
     /// How much longer than its own time-out a server may be silent.
@@ -51,6 +53,7 @@ impl Default for StreamOptions {
         StreamOptions {
             skip_replicated: false,
             wal_sender_timeout: Some(Duration::from_secs(60)),
+            ask_interval: Duration::from_secs(1),
             progress_interval: Duration::from_secs(1),
             patience: Duration::from_secs(5),
         }
@@ -62,7 +65,8 @@ impl StreamOptions {
     pub fn status_interval(&self) -> Duration {
         let half = self.wal_sender_timeout.map(|t| t / 2);
         half.unwrap_or(Duration::MAX)
-            .clamp(Duration::from_millis(10), Duration::from_secs(1))
+            .min(self.ask_interval)
+            .max(Duration::from_millis(10))
     }
 
     /// How long the server may be silent although it is asked for an answer at every

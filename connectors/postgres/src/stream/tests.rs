@@ -210,6 +210,22 @@ async fn a_connection_that_breaks_is_transient() {
     assert!(error.is_transient());
 }
 
+#[test]
+fn a_server_is_asked_as_rarely_as_wanted_and_as_often_as_its_own_time_out_needs() {
+    let asked = |timeout_s: Option<u64>, interval_s| {
+        let options = StreamOptions {
+            wal_sender_timeout: timeout_s.map(Duration::from_secs),
+            ask_interval: Duration::from_secs(interval_s),
+            ..StreamOptions::default()
+        };
+        options.status_interval().as_secs()
+    };
+    assert_eq!(asked(Some(60), 1), 1);
+    assert_eq!(asked(Some(60), 4), 4);
+    assert_eq!(asked(Some(4), 4), 2);
+    assert_eq!(asked(None, 4), 4);
+}
+
 #[tokio::test]
 async fn a_server_that_is_silent_for_too_long_is_given_up() {
     assert_eq!(
