@@ -17,7 +17,7 @@ use rollcall_core::attribute::Attributes;
 use rollcall_core::id::SourceId;
 use rollcall_core::mapping::MappingSpec;
 use rollcall_core::staged::{Counted, Limit, Remapping};
-use rollcall_store::{OpenOptions, Readers, Store, StoreError, Writer};
+use rollcall_store::{Flushing, OpenOptions, Readers, Store, StoreError, Writer};
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::JoinSet;
@@ -370,6 +370,7 @@ pub struct Prepared {
     hub: Arc<Hub>,
     /// The store, to read.
     pub(crate) readers: Readers,
+    flushing: Flushing,
     stored_head: u64,
 }
 
@@ -435,6 +436,7 @@ pub fn prepare(
         ids,
         hub: Hub::new(stored_head),
         readers,
+        flushing: writer.flushing(),
         stored_head,
     })
 }
@@ -475,6 +477,7 @@ impl Prepared {
             retry_max: source.retry_max,
             quarantine_after: source.quarantine_after,
             asked_rarer: source.asked_rarer,
+            flushing: self.flushing.clone(),
             orders: ordered,
             ordered: Ordered::before(before.as_deref().and_then(Cause::named)),
             polls: Polls::new(source.poll.clone()),

@@ -156,6 +156,8 @@ impl Acknowledge for Silent {
     fn acknowledge(&self, _: &Cursor) {}
 
     fn hurry(&self) {}
+
+    fn keep_small(&self, _: bool) {}
 }
 
 struct Closed;

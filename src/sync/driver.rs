@@ -30,6 +30,7 @@ use rollcall_contract::{
 use rollcall_core::attribute::{AttrId, Attributes};
 use rollcall_core::id::{RunId, SourceId};
 use rollcall_core::mapping::MappingSpec;
+use rollcall_store::Flushing;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -83,6 +84,8 @@ pub struct Driver {
     pub quarantine_after: Duration,
     /// How many times rarer than alone its server is asked how it stands.
     pub asked_rarer: u32,
+    /// When the store is flushed.
+    pub flushing: Flushing,
     /// The polls in place of the log.
     pub polls: Polls,
     /// What people, schedules and programs want of this source.

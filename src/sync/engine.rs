@@ -21,7 +21,7 @@ use rollcall_contract::{Acknowledge, Cursor, Key};
 use rollcall_core::id::SourceId;
 use rollcall_core::plan::Counters;
 use rollcall_core::state::KeyBytes;
-use rollcall_store::{Commit, Committed, Readers, StoreError, Writer};
+use rollcall_store::{Commit, Committed, Flushing, Readers, StoreError, Writer};
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TryRecvError;
 use tokio::time::Instant;
@@ -91,6 +91,7 @@ pub struct Engine {
     pub(super) relinks: bool,
     /// The source whose records were told of a related row last.
     pub(super) told_last: Option<SourceId>,
+    flushing: Flushing,
 }
 
 /// A block of fewer events grows as it likes.
@@ -111,6 +112,7 @@ impl Engine {
     ) -> Engine {
         Engine {
             due: DueBook::new(&directory.leavers()),
+            flushing: writer.flushing(),
             writer,
             readers,
             directory,
@@ -258,6 +260,11 @@ impl Engine {
         if pending.changes > 0 || pages > 0 {
             track.worked = Some(now);
         }
+        track.live.beside_others.store(is_shared, Ordering::Relaxed);
+        self.flushing.keep_small(is_shared);
+        if let Some(acknowledge) = &track.acknowledge {
+            acknowledge.keep_small(is_shared);
+        }
         let (limit, at_most) = match is_shared {
             true => (track.lot.beside_others(), 1),
             false => (track.lot, PAGES_PER_LOT),
@@ -282,7 +289,8 @@ impl Engine {
                 });
             }
             Work::Opened(opened) => self.opened(opened, pending)?,
-            Work::Changes(changes) => {
+            Work::Changes(mut changes) => {
+                pending.turn = changes.turn.take();
                 self.apply_changes(&changes, pending)?;
                 if self.may_trip(changes.source) {
                     pending.lot.push(Work::Changes(changes));
@@ -471,6 +479,7 @@ impl Engine {
 
     /// Commits a lot, and goes on meanwhile.
     fn commit_lot(&mut self, pending: &mut Pending) -> Result<(), StoreError> {
+        let _turn = pending.turn.take();
         self.decide_lot(pending)?;
         let Some((commit, after)) = self.prepare(pending)? else {
             return Ok(());

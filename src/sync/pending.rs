@@ -6,7 +6,7 @@ use rollcall_core::plan::{Counters, Plan};
 use rollcall_store::{Commit, Progress};
 
 use super::joining::Overlay;
-use super::work::Work;
+use super::work::{Turn, Work};
 
 /// A lot that is being gathered.
 #[derive(Default)]
@@ -37,6 +37,8 @@ pub struct Pending {
     pub run_before: Option<(Counters, u64)>,
     /// Whether it is a scan's.
     pub in_scan: Option<bool>,
+    /// Its source's turn.
+    pub turn: Turn,
     /// Related rows in it, as they will be.
     pub(super) overlay: Overlay,
     answers: Vec<Answer>,

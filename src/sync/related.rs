@@ -38,7 +38,7 @@ use super::pending::Pending;
 use super::scanning::seen_hash;
 use super::track::TxMark;
 use super::window::{HeldPage, Purpose};
-use super::work::{Changes, Missing, PageRows, PageWork, Work};
+use super::work::{Changes, Missing, PageRows, PageWork, Turn, Work};
 
 /// Related rows that are looked at in one step of the search for what no page had.
 const LOOKED_AT: usize = 10_000;
@@ -113,6 +113,8 @@ pub struct Unjoined {
     pub batch: Batch,
     /// What is to be made of each table of the batch.
     pub tables: Vec<TableUse>,
+    /// See [`Changes::turn`].
+    pub turn: Turn,
 }
 
 /// What is made of the rows of a table.
@@ -327,6 +329,7 @@ impl Engine {
             source,
             batch,
             tables,
+            turn,
         } = raw;
         let is_related = |t: &TableUse| matches!(t, TableUse::Related(_));
         self.settle_related(source, tables.iter().any(is_related))?;
@@ -359,6 +362,7 @@ impl Engine {
             related_rows: left.rows,
             queued_bytes: batch.size_bytes() as u64,
             batch: joined,
+            turn,
         })
     }
 

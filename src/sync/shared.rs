@@ -2,7 +2,7 @@
 //! the API and the metrics. Touched once a batch, never per change.
 
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::Instant;
 
 use rollcall_contract::SourceStatus;
@@ -29,6 +29,8 @@ pub struct SourceLive {
     /// When the last poll of every row that was applied began, microseconds since the Unix
     /// epoch; 0 when there was none.
     pub whole_poll_us: AtomicI64,
+    /// Whether other sources are at work too.
+    pub beside_others: AtomicBool,
 }
 
 #[derive(Clone, Debug, Default)]

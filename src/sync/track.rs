@@ -51,10 +51,11 @@ impl LotLimit {
     }
 }
 
-/// The lots, and the batches that they are made of, of sources that share the engine.
+/// The lots of sources that share the engine. Their batches are as small
+/// ([`rollcall_contract::BatchCaps::beside_others`]).
 pub const BESIDE_OTHERS: LotLimit = LotLimit {
-    changes: 1_000,
-    bytes: 512 << 10,
+    changes: 25,
+    bytes: 64 << 10,
 };
 
 /// What the engine asks of a source's driver.

@@ -410,7 +410,14 @@ pub struct Changes {
     pub reread: Vec<KeyBytes>,
     /// Bytes that leave the queue with it.
     pub queued_bytes: u64,
+    /// Held until its lot is given to the store.
+    pub turn: Turn,
 }
+
+/// Beside other sources the next batch of a source is handed over only when the one before is
+/// applied. So whatever another one brings meanwhile is next, and not behind a batch that
+/// waits already. None where nobody else is at work.
+pub type Turn = Option<tokio::sync::OwnedSemaphorePermit>;
 
 /// See [`Work::Mapper`].
 #[derive(Debug)]

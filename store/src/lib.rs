@@ -55,6 +55,6 @@ pub use references::Relinked;
 pub use related::{
     Fanout, RelatedId, RelatedPlace, RelatedRow, RelatedState, RelatedTableRow, RelatedWrites,
 };
-pub use scribe::Desk;
+pub use scribe::{Desk, Flushing};
 pub use staged::{PlanRow, PlanSince, StagedRow};
 pub use writer::{Identity, Writer};

@@ -66,15 +66,10 @@ impl Core {
     /// # Errors
     /// Why it could not be taken in ahead.
     pub(crate) fn is_log_due(&mut self) -> Result<bool, StoreError> {
-        let bytes = self.log_frames.load(Ordering::Relaxed) * FRAME_BYTES;
-        let is_long = bytes >= self.checkpoint_bytes;
+        let frames = self.log_frames.load(Ordering::Relaxed);
+        let is_long = frames * FRAME_BYTES >= self.checkpoint_bytes;
         match &mut self.ahead {
-            Some(ahead) if is_long => ahead.has_done_most(),
-            Some(ahead) => {
-                // It was begun anew, by a pass alone perhaps.
-                ahead.passes = 0;
-                Ok(false)
-            }
+            Some(ahead) => ahead.look(frames, is_long),
             None => Ok(is_long),
         }
     }
@@ -84,7 +79,7 @@ impl Core {
         if self.log_frames.load(Ordering::Relaxed) == 0 && mode == "PASSIVE" {
             return Ok(());
         }
-        if checkpoint(&self.connection, mode)? {
+        if checkpoint(&self.connection, mode)?.is_whole {
             self.log_frames.store(0, Ordering::Relaxed);
         }
         Ok(())
@@ -105,12 +100,48 @@ impl Core {
     }
 }
 
+/// How what the store's log has brought is written to the database. What else is written to the
+/// same disk meanwhile takes longer, and who can wait helps those who cannot.
+#[derive(Clone, Debug, Default)]
+pub struct Flushing(Arc<Flush>);
+
+#[derive(Debug, Default)]
+struct Flush {
+    is_under_way: AtomicBool,
+    in_pieces: AtomicBool,
+}
+
+impl Flushing {
+    /// Whether it is being written now.
+    pub fn is_under_way(&self) -> bool {
+        self.0.is_under_way.load(Ordering::Relaxed)
+    }
+
+    /// Whether it is to be written in small pieces from now on, which takes more in all.
+    pub fn keep_small(&self, in_pieces: bool) {
+        self.0.in_pieces.store(in_pieces, Ordering::Relaxed);
+    }
+
+    /// It is under way until what this gives is dropped.
+    fn begin(&self) -> impl Drop + use<> {
+        struct Ends(Flushing);
+        impl Drop for Ends {
+            fn drop(&mut self) {
+                self.0.0.is_under_way.store(false, Ordering::Relaxed);
+            }
+        }
+        self.0.is_under_way.store(true, Ordering::Relaxed);
+        Ends(self.clone())
+    }
+}
+
 /// Takes the log into the database while commits go on.
 ///
-/// To flush what a long log has brought to the database takes a disk a good part of a second,
-/// and who takes the log in to the end, so that it is begun anew, must be alone. So this is
-/// done on a thread of its own first, with what is in the log by then, and once more with what
-/// was added meanwhile. Little is left when the commits have to wait.
+/// Who takes the log in to the end, so that it is begun anew, must be alone, and to flush what a
+/// long log has brought to the database takes a disk a good part of a second, in which nothing
+/// else is flushed either. So this is done on a thread of its own when the log is as long as it
+/// may become, again and again until little is left; and piece by piece as it grows, if that
+/// is wanted.
 ///
 /// SQLite flushes the database only when a checkpoint has come to the end of the log, so a pass
 /// flushes it itself.
@@ -119,49 +150,76 @@ struct Ahead {
     /// For flushing. It is never closed, since that would end the locks that SQLite holds on the
     /// same file (<https://www.sqlite.org/howtocorrupt.html>, section 2.2).
     file: Arc<ManuallyDrop<File>>,
+    /// Frames of the log that are in the database.
+    done: u64,
+    /// Passes since the log is as long as it may become.
     passes: u32,
-    under_way: Option<JoinHandle<Result<(), StoreError>>>,
+    has_done_most: bool,
+    flushing: Flushing,
+    under_way: Option<JoinHandle<Result<u64, StoreError>>>,
 }
 
-/// Passes over a log before it is taken in to its end.
-const PASSES: u32 = 2;
+/// Frames of one piece.
+const PIECE: u64 = 1024;
+
+/// A pass that has found no more frames than this has left as little to do.
+const LITTLE: u64 = 128;
+
+/// Passes over a long log at most: under a flood each leaves what came meanwhile.
+const PASSES: u32 = 6;
 
 impl Ahead {
-    /// Whether commits may be stopped to take in the rest. Begins the next pass when there is
-    /// to be one.
-    fn has_done_most(&mut self) -> Result<bool, StoreError> {
-        match &self.under_way {
-            Some(pass) if !pass.is_finished() => return Ok(false),
-            Some(_) => self.end()?,
-            None => {}
+    /// Whether commits may be stopped to take in the rest of a log of so many frames. Begins the
+    /// next pass when there is to be one.
+    fn look(&mut self, frames: u64, is_long: bool) -> Result<bool, StoreError> {
+        if let Some(pass) = &self.under_way {
+            if !pass.is_finished() {
+                return Ok(false);
+            }
+            let found = self.end()?;
+            if is_long {
+                self.passes += 1;
+                self.has_done_most = found <= LITTLE || self.passes == PASSES;
+            }
         }
-        if self.passes == PASSES {
+        if frames < self.done {
+            // The log was begun anew.
+            (self.done, self.passes, self.has_done_most) = (0, 0, false);
+        }
+        if self.has_done_most {
             return Ok(true);
         }
+        let in_pieces = self.flushing.0.in_pieces.load(Ordering::Relaxed);
+        if !is_long && !(in_pieces && frames - self.done >= PIECE) {
+            return Ok(false);
+        }
         let (database, file) = (self.database.clone(), Arc::clone(&self.file));
+        let flushing = self.flushing.begin();
         let pass = move || {
+            let _flushing = flushing;
             let connection = connect_checkpointer(&database)?;
-            checkpoint(&connection, "PASSIVE")?;
+            let taken = checkpoint(&connection, "PASSIVE")?;
             file.sync_data().map_err(|e| StoreError::Poisoned {
                 reason: format!("the database could not be flushed: {e}"),
-            })
+            })?;
+            Ok(taken.frames)
         };
         let named = std::thread::Builder::new().name("store log".to_owned());
         match named.spawn(pass) {
             Ok(pass) => self.under_way = Some(pass),
             // Then commits wait for all of it.
-            Err(_) => return Ok(true),
+            Err(_) => return Ok(is_long),
         }
         Ok(false)
     }
 
-    /// Waits for the pass that is under way.
-    fn end(&mut self) -> Result<(), StoreError> {
+    /// Waits for the pass that is under way; gives how many frames it has taken in.
+    fn end(&mut self) -> Result<u64, StoreError> {
         let Some(pass) = self.under_way.take() else {
-            return Ok(());
+            return Ok(0);
         };
-        self.passes += 1;
-        pass.join().unwrap_or(Ok(()))
+        let done = pass.join().unwrap_or(Ok(self.done))?;
+        Ok(done.saturating_sub(std::mem::replace(&mut self.done, done)))
     }
 }
 
@@ -173,13 +231,23 @@ impl Drop for Ahead {
     }
 }
 
-/// Whether the whole log was taken in.
-fn checkpoint(connection: &Connection, mode: &str) -> Result<bool, StoreError> {
-    let (busy, log, done): (i64, i64, i64) =
-        connection.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |r| {
-            Ok((r.get(0)?, r.get(1)?, r.get(2)?))
-        })?;
-    Ok(busy == 0 && log == done)
+/// How much of the log is in the database.
+struct Taken {
+    frames: u64,
+    is_whole: bool,
+}
+
+fn checkpoint(connection: &Connection, mode: &str) -> Result<Taken, StoreError> {
+    let pragma = format!("PRAGMA wal_checkpoint({mode})");
+    connection
+        .query_row(&pragma, [], |r| {
+            let (is_busy, log, frames): (bool, i64, i64) = (r.get(0)?, r.get(1)?, r.get(2)?);
+            Ok(Taken {
+                frames: u64::try_from(frames).unwrap_or(0),
+                is_whole: !is_busy && log == frames,
+            })
+        })
+        .map_err(StoreError::from)
 }
 
 type Job = Box<dyn FnOnce(&mut Core) + Send>;
@@ -262,6 +330,7 @@ enum Hands {
 /// The thread, seen by its owner. It ends, and closes its connection, with its owner.
 pub(crate) struct Scribe {
     hands: Hands,
+    flushing: Flushing,
 }
 
 impl Scribe {
@@ -270,6 +339,7 @@ impl Scribe {
         desk.lock().core = Some(core);
         Scribe {
             hands: Hands::Desk(desk),
+            flushing: Flushing::default(),
         }
     }
 
@@ -277,10 +347,14 @@ impl Scribe {
         let database = directory.join(DATABASE_FILE);
         let file = File::open(&database)
             .map_err(|e| StoreError::Refused(format!("the database cannot be opened: {e}")))?;
+        let flushing = Flushing::default();
         core.ahead = Some(Ahead {
             database,
             file: Arc::new(ManuallyDrop::new(file)),
+            done: 0,
             passes: 0,
+            has_done_most: false,
+            flushing: flushing.clone(),
             under_way: None,
         });
         let (jobs, work) = mpsc::channel::<Job>();
@@ -297,7 +371,12 @@ impl Scribe {
                 jobs: Some(jobs),
                 thread: Some(thread),
             },
+            flushing,
         })
+    }
+
+    pub(crate) fn flushing(&self) -> Flushing {
+        self.flushing.clone()
     }
 
     /// Gives the thread a job, behind all that it has.

@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::Read as _;
 use std::path::Path;
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -59,6 +60,9 @@ pub(crate) fn run(world: &mut World) -> Result<()> {
     daemon.stop()?;
     let work = Workload::of(world.scaled(INSERTS).max(INSERTS_AT_LEAST));
     work.run(&flood)?;
+    // What the flood's server keeps in memory would be written in the middle of it.
+    flood.checkpoint()?;
+    sync_disks()?;
     let users = 2 * TRICKLE.users + work.inserts;
     let daemon = Daemon::start(&world.rollcall, &config, &store)?;
     let began = Instant::now();
@@ -82,6 +86,13 @@ pub(crate) fn run(world: &mut World) -> Result<()> {
     report.figure("neighbour_alone_p99_ms", alone, "ms")?;
     report.figure("neighbour_latency_p99_ms", beside, "ms")?;
     report.figure("neighbour_latency_ratio", beside / alone, "ratio")
+}
+
+fn sync_disks() -> Result<()> {
+    match Command::new("sync").status()?.success() {
+        true => Ok(()),
+        false => Err("the disks could not be synced".into()),
+    }
 }
 
 /// The latencies of the changes that were sent between the warm-up and the end that `until`

@@ -113,6 +113,10 @@ pub trait Acknowledge: Send + Sync {
     /// Asks the server for its present position soon, because someone waits for a
     /// [`Window`] to close on an idle log.
     fn hurry(&self);
+
+    /// Whether batches are to be small ([`crate::BatchCaps::beside_others`]) from now on. Those
+    /// that are under way stay as they are.
+    fn keep_small(&self, are_small: bool);
 }
 
 /// Which page to read.

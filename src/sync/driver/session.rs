@@ -14,7 +14,7 @@ use rollcall_core::mapped::MappedRows;
 use rollcall_core::mapping::Mapper;
 use rollcall_core::mapping::related::Join;
 use rollcall_store::RelatedWrites;
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
@@ -28,11 +28,24 @@ use crate::sync::related::Unjoined;
 use crate::sync::scan::{Next, Scan};
 use crate::sync::track::Ask;
 use crate::sync::window::{HeldPage, NoLog, Opened as OpenWindow, Purpose, Windows};
-use crate::sync::work::{Cause, Changes, KeysOrder, Missing, Order, Work};
+use crate::sync::work::{Cause, Changes, KeysOrder, Missing, Order, Turn, Work};
 
 /// Rows of a page while the log brings changes: they wait for a page to be applied, so that
 /// is to take few milliseconds.
 const BUSY_ROWS: usize = 2_000;
+
+/// The same beside other sources.
+const BESIDE_ROWS: usize = 250;
+
+/// Batches of so many changes are a flood's. Beside other sources they wait while the store is
+/// flushed …
+const FLOOD: usize = 12;
+
+/// … looking again so often …
+const LOOK_AGAIN: Duration = Duration::from_millis(1);
+
+/// … and no longer than this each.
+const HELD_BACK: Duration = Duration::from_millis(100);
 
 /// A read that is under way.
 struct Read {
@@ -83,6 +96,8 @@ pub(super) struct Session<'a> {
     pub(super) plan: Option<Planning>,
     /// Memory of mapped rows that are no longer needed.
     pub(super) mapped: Pool<MappedRows>,
+    /// See [`Turn`].
+    turn: Arc<Semaphore>,
 }
 
 impl<'a> Session<'a> {
@@ -111,6 +126,7 @@ impl<'a> Session<'a> {
             scan_due: false,
             plan: None,
             mapped: Pool::default(),
+            turn: Arc::new(Semaphore::new(1)),
         }
     }
 
@@ -209,7 +225,7 @@ impl<'a> Session<'a> {
                 self.is_log_busy = true;
                 self.windows.observe(&batch);
                 self.cursor = batch.cursor().clone();
-                let queued_bytes = batch.size_bytes() as u64;
+                let (changes, queued_bytes) = (batch.len(), batch.size_bytes() as u64);
                 self.driver
                     .live
                     .queued_bytes
@@ -228,6 +244,7 @@ impl<'a> Session<'a> {
                         source,
                         tables: self.uses_of(&batch).await?,
                         batch,
+                        turn: self.turn(changes).await,
                     }),
                     false => {
                         let mappers = self.mappers_of(&batch).await?;
@@ -241,6 +258,7 @@ impl<'a> Session<'a> {
                             related_rows: 0,
                             reread: Vec::new(),
                             queued_bytes,
+                            turn: self.turn(changes).await,
                         })
                     }
                 };
@@ -263,6 +281,25 @@ impl<'a> Session<'a> {
             StreamItem::Gap(gap) => self.gap(gap).await?,
         }
         Ok(())
+    }
+
+    fn is_beside_others(&self) -> bool {
+        self.driver.live.beside_others.load(Ordering::Relaxed)
+    }
+
+    /// Waits for this source's turn to hand over so many changes, if there are others.
+    fn turn(&self, changes: usize) -> impl Future<Output = Turn> + use<> {
+        let turn = self.is_beside_others().then(|| Arc::clone(&self.turn));
+        let flushing = self.driver.flushing.clone();
+        async move {
+            let turn = turn?;
+            let until = Instant::now() + HELD_BACK;
+            while changes >= FLOOD && flushing.is_under_way() && Instant::now() < until {
+                tokio::time::sleep(LOOK_AGAIN).await;
+            }
+            // It is never closed.
+            turn.acquire_owned().await.ok()
+        }
     }
 
     pub(super) async fn gap(&mut self, gap: Gap) -> Result<(), Ended> {
@@ -476,10 +513,13 @@ impl<'a> Session<'a> {
             let source = self.driver.id;
             match self.scan.what_next() {
                 Next::Page => {
-                    let rows = match std::mem::take(&mut self.is_log_busy) {
-                        true => self.driver.page_rows.min(BUSY_ROWS),
-                        false => self.driver.page_rows,
+                    let is_log_busy = std::mem::take(&mut self.is_log_busy);
+                    let at_most = match is_log_busy {
+                        _ if self.is_beside_others() => BESIDE_ROWS,
+                        true => BUSY_ROWS,
+                        false => usize::MAX,
                     };
+                    let rows = self.driver.page_rows.min(at_most);
                     let request = self.scan.request(rows, self.driver.page_bytes);
                     let connector = Arc::clone(&self.driver.source);
                     let (table, purpose) = (self.scan.table(), Purpose::Scan { number: 0 });

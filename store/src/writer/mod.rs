@@ -51,7 +51,7 @@ use crate::position::Position;
 use crate::preload::Preloaded;
 use crate::query;
 use crate::references;
-use crate::scribe::{Answer, Core, Scribe};
+use crate::scribe::{Answer, Core, Flushing, Scribe};
 
 /// Gaps that were closed before `?1` and behind which the source had the same history.
 const GAP_MAY_GO: &str = "closed_us < ?1 AND json_extract(body, '$.reason') NOT IN \
@@ -339,6 +339,11 @@ impl Writer {
             self.keep(plan);
         }
         Ok(())
+    }
+
+    /// How what the log has brought is written to the database.
+    pub fn flushing(&self) -> Flushing {
+        self.scribe.flushing()
     }
 
     /// Follows what was committed. No reading is open.

@@ -298,3 +298,25 @@ fn the_log_is_begun_anew_again_and_again_under_a_stream_of_commits() {
     let (writer, _) = open_with(dir.path(), OpenOptions::new("acme")).unwrap();
     assert_eq!(writer.counts().users, users);
 }
+
+#[test]
+fn the_log_is_taken_in_as_it_grows_where_small_pieces_are_wanted() {
+    const LOG: u64 = 12 << 20;
+    for in_pieces in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut writer, _) = open(dir.path());
+        writer.flushing().keep_small(in_pieces);
+        let size = |name: &str| dir.path().join(name).metadata().unwrap().len();
+        let (before, mut users) = (size("rollcall.db"), 0);
+        while size("rollcall.db-wal") < LOG && size("rollcall.db") == before {
+            let mut plan = creation(&mut writer, users, 200);
+            users += 200;
+            commit(&mut writer, &mut plan, users).unwrap();
+        }
+        assert_eq!(size("rollcall.db") > before, in_pieces);
+        // Whatever pass was under way ends, and nothing is lost.
+        drop(writer);
+        let (writer, _) = open(dir.path());
+        assert_eq!(writer.counts().users, users);
+    }
+}

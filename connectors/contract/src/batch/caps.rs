@@ -15,6 +15,18 @@ pub struct BatchCaps {
     pub bytes: usize,
 }
 
+impl BatchCaps {
+    /// Beside another source that is at work: what it brings waits until a batch is applied,
+    /// so batches are small.
+    pub fn beside_others(self) -> BatchCaps {
+        BatchCaps {
+            changes: self.changes.min(25),
+            most_changes: self.most_changes.min(25),
+            bytes: self.bytes.min(64 << 10),
+        }
+    }
+}
+
 impl Default for BatchCaps {
     fn default() -> Self {
         BatchCaps {

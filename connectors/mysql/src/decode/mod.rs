@@ -155,6 +155,7 @@ pub(crate) struct Decoder {
     followed: Vec<Followed>,
     caps: BatchCaps,
     is_awaited: bool,
+    are_small: bool,
     buffer_hint: usize,
     /// Bodies of events that are not rows.
     scratch: Vec<u8>,
@@ -198,6 +199,7 @@ impl Decoder {
                 .collect(),
             caps: options.caps,
             is_awaited: false,
+            are_small: false,
             buffer_hint: READ_SIZE,
             scratch: Vec::new(),
             has_moved: false,
@@ -226,6 +228,11 @@ impl Decoder {
     /// Says whether the consumer waits for the open batch.
     pub(crate) fn set_awaited(&mut self, is_awaited: bool) {
         self.is_awaited = is_awaited;
+    }
+
+    /// Says whether batches are to be small.
+    pub(crate) fn keep_small(&mut self, are_small: bool) {
+        self.are_small = are_small;
     }
 
     /// How many changes the open batch has.
@@ -396,11 +403,15 @@ impl Decoder {
         if self.builder.is_empty() {
             return false;
         }
+        let caps = match self.are_small {
+            true => self.caps.beside_others(),
+            false => self.caps,
+        };
         if self.tx.is_some() {
-            return self.holds(self.caps.most_changes, self.caps.bytes);
+            return self.holds(caps.most_changes, caps.bytes);
         }
-        (self.is_awaited && self.builder.len() >= self.caps.changes)
-            || self.holds(self.caps.most_changes / 2, self.caps.bytes / 2)
+        (self.is_awaited && self.builder.len() >= caps.changes)
+            || self.holds(caps.most_changes / 2, caps.bytes / 2)
     }
 
     #[inline]

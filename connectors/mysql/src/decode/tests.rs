@@ -265,6 +265,24 @@ fn a_batch_that_is_waited_for_ends_behind_so_many_changes_and_grows_otherwise() 
 }
 
 #[test]
+fn beside_others_batches_are_small_from_the_next_one_on() {
+    let mut log = Log::new();
+    for tx in 4..13 {
+        log.transaction(tx, &[1, 2, 3, 4, 5, 6, 7, 8, 9, 10]);
+    }
+    for (are_small, expected) in [(true, vec![20, 20, 20, 20, 10]), (false, vec![90])] {
+        let mut decoder = decoder(at(set("1-3")), LogMode::MySqlGtid);
+        decoder.keep_small(are_small);
+        let items = decode(&mut decoder, &log.bytes, log.bytes.len()).unwrap();
+        let sizes = items.iter().map(|item| match item {
+            StreamItem::Batch(batch) => batch.len(),
+            other => panic!("{other:?}"),
+        });
+        assert_eq!(sizes.collect::<Vec<_>>(), expected, "{are_small}");
+    }
+}
+
+#[test]
 fn what_was_taken_in_is_left_out() {
     let mut log = Log::new();
     log.transaction(4, &[1])

@@ -14,6 +14,7 @@
 
 mod reader;
 
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -66,6 +67,8 @@ pub(crate) struct Shared {
     /// Until when every move of the position is worth an item: somebody waits for it.
     eager_until: Mutex<Option<Instant>>,
     hurry: Notify,
+    /// Another source is at work.
+    small: AtomicBool,
 }
 
 impl Shared {
@@ -185,6 +188,10 @@ impl Acknowledge for MySqlAcknowledge {
 
     fn hurry(&self) {
         self.shared.hurry();
+    }
+
+    fn keep_small(&self, are_small: bool) {
+        self.shared.small.store(are_small, Relaxed);
     }
 }
 

@@ -1,6 +1,7 @@
 //! The receiving side. All waiting is here; all decoding is in [`crate::decode`].
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use rollcall_contract::{ConnectorError, StreamItem};
@@ -119,6 +120,7 @@ impl Reader {
     async fn take_in(&mut self, give: &mpsc::Sender<Item>) -> Result<(), End> {
         loop {
             self.decoder.set_awaited(give.capacity() > 0);
+            self.decoder.keep_small(self.shared.small.load(Relaxed));
             match self.decoder.advance()? {
                 Event::NeedsMore => return Ok(()),
                 Event::Full => {

@@ -106,6 +106,7 @@ pub struct Decoder {
     xid: Xid,
     caps: BatchCaps,
     is_awaited: bool,
+    are_small: bool,
     buffer_hint: usize,
     scratch: Vec<u8>,
 }
@@ -128,6 +129,7 @@ impl Decoder {
             xid: options.xid_reference,
             caps: options.caps,
             is_awaited: false,
+            are_small: false,
             buffer_hint: READ_SIZE,
             scratch: Vec::new(),
         }
@@ -160,6 +162,11 @@ impl Decoder {
     /// Says whether the consumer waits for the open batch.
     pub fn set_awaited(&mut self, is_awaited: bool) {
         self.is_awaited = is_awaited;
+    }
+
+    /// Says whether batches are to be small.
+    pub fn keep_small(&mut self, are_small: bool) {
+        self.are_small = are_small;
     }
 
     /// How many changes the open batch has.
@@ -276,11 +283,15 @@ impl Decoder {
         if self.builder.is_empty() {
             return false;
         }
+        let caps = match self.are_small {
+            true => self.caps.beside_others(),
+            false => self.caps,
+        };
         if self.tx.is_some() {
-            return self.holds(self.caps.most_changes, self.caps.bytes);
+            return self.holds(caps.most_changes, caps.bytes);
         }
-        (self.is_awaited && self.builder.len() >= self.caps.changes)
-            || self.holds(self.caps.most_changes / 2, self.caps.bytes / 2)
+        (self.is_awaited && self.builder.len() >= caps.changes)
+            || self.holds(caps.most_changes / 2, caps.bytes / 2)
     }
 
     #[inline]

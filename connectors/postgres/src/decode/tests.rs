@@ -698,3 +698,23 @@ fn a_split_transaction_of_several_tables_goes_on_where_it_was_left() {
         }
     }
 }
+
+#[test]
+fn beside_others_batches_are_small_from_the_next_one_on() {
+    let mut frames = vec![people()];
+    for tx in 0..9 {
+        frames.push(begin(0x200 + tx * 0x20, 2));
+        frames.extend((0..10).map(|i| insert(&i.to_string())));
+        frames.push(commit(0x200 + tx * 0x20, 0x210 + tx * 0x20));
+    }
+    for (are_small, expected, rest) in [(true, vec![20, 20, 20, 20], 10), (false, vec![], 90)] {
+        let mut decoder = Decoder::new(options(at(0x100)));
+        decoder.keep_small(are_small);
+        decoder.buffer().extend_from_slice(&frames.concat());
+        let mut sizes: Vec<usize> = Vec::new();
+        while decoder.advance().unwrap() == Event::Full {
+            sizes.push(decoder.take_batch().len());
+        }
+        assert_eq!((sizes, decoder.len()), (expected, rest), "{are_small}");
+    }
+}

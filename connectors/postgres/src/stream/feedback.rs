@@ -37,6 +37,8 @@ pub(crate) struct Shared {
     reads: AtomicU64,
     /// The reader waits for its consumer and not for the server.
     held: AtomicBool,
+    /// Another source is at work.
+    small: AtomicBool,
     /// In order, or because the stream was dropped.
     pub(crate) closing: CancellationToken,
     /// The connection is of no use any more.
@@ -56,6 +58,7 @@ impl Shared {
             eager: AtomicBool::new(false),
             reads: AtomicU64::new(0),
             held: AtomicBool::new(false),
+            small: AtomicBool::new(false),
             closing,
             broken: CancellationToken::new(),
             drained: CancellationToken::new(),
@@ -69,6 +72,14 @@ impl Shared {
     pub(crate) fn hurry(&self) {
         self.hurry.store(true, Relaxed);
         self.wake.notify_one();
+    }
+
+    pub(crate) fn keep_small(&self, are_small: bool) {
+        self.small.store(are_small, Relaxed);
+    }
+
+    pub(crate) fn are_small(&self) -> bool {
+        self.small.load(Relaxed)
     }
 
     pub(crate) fn set_received(&self, lsn: Lsn) {

@@ -157,6 +157,10 @@ impl Acknowledge for PgAcknowledge {
     fn hurry(&self) {
         self.shared.hurry();
     }
+
+    fn keep_small(&self, are_small: bool) {
+        self.shared.keep_small(are_small);
+    }
 }
 
 #[cfg(test)]

@@ -354,6 +354,10 @@ impl Acknowledge for Acknowledged {
     fn hurry(&self) {
         self.0.more.notify_waiters();
     }
+
+    fn keep_small(&self, _: bool) {
+        // Its batches are always small.
+    }
 }
 
 struct Log {
