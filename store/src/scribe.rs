@@ -190,7 +190,8 @@ impl Ahead {
             return Ok(true);
         }
         let in_pieces = self.flushing.0.in_pieces.load(Ordering::Relaxed);
-        if !is_long && !(in_pieces && frames - self.done >= PIECE) {
+        let is_due = is_long || in_pieces && frames - self.done >= PIECE;
+        if !is_due {
             return Ok(false);
         }
         let (database, file) = (self.database.clone(), Arc::clone(&self.file));
