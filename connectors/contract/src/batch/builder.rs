@@ -17,6 +17,7 @@ use crate::{Cursor, TableNo, TableSchema};
 pub struct BatchBuilder {
     batch: Batch,
     open: Option<Head>,
+    only_inserts: bool,
 }
 
 impl Default for BatchBuilder {
@@ -50,6 +51,7 @@ impl BatchBuilder {
                 cursor: Cursor::new(&[], ""),
             },
             open: None,
+            only_inserts: true,
         }
     }
 
@@ -70,6 +72,12 @@ impl BatchBuilder {
     #[inline]
     pub fn is_empty(&self) -> bool {
         self.batch.buffers.heads.is_empty()
+    }
+
+    /// Whether no change takes anything from anybody.
+    #[inline]
+    pub fn only_inserts(&self) -> bool {
+        self.only_inserts
     }
 
     /// Bytes held in memory.
@@ -119,6 +127,7 @@ impl BatchBuilder {
             usize::from(table) < self.batch.tables.len(),
             "an unknown table index"
         );
+        self.only_inserts &= op == Op::Insert;
         self.open = Some(Head {
             table,
             op,

@@ -17,7 +17,8 @@ pub struct BatchCaps {
 
 impl BatchCaps {
     /// Beside another source that is at work: what it brings waits until a batch is applied,
-    /// so batches are small.
+    /// so batches are small, but for transactions that update or delete: how much one takes from
+    /// people is judged a batch at a time.
     pub fn beside_others(self) -> BatchCaps {
         BatchCaps {
             changes: self.changes.min(25),

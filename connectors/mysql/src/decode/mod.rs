@@ -403,7 +403,9 @@ impl Decoder {
         if self.builder.is_empty() {
             return false;
         }
-        let caps = match self.are_small {
+        // How much one transaction takes from people is judged a batch at a time.
+        let takes = self.tx.is_some() && !self.builder.only_inserts();
+        let caps = match self.are_small && !takes {
             true => self.caps.beside_others(),
             false => self.caps,
         };

@@ -718,3 +718,20 @@ fn beside_others_batches_are_small_from_the_next_one_on() {
         assert_eq!((sizes, decoder.len()), (expected, rest), "{are_small}");
     }
 }
+
+#[test]
+fn beside_others_a_transaction_is_split_early_only_as_long_as_it_inserts() {
+    let key = [C::Text("7"), C::Null, C::Null, C::Null];
+    let deleted = row(b'D', OID, &[(b'K', &key)]);
+    for (rows, expected, rest) in [(insert("7"), vec![25, 25], 10), (deleted, vec![], 60)] {
+        let mut decoder = Decoder::new(options(at(0x100)));
+        decoder.keep_small(true);
+        let frames = [begin(0x200, 2), people(), rows.repeat(60)].concat();
+        decoder.buffer().extend_from_slice(&frames);
+        let mut sizes: Vec<usize> = Vec::new();
+        while decoder.advance().unwrap() == Event::Full {
+            sizes.push(decoder.take_batch().len());
+        }
+        assert_eq!((sizes, decoder.len()), (expected, rest));
+    }
+}
