@@ -32,11 +32,14 @@ use super::clock::now_us;
 use super::engine::Engine;
 use super::joining::{Lookup, Overlay};
 use super::pending::Pending;
-use super::track::BESIDE_OTHERS;
 use super::work::Work;
 
 /// Records of one piece at most.
 const PIECE: usize = 4_000;
+
+/// The same beside other sources. What a related row takes from people is judged a piece at a
+/// time, so it is not as small as a lot of the log.
+const PIECE_BESIDE_OTHERS: usize = 1_000;
 
 /// Join values of one piece at most.
 const VALUES: usize = 500;
@@ -128,7 +131,7 @@ impl Engine {
             return Ok(None);
         }
         let at_most = match shared {
-            true => BESIDE_OTHERS.changes,
+            true => PIECE_BESIDE_OTHERS,
             false => PIECE,
         };
         let mut piece = Piece {

@@ -53,7 +53,7 @@ impl LotLimit {
 
 /// The lots of sources that share the engine. Their batches are as small
 /// ([`rollcall_contract::BatchCaps::beside_others`]).
-pub const BESIDE_OTHERS: LotLimit = LotLimit {
+const BESIDE_OTHERS: LotLimit = LotLimit {
     changes: 25,
     bytes: 64 << 10,
 };

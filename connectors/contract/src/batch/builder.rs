@@ -74,7 +74,7 @@ impl BatchBuilder {
         self.batch.buffers.heads.is_empty()
     }
 
-    /// Whether no change takes anything from anybody.
+    /// Whether every change is an insert.
     #[inline]
     pub fn only_inserts(&self) -> bool {
         self.only_inserts
