@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use async_trait::async_trait;
 use rollcall_contract::{
     Acknowledge, ChangeStream, ConnectorError, Cursor, DiscoveredTable, Gap, GapReason, Key,
-    Lineage, Opened, Page, PageRequest, Report, Source, SourceStatus, StreamItem, TableNo,
+    Lineage, Opened, Page, PageRequest, Report, Small, Source, SourceStatus, StreamItem, TableNo,
     TableSchema, TxId, Window,
 };
 use xxhash_rust::xxh3::xxh3_64;
@@ -157,7 +157,7 @@ impl Acknowledge for Silent {
 
     fn hurry(&self) {}
 
-    fn keep_small(&self, _: bool) {}
+    fn keep_small(&self, _: Option<Small>) {}
 }
 
 struct Closed;

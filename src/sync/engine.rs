@@ -263,7 +263,7 @@ impl Engine {
         track.live.beside_others.store(is_shared, Ordering::Relaxed);
         self.flushing.keep_small(is_shared);
         if let Some(acknowledge) = &track.acknowledge {
-            acknowledge.keep_small(is_shared);
+            acknowledge.keep_small(is_shared.then(|| track.small()));
         }
         let (limit, at_most) = match is_shared {
             true => (track.lot.beside_others(), 1),

@@ -16,6 +16,8 @@
 //! What a reading of the whole source found is told by that reading itself, and counted with
 //! it; what is left then is told behind its end.
 
+use std::ops::RangeInclusive;
+
 use rollcall_contract::Cell;
 use rollcall_core::directory::{ChangeRef, Origin};
 use rollcall_core::document::{Document, LinkState, Record};
@@ -37,9 +39,9 @@ use super::work::Work;
 /// Records of one piece at most.
 const PIECE: usize = 4_000;
 
-/// The same beside other sources. What a related row takes from people is judged a piece at a
-/// time, so it is not as small as a lot of the log.
-const PIECE_BESIDE_OTHERS: usize = 1_000;
+/// The same beside other sources: as small as a batch of changes that take from people, but that
+/// a piece has a cost of its own.
+const PIECE_BESIDE_OTHERS: RangeInclusive<usize> = 100..=1_000;
 
 /// Join values of one piece at most.
 const VALUES: usize = 500;
@@ -131,7 +133,10 @@ impl Engine {
             return Ok(None);
         }
         let at_most = match shared {
-            true => PIECE_BESIDE_OTHERS,
+            true => {
+                let (least, most) = PIECE_BESIDE_OTHERS.into_inner();
+                track.small().taking.clamp(least, most)
+            }
             false => PIECE,
         };
         let mut piece = Piece {

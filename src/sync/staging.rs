@@ -76,6 +76,16 @@ impl LimitTrack {
         self.limit
     }
 
+    /// How many changes that all count are looked at together, at least: twice as many as may
+    /// pass, so a transaction trips with its first ones when every other one counts.
+    pub(crate) fn looked_at(&self) -> usize {
+        let pass = self.limit.max_changes.max(self.limit.floor);
+        usize::try_from(pass)
+            .unwrap_or(usize::MAX)
+            .saturating_add(1)
+            .saturating_mul(2)
+    }
+
     /// What was applied within the window.
     pub(crate) fn recent(&mut self, now: i64) -> u64 {
         let since = self.since(now);

@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
-use rollcall_contract::{Acknowledge, Gap, Key, TxId};
+use rollcall_contract::{Acknowledge, Gap, Key, Small, TxId};
 use rollcall_core::id::MatchHash;
 use rollcall_core::plan::Noted;
 use rollcall_core::reason::SkipReason;
@@ -115,6 +115,15 @@ pub struct SourceTrack {
 }
 
 impl SourceTrack {
+    /// How small its batches are beside other sources: where a transaction takes from people,
+    /// still so many changes that the limit can trip with the first of them.
+    pub(super) fn small(&self) -> Small {
+        let taking = self.limit.as_ref().map_or(0, LimitTrack::looked_at);
+        Small {
+            taking: taking.max(BESIDE_OTHERS.changes),
+        }
+    }
+
     /// Whether its rows can be read at present.
     pub(super) fn is_connected(&self) -> bool {
         matches!(self.state, "scanning" | "streaming" | "polling")

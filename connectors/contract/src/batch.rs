@@ -20,7 +20,7 @@ use crate::pool::Pooled;
 use crate::{Class, Cursor, TableNo, TableSchema, TxId, Value};
 
 pub use builder::{BatchBuilder, Cells};
-pub use caps::BatchCaps;
+pub use caps::{BatchCaps, Gathered, KeptSmall, Small};
 
 /// One value's state in one image of a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -24,8 +24,8 @@ mod source;
 mod value;
 
 pub use batch::{
-    Batch, BatchBuilder, BatchCaps, BatchTable, Before, Buffers, Cell, Cells, Change, Changes, Op,
-    Row, Tx,
+    Batch, BatchBuilder, BatchCaps, BatchTable, Before, Buffers, Cell, Cells, Change, Changes,
+    Gathered, KeptSmall, Op, Row, Small, Tx,
 };
 pub use check::{Finding, Report, Severity};
 pub use cursor::{Cursor, Lineage, TxId};

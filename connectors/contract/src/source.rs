@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use crate::{Batch, ConnectorError, Cursor, Gap, Key, Lineage, Report, TableNo, TableSchema, TxId};
+use crate::{
+    Batch, ConnectorError, Cursor, Gap, Key, Lineage, Report, Small, TableNo, TableSchema, TxId,
+};
 
 /// A database with one followed table, and related ones beside it. The log brings the changes
 /// of all of them in its own order; each is read in pages of its own.
@@ -114,9 +116,9 @@ pub trait Acknowledge: Send + Sync {
     /// [`Window`] to close on an idle log.
     fn hurry(&self);
 
-    /// Whether batches are to be small ([`crate::BatchCaps::beside_others`]) from now on. Those
-    /// that are under way stay as they are.
-    fn keep_small(&self, are_small: bool);
+    /// How small batches are to be from now on, if they are ([`crate::BatchCaps::beside_others`]).
+    /// Those that are under way stay as they are.
+    fn keep_small(&self, small: Option<Small>);
 }
 
 /// Which page to read.

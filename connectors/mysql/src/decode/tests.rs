@@ -18,6 +18,10 @@ use crate::schema::ColumnInfo;
 
 const UUID: [u8; 16] = [7; 16];
 
+/// Events of rows, version 2.
+const INSERTED: u8 = 30;
+const DELETED: u8 = 32;
+
 fn event(kind: u8, flags: u16, log_pos: u32, body: &[u8]) -> Vec<u8> {
     let size = Header::LEN + body.len();
     let mut event = vec![1, 0, 0, 0, kind, 7, 0, 0, 0];
@@ -86,8 +90,12 @@ impl Log {
         self.add(2, &body)
     }
 
-    /// Rows with these ids in `hr.people`.
+    /// Inserted rows with these ids in `hr.people`.
     fn rows(&mut self, ids: &[i32]) -> &mut Log {
+        self.rows_of(INSERTED, ids)
+    }
+
+    fn rows_of(&mut self, kind: u8, ids: &[i32]) -> &mut Log {
         let mut map = vec![9, 0, 0, 0, 0, 0, 1, 0];
         map.extend(b"\x02hr\0\x06people\0");
         // One INT that is not null; it is signed, and its name is `id`.
@@ -100,7 +108,7 @@ impl Log {
             rows.push(0);
             rows.extend(id.to_le_bytes());
         }
-        self.add(30, &rows)
+        self.add(kind, &rows)
     }
 
     pub(crate) fn transaction(&mut self, number: u64, ids: &[i32]) -> &mut Log {
@@ -270,15 +278,36 @@ fn beside_others_batches_are_small_from_the_next_one_on() {
     for tx in 4..13 {
         log.transaction(tx, &[1, 2, 3, 4, 5, 6, 7, 8, 9, 10]);
     }
-    for (are_small, expected) in [(true, vec![20, 20, 20, 20, 10]), (false, vec![90])] {
+    let small = Some(Small { taking: 25 });
+    for (small, expected) in [(small, vec![20, 20, 20, 20, 10]), (None, vec![90])] {
         let mut decoder = decoder(at(set("1-3")), LogMode::MySqlGtid);
-        decoder.keep_small(are_small);
+        decoder.keep_small(small);
         let items = decode(&mut decoder, &log.bytes, log.bytes.len()).unwrap();
         let sizes = items.iter().map(|item| match item {
             StreamItem::Batch(batch) => batch.len(),
             other => panic!("{other:?}"),
         });
-        assert_eq!(sizes.collect::<Vec<_>>(), expected, "{are_small}");
+        assert_eq!(sizes.collect::<Vec<_>>(), expected, "{small:?}");
+    }
+}
+
+#[test]
+fn beside_others_a_transaction_that_takes_is_split_where_its_limit_can_trip() {
+    for (kind, expected) in [(INSERTED, [30, 30]), (DELETED, [40, 20])] {
+        let mut log = Log::new();
+        log.gtid(4).query("BEGIN");
+        for _ in 0..6 {
+            log.rows_of(kind, &[1, 2, 3, 4, 5, 6, 7, 8, 9, 10]);
+        }
+        log.add(16, &[0; 8]);
+        let mut decoder = decoder(at(set("1-3")), LogMode::MySqlGtid);
+        decoder.keep_small(Some(Small { taking: 40 }));
+        let items = decode(&mut decoder, &log.bytes, log.bytes.len()).unwrap();
+        let sizes = items.iter().map(|item| match item {
+            StreamItem::Batch(batch) => batch.len(),
+            other => panic!("{other:?}"),
+        });
+        assert_eq!(sizes.collect::<Vec<_>>(), expected);
     }
 }
 

@@ -14,12 +14,13 @@
 
 mod reader;
 
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use rollcall_contract::{Acknowledge, ChangeStream, ConnectorError, Cursor, StreamItem};
+use rollcall_contract::{
+    Acknowledge, ChangeStream, ConnectorError, Cursor, KeptSmall, Small, StreamItem,
+};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -67,8 +68,7 @@ pub(crate) struct Shared {
     /// Until when every move of the position is worth an item: somebody waits for it.
     eager_until: Mutex<Option<Instant>>,
     hurry: Notify,
-    /// Another source is at work.
-    small: AtomicBool,
+    small: KeptSmall,
 }
 
 impl Shared {
@@ -190,8 +190,8 @@ impl Acknowledge for MySqlAcknowledge {
         self.shared.hurry();
     }
 
-    fn keep_small(&self, are_small: bool) {
-        self.shared.small.store(are_small, Relaxed);
+    fn keep_small(&self, small: Option<Small>) {
+        self.shared.small.set(small);
     }
 }
 

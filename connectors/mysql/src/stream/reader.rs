@@ -1,7 +1,6 @@
 //! The receiving side. All waiting is here; all decoding is in [`crate::decode`].
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use rollcall_contract::{ConnectorError, StreamItem};
@@ -120,7 +119,7 @@ impl Reader {
     async fn take_in(&mut self, give: &mpsc::Sender<Item>) -> Result<(), End> {
         loop {
             self.decoder.set_awaited(give.capacity() > 0);
-            self.decoder.keep_small(self.shared.small.load(Relaxed));
+            self.decoder.keep_small(self.shared.small.get());
             match self.decoder.advance()? {
                 Event::NeedsMore => return Ok(()),
                 Event::Full => {

@@ -30,8 +30,8 @@ use std::sync::Arc;
 
 use hashbrown::HashSet;
 use rollcall_contract::{
-    Batch, BatchBuilder, BatchCaps, Buffers, ConnectorError, Cursor, Gap, GapReason, Op, Pool,
-    StreamItem, TableName, TableNo,
+    Batch, BatchBuilder, BatchCaps, Buffers, ConnectorError, Cursor, Gap, GapReason, Gathered, Op,
+    Pool, Small, StreamItem, TableName, TableNo,
 };
 
 pub(crate) use fields::{Fields, error_fields};
@@ -106,7 +106,7 @@ pub struct Decoder {
     xid: Xid,
     caps: BatchCaps,
     is_awaited: bool,
-    are_small: bool,
+    small: Option<Small>,
     buffer_hint: usize,
     scratch: Vec<u8>,
 }
@@ -129,7 +129,7 @@ impl Decoder {
             xid: options.xid_reference,
             caps: options.caps,
             is_awaited: false,
-            are_small: false,
+            small: None,
             buffer_hint: READ_SIZE,
             scratch: Vec::new(),
         }
@@ -164,9 +164,9 @@ impl Decoder {
         self.is_awaited = is_awaited;
     }
 
-    /// Says whether batches are to be small.
-    pub fn keep_small(&mut self, are_small: bool) {
-        self.are_small = are_small;
+    /// Says how small batches are to be, if they are.
+    pub fn keep_small(&mut self, small: Option<Small>) {
+        self.small = small;
     }
 
     /// How many changes the open batch has.
@@ -276,30 +276,20 @@ impl Decoder {
         }
     }
 
-    /// At a transaction's end half of the cap is enough, so that a transaction which fits
-    /// into the other half is never split; a batch that is waited for needs less.
     #[inline]
     fn is_full(&mut self) -> bool {
         if self.builder.is_empty() {
             return false;
         }
-        // How much one transaction takes from people is judged a batch at a time.
-        let takes = self.tx.is_some() && !self.builder.only_inserts();
-        let caps = match self.are_small && !takes {
-            true => self.caps.beside_others(),
-            false => self.caps,
-        };
-        if self.tx.is_some() {
-            return self.holds(caps.most_changes, caps.bytes);
-        }
-        (self.is_awaited && self.builder.len() >= caps.changes)
-            || self.holds(caps.most_changes / 2, caps.bytes / 2)
-    }
-
-    #[inline]
-    fn holds(&mut self, changes: usize, bytes: usize) -> bool {
         let unparsed = self.builder.data().len() - self.parsed;
-        self.builder.len() >= changes || self.builder.size_bytes() - unparsed >= bytes
+        let gathered = Gathered {
+            changes: self.builder.len(),
+            bytes: self.builder.size_bytes() - unparsed,
+            only_inserts: self.builder.only_inserts(),
+            in_transaction: self.tx.is_some(),
+            is_awaited: self.is_awaited,
+        };
+        self.caps.are_reached(gathered, self.small)
     }
 
     /// Takes everything out of the buffer unread, up to the end of the log. For closing.

@@ -707,25 +707,26 @@ fn beside_others_batches_are_small_from_the_next_one_on() {
         frames.extend((0..10).map(|i| insert(&i.to_string())));
         frames.push(commit(0x200 + tx * 0x20, 0x210 + tx * 0x20));
     }
-    for (are_small, expected, rest) in [(true, vec![20, 20, 20, 20], 10), (false, vec![], 90)] {
+    let small = Some(Small { taking: 25 });
+    for (small, expected, rest) in [(small, vec![20, 20, 20, 20], 10), (None, vec![], 90)] {
         let mut decoder = Decoder::new(options(at(0x100)));
-        decoder.keep_small(are_small);
+        decoder.keep_small(small);
         decoder.buffer().extend_from_slice(&frames.concat());
         let mut sizes: Vec<usize> = Vec::new();
         while decoder.advance().unwrap() == Event::Full {
             sizes.push(decoder.take_batch().len());
         }
-        assert_eq!((sizes, decoder.len()), (expected, rest), "{are_small}");
+        assert_eq!((sizes, decoder.len()), (expected, rest), "{small:?}");
     }
 }
 
 #[test]
-fn beside_others_a_transaction_is_split_early_only_as_long_as_it_inserts() {
+fn beside_others_a_transaction_that_takes_is_split_where_its_limit_can_trip() {
     let key = [C::Text("7"), C::Null, C::Null, C::Null];
     let deleted = row(b'D', OID, &[(b'K', &key)]);
-    for (rows, expected, rest) in [(insert("7"), vec![25, 25], 10), (deleted, vec![], 60)] {
+    for (rows, expected, rest) in [(insert("7"), vec![25, 25], 10), (deleted, vec![40], 20)] {
         let mut decoder = Decoder::new(options(at(0x100)));
-        decoder.keep_small(true);
+        decoder.keep_small(Some(Small { taking: 40 }));
         let frames = [begin(0x200, 2), people(), rows.repeat(60)].concat();
         decoder.buffer().extend_from_slice(&frames);
         let mut sizes: Vec<usize> = Vec::new();

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use rollcall_contract::{KeptSmall, Small};
 use tokio::io::{AsyncWriteExt, WriteHalf};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -38,7 +39,7 @@ pub(crate) struct Shared {
     /// The reader waits for its consumer and not for the server.
     held: AtomicBool,
     /// Another source is at work.
-    small: AtomicBool,
+    small: KeptSmall,
     /// In order, or because the stream was dropped.
     pub(crate) closing: CancellationToken,
     /// The connection is of no use any more.
@@ -58,7 +59,7 @@ impl Shared {
             eager: AtomicBool::new(false),
             reads: AtomicU64::new(0),
             held: AtomicBool::new(false),
-            small: AtomicBool::new(false),
+            small: KeptSmall::default(),
             closing,
             broken: CancellationToken::new(),
             drained: CancellationToken::new(),
@@ -74,12 +75,12 @@ impl Shared {
         self.wake.notify_one();
     }
 
-    pub(crate) fn keep_small(&self, are_small: bool) {
-        self.small.store(are_small, Relaxed);
+    pub(crate) fn keep_small(&self, small: Option<Small>) {
+        self.small.set(small);
     }
 
-    pub(crate) fn are_small(&self) -> bool {
-        self.small.load(Relaxed)
+    pub(crate) fn small(&self) -> Option<Small> {
+        self.small.get()
     }
 
     pub(crate) fn set_received(&self, lsn: Lsn) {

@@ -23,7 +23,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use rollcall_contract::{Acknowledge, ChangeStream, ConnectorError, Cursor, StreamItem};
+use rollcall_contract::{Acknowledge, ChangeStream, ConnectorError, Cursor, Small, StreamItem};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -158,8 +158,8 @@ impl Acknowledge for PgAcknowledge {
         self.shared.hurry();
     }
 
-    fn keep_small(&self, are_small: bool) {
-        self.shared.keep_small(are_small);
+    fn keep_small(&self, small: Option<Small>) {
+        self.shared.keep_small(small);
     }
 }
 

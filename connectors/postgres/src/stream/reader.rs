@@ -125,7 +125,7 @@ impl Reader {
     async fn take_in(&mut self, give: &mpsc::Sender<Item>) -> Result<(), End> {
         loop {
             self.decoder.set_awaited(give.capacity() > 0);
-            self.decoder.keep_small(self.shared.are_small());
+            self.decoder.keep_small(self.shared.small());
             let event = self.decoder.advance()?;
             match event {
                 Event::NeedsMore => {

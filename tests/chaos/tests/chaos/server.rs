@@ -13,7 +13,8 @@ use async_trait::async_trait;
 use rollcall_contract::{
     Acknowledge, BatchBuilder, ChangeStream, Class, Column, ConnectorError, Cursor,
     DiscoveredTable, Gap, GapReason, Key, Lineage, OTHER_SERVER, Op, Opened, Page, PageRequest,
-    Report, Source, SourceStatus, StreamItem, TableName, TableNo, TableSchema, Tx, TxId, Window,
+    Report, Small, Source, SourceStatus, StreamItem, TableName, TableNo, TableSchema, Tx, TxId,
+    Window,
 };
 use tokio::sync::Notify;
 
@@ -355,7 +356,7 @@ impl Acknowledge for Acknowledged {
         self.0.more.notify_waiters();
     }
 
-    fn keep_small(&self, _: bool) {
+    fn keep_small(&self, _: Option<Small>) {
         // Its batches are always small.
     }
 }
