@@ -18,6 +18,7 @@ every_source!(
     who_takes_over_the_key_of_one_whose_end_waits_stays_who_it_is,
     a_change_of_mapping_never_touches_many_people_unseen,
     while_a_plan_waits_other_sources_do_not_notice,
+    beside_a_busy_source_a_delete_without_where_takes_nobody,
 );
 
 const PEOPLE: u64 = 60;
@@ -349,4 +350,36 @@ fn while_a_plan_waits_other_sources_do_not_notice(kind: &SourceKind) {
     });
     assert_eq!(guest["sources"][0]["plan"]["records"], 20);
     assert!(guest["sources"][1]["plan"].is_null());
+}
+
+fn beside_a_busy_source_a_delete_without_where_takes_nobody(kind: &SourceKind) {
+    const PEOPLE: u64 = 1_200;
+    let db = (kind.start)(&Setup::default());
+    let badges = format!(
+        "[source.badges]\n{}\n{}\ntable = \"{}\"\n\
+         [source.badges.map]\nemail = \"mail\"\ntitle = \"title\"\n",
+        db.connection(),
+        db.second_reader(),
+        db.table("badges"),
+    );
+    let world = World::on(db, &limited("{}").and(&badges));
+    world.db.sql(&format!(
+        "INSERT INTO people (id, first_name, last_name, email)
+         SELECT n, 'A', 'B', concat('person.', n, '@example.com') FROM {}",
+        world.db.numbers(1, PEOPLE)
+    ));
+    let daemon = world.streaming();
+    daemon.until_delivered();
+    // Batches are small from a few changes of both on.
+    for n in 0..10 {
+        world.db.sql(&format!(
+            "INSERT INTO badges VALUES ('b{n}', 'guest.{n}@example.com', 'Guest', 'R 1')"
+        ));
+        world.db.sql(&hire(PEOPLE + 1 + n));
+    }
+    daemon.until_delivered();
+    world.db.sql("DELETE FROM people");
+    planned(&daemon, PEOPLE + 10);
+    daemon.until_delivered();
+    assert_eq!(count(&world, "user.deactivated"), 0);
 }
