@@ -13,7 +13,7 @@ use rollcall_core::document::{Document, UserState};
 use rollcall_core::id::{SourceId, UserId, UserRow};
 use rollcall_core::state::State as _;
 use rollcall_core::undo::{Decision, Wanted};
-use rollcall_store::StoreError;
+use rollcall_store::{Readers, StoreError};
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 use uuid::Uuid;
@@ -162,14 +162,27 @@ impl Engine {
         let mut row = self.new_run(source, "undo", "manual", now)?;
         row.from = None;
         row.detail = Some(work.plan.reason.clone());
-        let back: Vec<TakeBack<'_>> = wanted
-            .iter()
-            .map(|(user, fields)| TakeBack {
+        let mut back = Vec::with_capacity(wanted.len());
+        for (user, fields) in &wanted {
+            let mut taken = TakeBack {
                 user: UserRow(user.place),
-                fields: fields.iter().map(|(a, to)| (*a, to.back())).collect(),
+                fields: Vec::with_capacity(fields.len()),
                 active: user.active,
-            })
-            .collect();
+            };
+            for (attribute, to) in fields {
+                match to.back(|id| place(&self.readers, id))? {
+                    Some(to) => taken.fields.push((*attribute, to)),
+                    None => changed.push(Changed {
+                        record: format!("user {}", user.id),
+                        what: "the user that a field goes back to was deleted".to_owned(),
+                    }),
+                }
+            }
+            back.push(taken);
+        }
+        if !changed.is_empty() {
+            return Ok(Answered::changed(changed));
+        }
         let author = Author {
             actor: &work.actor,
             reason: &work.plan.reason,
@@ -253,12 +266,29 @@ impl Engine {
     }
 }
 
+/// Where a user is that a field goes back to; none when it was deleted.
+///
+/// # Errors
+/// When the store cannot be read.
+pub(crate) fn place(readers: &Readers, id: &str) -> Result<Option<UserRow>, StoreError> {
+    let Ok(id) = Uuid::parse_str(id) else {
+        return Ok(None);
+    };
+    let Some(user) = readers.user_by_id(UserId(id.into_bytes()))? else {
+        return Ok(None);
+    };
+    let document = Document::decode(&user.document);
+    let document = document.map_err(|e| StoreError::Refused(e.to_string()))?;
+    Ok((document.state != UserState::Tombstone).then_some(user.row))
+}
+
 /// Whether a user shows what a plan wants of it.
 fn is_wanted(document: &Document<'_>, user: &UndoneUser, fields: &[(AttrId, &Wanted)]) -> bool {
     let shows = |attribute: AttrId, to: &Wanted| match to {
         Wanted::Value { after, .. } => {
             document.value(attribute) == after.as_deref().map(str::as_bytes)
         }
+        Wanted::User { after, .. } => document.value(attribute) == Some(after.as_bytes()),
         Wanted::Parts { without, with } => {
             let parts = document.parts(attribute);
             let has = |part: &String| parts.contains(&part.as_str());

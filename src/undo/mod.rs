@@ -23,7 +23,9 @@ use rollcall_core::id::{RunId, SourceId, UserId, ValueHash};
 use rollcall_core::mapping::fold;
 use rollcall_core::plan::Counters;
 use rollcall_core::staged::Counted;
-use rollcall_core::undo::{Decision, Effects, LeftOut, Returning, Wanted, leave_taken};
+use rollcall_core::undo::{
+    Decision, Effects, LeftOut, Returning, Wanted, leave_erased, leave_taken,
+};
 use rollcall_store::{Position, Readers, RunRow, StoreError};
 
 use crate::api::views::rfc3339;
@@ -32,7 +34,7 @@ use crate::simulation::changes::Changes;
 use crate::simulation::folder::Folder;
 use crate::simulation::plan::{Change, Field};
 use crate::sync::planned::MAX_RECORDS;
-use crate::sync::undoing::UndoneUser;
+use crate::sync::undoing::{self, UndoneUser};
 use plan::UndoPlan;
 
 /// Bytes of events that are read at once.
@@ -228,6 +230,9 @@ pub fn plan(
             break;
         }
     }
+    leave_erased(&mut users, &attributes, |id| {
+        Ok::<_, StoreError>(undoing::place(readers, id)?.is_some())
+    })?;
     leave_taken(&mut users, &attributes, |attribute, folded| {
         let mut owners = Vec::new();
         for row in readers.users_by_value(ValueHash::of(folded))? {
@@ -405,6 +410,7 @@ impl Shown<'_, '_> {
         for (attribute, to) in &decision.fields {
             let (before, after) = match to {
                 Wanted::Value { before, after } => (before.clone(), after.clone()),
+                Wanted::User { before, after } => (before.clone(), Some(after.clone())),
                 Wanted::Parts { without, with } => {
                     let parts = self.document.map(|d| d.parts(*attribute));
                     let now: Vec<String> = parts.into_iter().flatten().map(str::to_owned).collect();

@@ -16,6 +16,7 @@ use crate::world::{Daemon, Options, PATIENCE, World};
 
 every_source!(
     undo_restores_exactly_and_undo_of_undo_is_the_run,
+    a_manager_goes_back_until_the_source_names_another,
     what_changed_since_is_left_out_and_a_plan_that_no_longer_fits_is_refused,
     a_span_takes_back_what_all_its_runs_did,
     an_undo_is_whole_or_not_at_all_when_the_daemon_is_killed,
@@ -26,6 +27,11 @@ const PEOPLE: u64 = 12;
 
 fn loaded(kind: &SourceKind) -> World {
     let world = World::new(kind, &Options::default());
+    load(&world);
+    world
+}
+
+fn load(world: &World) {
     world.db.sql(&hire_all(PEOPLE));
     world
         .db
@@ -33,7 +39,6 @@ fn loaded(kind: &SourceKind) -> World {
     let daemon = world.streaming();
     daemon.settle();
     daemon.stop();
-    world
 }
 
 /// A person: state, reason, and what it shows.
@@ -190,6 +195,53 @@ fn undo_restores_exactly_and_undo_of_undo_is_the_run(kind: &SourceKind) {
     ));
     daemon.settle();
     world.assert_equal();
+    world.assert_verified();
+}
+
+fn a_manager_goes_back_until_the_source_names_another(kind: &SourceKind) {
+    let manager = "[source.hr.map.manager]\ncolumn = \"manager_id\"\n";
+    let world = World::new(kind, &Options::default().and(manager));
+    world
+        .db
+        .sql("ALTER TABLE people ADD COLUMN manager_id bigint");
+    load(&world);
+    let daemon = world.streaming();
+    world
+        .db
+        .sql("UPDATE people SET manager_id = 8 WHERE id IN (7, 9)");
+    daemon.settle();
+    daemon.stop();
+    let before = people(&world);
+    let daemon = world.streaming();
+    let manager_of = |id| person(&world, id).get("manager").cloned();
+    let id_of = |id: u64| Some(world.json(&["users", "show", &format!("hr:{id}")])["id"].clone());
+    assert_eq!(manager_of(7), id_of(8));
+    world.db.sql(
+        "UPDATE people SET manager_id = 10 WHERE id = 7;
+         UPDATE people SET manager_id = NULL WHERE id = 9;
+         UPDATE people SET manager_id = 7 WHERE id = 11",
+    );
+    daemon.settle();
+    let (run, after) = (newest(&world, "stream"), people(&world));
+    let plan = undone(&world, run);
+    assert_eq!(plan["left_out"], serde_json::json!([]));
+    assert_eq!(people(&world), before);
+    reconciled(&world, &daemon);
+    daemon.kill9();
+    let daemon = world.streaming();
+    assert_eq!(people(&world), before, "the same rows are nothing new");
+    let undo = newest(&world, "undo");
+    undone(&world, undo);
+    assert_eq!(people(&world), after);
+    undone(&world, newest(&world, "undo"));
+    assert_eq!(people(&world), before);
+    world
+        .db
+        .sql("UPDATE people SET manager_id = 12 WHERE id IN (7, 9)");
+    daemon.settle();
+    assert_eq!((manager_of(7), manager_of(9)), (id_of(12), id_of(12)));
+    assert_eq!(manager_of(11), None, "as before the run");
+    daemon.until_delivered();
     world.assert_verified();
 }
 

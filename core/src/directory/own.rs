@@ -96,7 +96,7 @@ pub enum Edited {
 }
 
 /// A field that is to be another user: how that is named, and its id.
-type Chosen = (AttrId, [u8; 8], IdText);
+pub(super) type Chosen = (AttrId, [u8; 8], IdText);
 
 impl Resolver<'_> {
     /// Writes, pins or takes back own values of a user.

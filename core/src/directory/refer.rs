@@ -21,8 +21,8 @@
 //!   where the key leads, so it does not matter what else changed in between, and a key that
 //!   changes again begins anew.
 //!
-//! A user that the identity side wrote is named by its place, in the same index, so an id is
-//! not left there either when that user is deleted.
+//! A user that the identity side wrote, or an undo has put back, is named by its place, in the
+//! same index, so an id is not left there either when that user is deleted.
 //!
 //! What still leads to nobody when the whole source was read is a conflict for each missing
 //! record ([`Resolver::tell_unresolved`]), closed when the record has a user or nobody names
@@ -33,7 +33,7 @@ use smallvec::SmallVec;
 use super::{Cause, Origin, Resolver, fold};
 use crate::attribute::AttrId;
 use crate::conflict::{ConflictKind, Fingerprint};
-use crate::document::{Document, UserState, own_key, own_target};
+use crate::document::{Document, Put, UserState, own_key, own_target};
 use crate::id::{SourceId, UserId, UserRow};
 use crate::mapped::{Assigned, MappedRow};
 use crate::plan::Referring;
@@ -283,6 +283,14 @@ impl Resolver<'_> {
                 changed = Some(reference.link);
             }
         }
+        if source == SourceId::OWN && id.is_none() {
+            let names = |put: &Put<'_>| matches!(put, Put::User { key: put, .. } if *put == key);
+            let all = after.undos.len();
+            after.undos.retain(|undo| !names(&undo.put));
+            if after.undos.len() < all {
+                changed = changed.or(Some(None));
+            }
+        }
         if let Some(link) = changed {
             fold::order(self.rules, &mut after);
             let own = before.id.0;
@@ -393,7 +401,7 @@ impl Resolver<'_> {
 /// A key that a user names, and how it stands to it.
 type NamedKey<'d> = (SourceId, &'d [u8], Referring);
 
-/// Whom a user's records name, each key once, in no order.
+/// Whom a user's records name, and undos have put there, each key once, in no order.
 fn referring<'d>(document: &Document<'d>) -> SmallVec<[NamedKey<'d>; 2]> {
     let mut all: SmallVec<[NamedKey<'d>; 2]> = SmallVec::new();
     for reference in &document.references {
@@ -406,6 +414,14 @@ fn referring<'d>(document: &Document<'d>) -> SmallVec<[NamedKey<'d>; 2]> {
         match known.find(|k| (k.0, k.1) == (source, reference.key)) {
             Some(known) => known.2 = known.2.min(is),
             None => all.push((source, reference.key, is)),
+        }
+    }
+    for undo in &document.undos {
+        let Put::User { key, .. } = undo.put else {
+            continue;
+        };
+        if !all.iter().any(|k| (k.0, k.1) == (SourceId::OWN, key)) {
+            all.push((SourceId::OWN, key, Referring::Shows));
         }
     }
     all

@@ -21,7 +21,8 @@ impl Resolver<'_> {
         after: &mut Document<'_>,
     ) -> Result<(), StateError> {
         self.count_links(before, after);
-        if !after.references.is_empty() || before.is_some_and(|b| !b.references.is_empty()) {
+        let names = |d: &Document<'_>| !(d.references.is_empty() && d.undos.is_empty());
+        if names(after) || before.is_some_and(names) {
             self.bring_referring(user, before, after);
         }
         if !after.owns.is_empty() || before.is_some_and(|b| !b.owns.is_empty()) {

@@ -13,10 +13,10 @@
 
 use smallvec::SmallVec;
 
-use super::own::Author;
+use super::own::{Author, Chosen};
 use super::{Cause, Resolver, fold};
 use crate::attribute::{ACTIVE, AttrId, EMAIL, USER_NAME};
-use crate::document::{Document, LinkState, Parts, Put, Undo, UserState};
+use crate::document::{Document, LinkState, Parts, Put, Undo, UserState, own_key};
 use crate::id::{UserId, UserRow};
 use crate::plan::DueKind;
 use crate::reason::LeaverReason;
@@ -38,6 +38,8 @@ pub struct TakeBack<'a> {
 pub enum Back<'a> {
     /// This value, in the attribute's canonical form, or none.
     Value(Option<&'a [u8]>),
+    /// This user, where the field is another user.
+    User(UserRow),
     /// A list without some parts, and with others.
     Parts {
         /// Parts that go.
@@ -76,6 +78,14 @@ impl Resolver<'_> {
         let mut refused = Vec::new();
         let mut identified = Vec::new();
         for back in users {
+            let mut named: SmallVec<[Chosen; 1]> = SmallVec::new();
+            for (attribute, to) in &back.fields {
+                let Back::User(user) = to else { continue };
+                match self.named_user(*user)? {
+                    Some(id) => named.push((*attribute, own_key(*user), id)),
+                    None => refused.push(Refused::Gone(*user)),
+                }
+            }
             let mut bytes = self.ws.buffer();
             if !self.find_user(back.user, &mut bytes)? {
                 refused.push(Refused::Gone(back.user));
@@ -86,7 +96,7 @@ impl Resolver<'_> {
                 refused.push(Refused::Gone(back.user));
             } else {
                 let mut after = document.clone_with(self.ws.spare());
-                self.undo_in(back, author, &document, &mut after)?;
+                self.undo_in(back, &named, author, &document, &mut after)?;
                 let is_other = |attribute| document.value(attribute) != after.value(attribute);
                 let is_woken = !document.is_active() && after.is_active();
                 if is_woken || is_other(USER_NAME) || is_other(EMAIL) {
@@ -122,6 +132,7 @@ impl Resolver<'_> {
     fn undo_in<'d>(
         &mut self,
         back: &TakeBack<'d>,
+        named: &'d [Chosen],
         author: Author<'d>,
         before: &Document<'d>,
         after: &mut Document<'d>,
@@ -143,6 +154,16 @@ impl Resolver<'_> {
                         let against = after.outcome(attribute);
                         let value = *value;
                         after.put_undo(put(attribute, Put::Value { value, against }));
+                    }
+                }
+                Back::User(_) => {
+                    let mut named = named.iter();
+                    let Some((_, key, id)) = named.find(|(a, ..)| *a == attribute) else {
+                        continue;
+                    };
+                    if after.value(attribute) != Some(id) {
+                        let against = after.outcome(attribute);
+                        after.put_undo(put(attribute, Put::User { id, key, against }));
                     }
                 }
                 Back::Parts { without, with } => {

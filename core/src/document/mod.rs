@@ -382,6 +382,7 @@ impl<'a> Document<'a> {
     pub fn value_in(&self, attribute: AttrId, group: &[Contribution<'a>]) -> Option<&'a [u8]> {
         match self.undo(attribute).map(|undo| &undo.put) {
             Some(Put::Value { value, .. }) => *value,
+            Some(Put::User { id, .. }) => Some(id),
             Some(Put::State { active: true, .. }) => Some(b"true"),
             Some(Put::State { active: false, .. }) => Some(b"false"),
             Some(Put::Parts { .. }) | None => group.first().map(|c| c.value),

@@ -46,6 +46,15 @@ pub enum Put<'a> {
         /// Names what would count instead ([`Document::outcome`]).
         against: u64,
     },
+    /// Another user, in a field that is one.
+    User {
+        /// Its id, as fields have it.
+        id: &'a [u8],
+        /// How it is named among those who name others ([`super::own_key`]).
+        key: &'a [u8],
+        /// Names what would count instead ([`Document::outcome`]).
+        against: u64,
+    },
     /// Of a list.
     Parts {
         /// Parts that others say and that do not count.
@@ -113,7 +122,9 @@ impl<'a> Document<'a> {
         let mut undos = std::mem::take(&mut self.undos);
         undos.retain_mut(|undo| match &mut undo.put {
             Put::State { .. } => true,
-            Put::Value { against, .. } => *against == self.outcome(undo.attribute),
+            Put::Value { against, .. } | Put::User { against, .. } => {
+                *against == self.outcome(undo.attribute)
+            }
             Put::Parts { without, with } => {
                 let said = self.said_parts(self.group(undo.attribute));
                 without.retain(|part| said.contains(part));
@@ -133,6 +144,7 @@ const NOTHING: u8 = 2;
 const PARTS: u8 = 3;
 const WORKS: u8 = 4;
 const RESTS: u8 = 5;
+const USER: u8 = 6;
 
 /// Whether what follows is an undo.
 pub(super) fn is_next(bytes: &[u8]) -> bool {
@@ -173,6 +185,11 @@ pub(super) fn decode<'a>(r: &mut Reader<'a>) -> Option<Undo<'a>> {
                 value: None,
                 against: r.u64()?,
             },
+            USER => Put::User {
+                id: r.bytes()?,
+                key: r.bytes()?,
+                against: r.u64()?,
+            },
             PARTS => Put::Parts {
                 without: parts(r)?,
                 with: parts(r)?,
@@ -192,6 +209,7 @@ pub(super) fn encode(undos: &[Undo<'_>], out: &mut Vec<u8>) {
         let shape = match &undo.put {
             Put::Value { value: Some(_), .. } => VALUE,
             Put::Value { value: None, .. } => NOTHING,
+            Put::User { .. } => USER,
             Put::Parts { .. } => PARTS,
             Put::State { active: true, .. } => WORKS,
             Put::State { active: false, .. } => RESTS,
@@ -207,6 +225,11 @@ pub(super) fn encode(undos: &[Undo<'_>], out: &mut Vec<u8>) {
                 if let Some(value) = value {
                     put_bytes(out, value);
                 }
+                out.extend_from_slice(&against.to_le_bytes());
+            }
+            Put::User { id, key, against } => {
+                put_bytes(out, id);
+                put_bytes(out, key);
                 out.extend_from_slice(&against.to_le_bytes());
             }
             Put::Parts { without, with } => {

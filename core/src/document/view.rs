@@ -234,6 +234,7 @@ fn give(
 fn put(undo: &Undo<'_>) -> Given {
     let value = match &undo.put {
         Put::Value { value, .. } => String::from_utf8_lossy(value.unwrap_or_default()).into_owned(),
+        Put::User { id, .. } => String::from_utf8_lossy(id).into_owned(),
         Put::State { active, .. } => active.to_string(),
         Put::Parts { without, with } => {
             let without = without.iter().map(|part| format!("-{part}"));

@@ -65,7 +65,7 @@ impl Returning {
         let field = fields.find(|(a, _)| *a == attribute)?;
         match &field.1 {
             Wanted::Value { after, .. } => Some(after.as_deref()),
-            Wanted::Parts { .. } => None,
+            Wanted::User { .. } | Wanted::Parts { .. } => None,
         }
     }
 
@@ -84,7 +84,7 @@ impl Returning {
         let (attribute, now, then) = match fields.position(|(a, _)| *a == attribute) {
             Some(at) => match self.decision.fields.remove(at).1 {
                 Wanted::Value { before, after } => (attribute, before, after),
-                Wanted::Parts { .. } => (attribute, None, None),
+                Wanted::User { .. } | Wanted::Parts { .. } => (attribute, None, None),
             },
             None => {
                 self.decision.active = None;
@@ -99,6 +99,35 @@ impl Returning {
             why: Why::Taken(owner),
         });
     }
+}
+
+/// Leaves out fields that were another user who is no more. `is_there` says of an id whether
+/// somebody has it who was not deleted.
+///
+/// # Errors
+/// Those of `is_there`.
+pub fn leave_erased<E>(
+    users: &mut [Returning],
+    attributes: &Attributes,
+    mut is_there: impl FnMut(&str) -> Result<bool, E>,
+) -> Result<(), E> {
+    for user in users {
+        let fields = std::mem::take(&mut user.decision.fields);
+        for (attribute, wanted) in fields {
+            match wanted {
+                Wanted::User { before, after } if !is_there(&after)? => {
+                    user.decision.left.push(LeftOut {
+                        attribute: attributes.get(attribute).map(|a| a.name.clone()),
+                        now: before,
+                        then: Some(after),
+                        why: Why::Erased,
+                    });
+                }
+                wanted => user.decision.fields.push((attribute, wanted)),
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Leaves out what would give two active users the same userName or email. `owners` names the

@@ -12,7 +12,7 @@
 
 mod identity;
 
-pub use identity::{Returning, leave_taken};
+pub use identity::{Returning, leave_erased, leave_taken};
 
 use hashbrown::hash_map::Entry;
 use hashbrown::{HashMap, HashSet};
@@ -22,7 +22,7 @@ use crate::attribute::{ACTIVE, AttrId, AttrType, Attribute, Attributes};
 use crate::directory::Back;
 use crate::document::{Document, UserState};
 use crate::event::{Event, EventKind};
-use crate::id::{RunId, UserId};
+use crate::id::{RunId, UserId, UserRow};
 
 /// An event's body is not what its kind says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -96,12 +96,10 @@ pub enum Why {
     Pinned,
     /// The userName or email is another user's now.
     Taken(UserId),
-    /// The user was deleted.
+    /// The user was deleted; of a field, the one that it was.
     Erased,
     /// The configuration does not have the attribute any more.
     NotConfigured,
-    /// Who that is follows from the record that is named, which may lead to nobody by now.
-    FollowsRecords,
     /// It is so already.
     Nothing,
 }
@@ -116,7 +114,6 @@ impl Why {
             Why::Taken(_) => "taken",
             Why::Erased => "erased",
             Why::NotConfigured => "not_configured",
-            Why::FollowsRecords => "follows_records",
             Why::Nothing => "nothing_to_do",
         }
     }
@@ -138,9 +135,6 @@ impl Why {
             Why::Taken(owner) => format!("the value is user {owner}'s now"),
             Why::Erased => "the user was deleted".to_owned(),
             Why::NotConfigured => "the attribute is not configured any more".to_owned(),
-            Why::FollowsRecords => {
-                "who that is follows from what records name, and goes back with them".to_owned()
-            }
             Why::Nothing => "nothing to do: it is so already".to_owned(),
         }
     }
@@ -165,6 +159,14 @@ pub enum Wanted {
         /// Then.
         after: Option<String>,
     },
+    /// Another user.
+    User {
+        /// Its id now.
+        #[serde(skip)]
+        before: Option<String>,
+        /// Its id then.
+        after: String,
+    },
     /// A list.
     Parts {
         /// Parts that go.
@@ -175,15 +177,22 @@ pub enum Wanted {
 }
 
 impl Wanted {
-    /// As the directory takes it.
-    pub fn back(&self) -> Back<'_> {
-        match self {
+    /// As the directory takes it. `place` says where a user is; none when that is nowhere.
+    ///
+    /// # Errors
+    /// Those of `place`.
+    pub fn back<E>(
+        &self,
+        place: impl FnOnce(&str) -> Result<Option<UserRow>, E>,
+    ) -> Result<Option<Back<'_>>, E> {
+        Ok(Some(match self {
             Wanted::Value { after, .. } => Back::Value(after.as_deref().map(str::as_bytes)),
+            Wanted::User { after, .. } => return Ok(place(after)?.map(Back::User)),
             Wanted::Parts { without, with } => Back::Parts {
                 without: without.iter().map(String::as_str).collect(),
                 with: with.iter().map(String::as_str).collect(),
             },
-        }
+        }))
     }
 }
 
@@ -420,18 +429,14 @@ impl Effect {
             if change.before == change.after {
                 continue;
             }
-            let follows = known.is_some_and(|a| a.kind == AttrType::Reference);
-            let objection = match change.objection(user, now, &of.runs) {
-                None if follows => Some(Why::FollowsRecords),
-                objection => objection,
-            };
-            match objection {
+            match change.objection(user, now, &of.runs) {
                 Some(why) => decision.left.push(left(why)),
                 None => {
                     if let Some(other) = change.between {
                         decision.left.push(left(Why::ChangedBetween(other)));
                     }
-                    decision.take(change);
+                    let is_user = known.is_some_and(|a| a.kind == AttrType::Reference);
+                    decision.take(change, is_user);
                 }
             }
         }
@@ -504,16 +509,18 @@ impl Change {
 }
 
 impl Decision {
-    fn take(&mut self, change: &Change) {
+    /// `is_user`: the field is another user.
+    fn take(&mut self, change: &Change, is_user: bool) {
         let owned = |text: &Option<Box<str>>| text.as_deref().map(str::to_owned);
         let Some(part) = owned(&change.part) else {
             if change.attribute == ACTIVE {
                 self.active = Some(change.before.as_deref() == Some("true"));
                 return;
             }
-            let wanted = Wanted::Value {
-                before: owned(&change.after),
-                after: owned(&change.before),
+            let before = owned(&change.after);
+            let wanted = match owned(&change.before) {
+                Some(after) if is_user => Wanted::User { before, after },
+                after => Wanted::Value { before, after },
             };
             self.fields.push((change.attribute, wanted));
             return;

@@ -26,7 +26,7 @@ use serde_json::Value as Json;
 use super::*;
 use crate::attribute::{AttrType, Attributes, EMAIL, USER_NAME};
 use crate::conflict::ConflictRow;
-use crate::document::{Document, UserState};
+use crate::document::{Document, Put, UserState};
 use crate::event::{EventBlock, EventKind};
 use crate::id::{UserId, ValueHash};
 use crate::mapped::{ListValue, MappedRows, Strength};
@@ -474,10 +474,9 @@ impl World {
                 "one undo for each field, in order"
             );
             for undo in &d.undos {
-                use crate::document::Put;
                 match &undo.put {
                     Put::State { active, .. } => assert_eq!(d.is_active(), *active),
-                    Put::Value { against, .. } => {
+                    Put::Value { against, .. } | Put::User { against, .. } => {
                         assert_eq!(*against, d.outcome(undo.attribute), "it stands over that");
                     }
                     Put::Parts { without, with } => {
@@ -595,6 +594,17 @@ impl World {
                 "who is named"
             );
             named.insert((source, key, row), d.is_pending(r));
+        }
+        for undo in &d.undos {
+            let Put::User { id, key, .. } = undo.put else {
+                continue;
+            };
+            let user = crate::document::own_target(key).unwrap();
+            let user = Document::decode(&self.state.users[&user]).unwrap();
+            assert_ne!(user.state, UserState::Tombstone, "nobody who was deleted");
+            assert_eq!(id, user.id.to_string().as_bytes(), "who is named");
+            let at = (SourceId::OWN, KeyBytes::from_slice(key), row);
+            named.entry(at).or_insert(false);
         }
         let known = self.state.references.iter();
         let known = known.filter(|((_, _, user), _)| *user == row);

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::properties::{config, history};
 use super::*;
-use crate::undo::{Effects, Returning, Why, leave_taken};
+use crate::undo::{Effects, Returning, Why, leave_erased, leave_taken};
 
 const WHO: Author<'static> = Author {
     actor: "ana",
@@ -38,6 +38,10 @@ impl World {
             let decision = effects.decide(id, Some(&document));
             users.push(Returning::new(*row, &document, decision));
         }
+        leave_erased(&mut users, &self.rules.attributes, |id| {
+            Ok::<_, StateError>(self.place(id).is_some())
+        })
+        .unwrap();
         leave_taken(&mut users, &self.rules.attributes, |attribute, folded| {
             let mut owners = Vec::new();
             for (row, bytes) in &self.state.users {
@@ -65,7 +69,10 @@ impl World {
                     .decision
                     .fields
                     .iter()
-                    .map(|(attribute, wanted)| (*attribute, wanted.back()))
+                    .map(|(attribute, wanted)| {
+                        let back = wanted.back(|id| Ok::<_, StateError>(self.place(id)));
+                        (*attribute, back.unwrap().unwrap())
+                    })
                     .collect(),
                 active: user.decision.active,
             })
@@ -73,6 +80,16 @@ impl World {
         let told = self.with(|r| assert_eq!(r.undo(&back, WHO).unwrap(), []));
         self.check();
         (users, told)
+    }
+
+    /// Where a user is that was not deleted.
+    fn place(&self, id: &str) -> Option<UserRow> {
+        let is_it = |d: &Vec<u8>| {
+            let document = Document::decode(d).unwrap();
+            document.id.to_string() == id && document.state != UserState::Tombstone
+        };
+        let mut all = self.state.users.iter();
+        all.find(|(_, d)| is_it(d)).map(|(row, _)| *row)
     }
 
     fn set(&mut self, email: &str, attribute: AttrId, value: &[u8]) {
@@ -313,32 +330,92 @@ fn a_person_writes_over_what_an_undo_has_put_or_takes_it_off() {
 }
 
 #[test]
-fn a_manager_is_left_out_and_said_so_until_the_source_names_the_former_one_again() {
+fn a_manager_goes_back_and_stays_until_the_source_names_another_or_that_one_is_deleted() {
     let mut w = World::new(two_sources());
     w.one(put(A, "1", "16=a@x"));
     w.one(put(A, "2", "16=b@x"));
     w.one(put(A, "3", "16=c@x;10=Clerk;33>1"));
-    let former = w.user("a@x")["id"].as_str().unwrap().to_owned();
+    let id = |w: &World, email| w.user(email)["id"].as_str().unwrap().to_owned();
+    let (former, wrong) = (id(&w, "a@x"), id(&w, "b@x"));
+    let before = w.user("c@x");
     w.one(put(A, "3", "16=c@x;10=Wrong;33>2"));
     let run = w.run();
-    let left = |users: &[Returning]| {
-        let left = users[0].decision.left.iter();
-        let left = left.map(|l| (l.attribute.clone().unwrap(), l.then.clone(), l.why));
-        left.collect::<Vec<_>>()
-    };
     let (users, _) = w.undo(&[run]);
-    assert_eq!(w.user("c@x")["title"], "Clerk");
-    let manager = (
-        "manager".to_owned(),
-        Some(former.clone()),
-        Why::FollowsRecords,
-    );
-    assert_eq!(left(&users), [manager]);
-    w.one(put(A, "3", "16=c@x;10=Clerk;33>1"));
+    assert_eq!(users[0].decision.left, []);
+    assert_eq!(w.user("c@x"), before);
+    // The same row is nothing new, and the undo of the undo is the run.
+    assert_eq!(w.one(scan(A, "3", "16=c@x;10=Wrong;33>2")), []);
     assert_eq!(w.user("c@x")["manager"], former.as_str());
+    w.undo(&[RunId(run.0 + 1)]);
+    assert_eq!(w.user("c@x")["manager"], wrong.as_str());
+    let undos = |w: &World| {
+        Document::decode(&w.state.users[&w.row_of("c@x")])
+            .unwrap()
+            .undos
+            .len()
+    };
+    assert_eq!(undos(&w), 0);
+    w.one(put(A, "3", "16=c@x;10=Wrong"));
+    let run = w.run();
+    w.undo(&[run]);
+    assert_eq!(w.user("c@x")["manager"], wrong.as_str());
+    w.one(put(A, "3", "16=c@x;10=Wrong;33>1"));
+    assert_eq!(
+        (w.user("c@x")["manager"].as_str(), undos(&w)),
+        (Some(&*former), 0)
+    );
+    w.check();
+}
+
+#[test]
+fn no_id_of_somebody_who_was_deleted_comes_back_or_stays() {
+    let mut a = SourceRules::new(A, "hr");
+    a.leaver.delete_after_us = Some(10);
+    let attributes = two_sources().attributes.clone();
+    let mapper = Box::new(TestMapper);
+    let mut w = World::new(Rules::new(
+        "acme",
+        attributes,
+        vec![a],
+        HashMap::new(),
+        mapper,
+    ));
+    for (key, email) in [("1", "16=a@x"), ("2", "16=b@x"), ("3", "16=c@x;33>1")] {
+        w.one(put(A, key, email));
+    }
+    w.one(put(A, "3", "16=c@x;33>2"));
+    let run = w.run();
+    let (former, wrong) = (w.user("a@x")["id"].clone(), w.user("b@x")["id"].clone());
+    w.undo(&[run]);
+    assert_eq!(w.user("c@x")["manager"], former);
+    w.one(Step::Delete(A, "1"));
+    assert_eq!(
+        w.user("c@x")["manager"],
+        former,
+        "who left is still the manager"
+    );
+    w.clock += 20;
+    w.with(|r| r.still_gone(A, b"1").unwrap());
+    assert_eq!(w.user("c@x")["manager"], wrong, "what the source says");
+    w.check();
     let users = w.to_undo(&[run]);
-    let is_over = |(_, _, why): &(_, _, Why)| *why == Why::Nothing;
-    assert!(left(&users).iter().all(is_over), "{:?}", left(&users));
+    let left = |user: &Returning| {
+        let left = user.decision.left.iter();
+        left.map(|l| (l.attribute.clone(), l.why))
+            .collect::<Vec<_>>()
+    };
+    assert!(users.iter().all(|user| user.decision.is_empty()));
+    assert_eq!(left(&users[0]).len(), 1, "{:?}", left(&users[0]));
+    // Whom nobody has changed since goes back to nobody who was deleted.
+    w.one(put(A, "4", "16=d@x;33>2"));
+    w.one(put(A, "4", "16=d@x"));
+    let run = w.run();
+    w.one(Step::Delete(A, "2"));
+    w.clock += 20;
+    w.with(|r| r.still_gone(A, b"2").unwrap());
+    let users = w.to_undo(&[run]);
+    assert_eq!(left(&users[0]), [(Some("manager".to_owned()), Why::Erased)]);
+    assert!(users[0].decision.is_empty());
 }
 
 /// Those of whom a plan says everything: all that a run changed goes back, and no record that
@@ -348,18 +425,16 @@ fn whole(w: &World, users: &[Returning]) -> HashSet<String> {
         .iter()
         .filter(|user| {
             let mut left = user.decision.left.iter();
-            w.last.counters.healed == 0 && left.all(|left| left.why == Why::FollowsRecords)
+            w.last.counters.healed == 0 && left.next().is_none()
         })
         .map(|user| user.id.to_string())
         .collect()
 }
 
-/// The same user, where "no list" and "an empty list" are one. Whom it names is not among it:
-/// that follows from records, which no undo takes back.
+/// The same user, where "no list" and "an empty list" are one.
 fn normal(user: &Json) -> Json {
     let mut user = user.clone();
     let fields = user.as_object_mut().unwrap();
-    fields.shift_remove("manager");
     fields.retain(|_, value| value.as_array().is_none_or(|all| !all.is_empty()));
     user
 }
