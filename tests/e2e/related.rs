@@ -16,6 +16,7 @@ every_source!(
     a_department_decides_the_scope_of_its_people,
     a_change_of_a_department_is_told_to_everybody_over_a_kill,
     an_emptied_related_table_takes_nothing_away_before_somebody_has_approved_it,
+    previews_tests_and_plans_see_joined_rows_and_what_follows_is_what_they_said,
     any_history_of_related_tables_ends_in_the_directory_that_a_load_makes,
 );
 
@@ -309,6 +310,81 @@ fn an_emptied_related_table_takes_nothing_away_before_somebody_has_approved_it(k
         readers(people) == 0
     });
     until_in(&daemon, &world, "Platform", 20);
+    world.assert_verified();
+}
+
+fn previews_tests_and_plans_see_joined_rows_and_what_follows_is_what_they_said(kind: &SourceKind) {
+    let world = world(kind, NO_LIMIT);
+    let hired: String = (1..=3).map(|id| person(id, "eng")).collect();
+    let ops = person(4, "ops");
+    let given = "INSERT INTO assignments VALUES (1, 'reader'), (1, 'writer');";
+    world.db.sql(&format!("BEGIN;{hired}{ops}{given}COMMIT;"));
+
+    let rows = world.json(&["preview", "hr", "--limit", "10"]);
+    let shown = |record: usize, attribute: &str| {
+        let mut fields = rows[record]["fields"].as_array().unwrap().iter();
+        let field = fields.find(|f| f["attribute"] == attribute);
+        field.unwrap()["value"].clone()
+    };
+    assert_eq!(shown(0, "department"), "Engineering", "{rows}");
+    assert_eq!(shown(3, "userType"), "user", "{rows}");
+    assert_eq!(shown(0, "roles"), "reader, writer", "{rows}");
+
+    let fixture = world.store().with_file_name("tests.toml");
+    let test = "[[test]]\nname = \"a developer\"\n\
+        row = { id = 1, \"dept.name\" = \"Engineering\", \"grants.role\" = [\"b\", \"a\"] }\n\
+        expect = { userType = \"developer\", roles = [\"a\", \"b\"] }\n";
+    std::fs::write(&fixture, test).unwrap();
+    let tested = world.rollcall(&["mapping", "test", fixture.to_str().unwrap()]);
+    let said = String::from_utf8_lossy(&tested.stdout).into_owned();
+    assert!(tested.status.success(), "{said}");
+
+    let daemon = world.streaming();
+    until_in(&daemon, &world, "Engineering", 3);
+    daemon.stop();
+    world
+        .db
+        .sql("UPDATE departments SET name = 'Core' WHERE code = 'eng'");
+    world
+        .db
+        .sql("DELETE FROM assignments WHERE role = 'writer'");
+    world.db.lose_log();
+    let plan = world.store().with_file_name("plan.json");
+    let plan = plan.to_str().unwrap();
+    let planned = world.rollcall(&["plan", "hr", "--out", plan]);
+    let why = String::from_utf8_lossy(&planned.stderr).into_owned();
+    assert!(planned.status.success(), "{why}");
+    let text = std::fs::read_to_string(plan).unwrap();
+    let said: Value = serde_json::from_str(&text).unwrap();
+    let mut fields = Vec::new();
+    for change in said["changes"].as_array().unwrap() {
+        for field in change["fields"].as_array().unwrap() {
+            let of = |name: &str| field[name].as_str().unwrap_or_default().to_owned();
+            let record = change["records"][0].as_str().unwrap().to_owned();
+            fields.push((record, of("attribute"), of("before"), of("after")));
+        }
+    }
+    fields.sort();
+    let mut expected = Vec::new();
+    for id in 1..=3 {
+        let changed = |attribute: &str, before: &str, after: &str| {
+            let text = [attribute, before, after].map(str::to_owned);
+            let [attribute, before, after] = text;
+            (id.to_string(), attribute, before, after)
+        };
+        expected.push(changed("department", "Engineering", "Core"));
+        if id == 1 {
+            expected.push(changed("roles", "reader, writer", "reader"));
+        }
+        expected.push(changed("userType", "developer", "user"));
+    }
+    assert_eq!(fields, expected, "{text}");
+
+    let daemon = world.streaming();
+    until_in(&daemon, &world, "Core", 3);
+    until(&daemon, &world, "roles to follow", |people| {
+        people["1"]["roles"] == json!(["reader"]) && people["2"]["userType"] == "user"
+    });
     world.assert_verified();
 }
 
