@@ -10,7 +10,7 @@ use rollcall_core::id::SourceId;
 use rollcall_core::mapped::key_text;
 use rollcall_core::plan::DueKind;
 use rollcall_store::{
-    ConflictFilter, DriftRow, ProofRow, Readers, RunFilter, Sequence, StoreError,
+    ConflictFilter, DriftRow, ProofRow, Readers, RelatedTableRow, RunFilter, Sequence, StoreError,
 };
 use serde::{Deserialize, Serialize};
 
@@ -147,14 +147,14 @@ pub struct ProofView {
     pub rows: u64,
     /// Rows that the round before had read; 0 when there was none.
     pub expected_rows: u64,
-    /// Records that differ for certain, the first of them.
+    /// Records, and rows of related tables, that differ for certain, the first of them.
     pub drifted: Vec<DriftView>,
 }
 
-/// A record that differs from its source, without a value.
+/// A record, or a row of a related table, that differs from its source, without a value.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct DriftView {
-    /// Its key.
+    /// Its key, behind the name of a related table.
     pub record: String,
     /// In which way.
     pub what: String,
@@ -164,7 +164,14 @@ pub struct DriftView {
     pub since: String,
 }
 
-fn proof_view(row: &ProofRow, drifted: Vec<DriftRow>) -> ProofView {
+fn proof_view(row: &ProofRow, drifted: Vec<DriftRow>, related: &[RelatedTableRow]) -> ProofView {
+    let record = |d: &DriftRow| {
+        let key = key_text(&d.key);
+        match related.iter().find(|t| Some(t.id) == d.related) {
+            Some(table) => format!("{}: {key}", table.name),
+            None => key,
+        }
+    };
     let age_us = now_us() - row.proved_us.unwrap_or(row.since_us);
     let drifted = drifted.into_iter().filter(|d| d.proved);
     ProofView {
@@ -176,7 +183,7 @@ fn proof_view(row: &ProofRow, drifted: Vec<DriftRow>) -> ProofView {
         expected_rows: row.expected_rows,
         drifted: drifted
             .map(|d| DriftView {
-                record: key_text(&d.key),
+                record: record(&d),
                 what: d.what,
                 fields: d.fields,
                 since: rfc3339(d.since_us),
@@ -228,7 +235,8 @@ pub fn status(readers: &Readers) -> Result<Status, StoreError> {
     let mut proofs = std::collections::BTreeMap::new();
     for row in readers.proofs()? {
         let drifted = readers.drifted(row.source, LISTED_MAX)?;
-        proofs.insert(row.source, proof_view(&row, drifted));
+        let related = readers.related_tables(row.source)?;
+        proofs.insert(row.source, proof_view(&row, drifted, &related));
     }
     let sources = readers.sources()?.into_iter().map(|row| {
         Ok(SourceStatusView {

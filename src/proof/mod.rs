@@ -48,7 +48,7 @@ use rollcall_core::mapping::Mapper;
 use rollcall_core::mapping::related::{Join, RelatedSpec};
 use rollcall_core::plan::Counters;
 use rollcall_core::reason::SkipReason;
-use rollcall_store::{Readers, StoreError, Walk};
+use rollcall_store::{Readers, RelatedId, StoreError, Walk};
 use tokio::time::Instant;
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -98,12 +98,9 @@ pub struct Proof {
     /// The records once more, as a run counts them.
     #[serde(skip)]
     pub counters: Counters,
-    /// Rows of related tables that a slice found to differ.
-    #[serde(skip)]
-    pub related: Vec<Drift>,
 }
 
-/// A record that differs.
+/// A record that differs, or a row of a related table.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Drift {
     /// Its key.
@@ -116,6 +113,9 @@ pub struct Drift {
     /// The attributes concerned.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub fields: Vec<FieldDrift>,
+    /// The related table; none for a record.
+    #[serde(skip)]
+    pub related: Option<RelatedId>,
     /// Its key.
     #[serde(skip)]
     pub key: Key,
@@ -176,8 +176,17 @@ pub struct Slice {
     pub known: Walk,
     /// Records that are looked at besides.
     pub again: Vec<Key>,
-    /// Whether related tables are looked at as well.
-    pub related: bool,
+    /// Which rows of related tables are looked at as well.
+    pub related: Rows,
+}
+
+/// Rows of related tables.
+#[derive(Debug)]
+pub enum Rows {
+    /// All of them.
+    All,
+    /// These.
+    These(Vec<(RelatedId, Key)>),
 }
 
 impl Slice {
@@ -187,7 +196,7 @@ impl Slice {
             read: Walk::Ended,
             known: Walk::Ended,
             again,
-            related: false,
+            related: Rows::These(Vec::new()),
         }
     }
 }
@@ -271,7 +280,7 @@ impl<'a> Prover<'a> {
     /// # Errors
     /// When the source or the store cannot be read.
     pub async fn prove(mut self, connector: &dyn Source, pace: Pace) -> Result<Proof, ProofError> {
-        let related = self.prove_related(connector, pace).await?;
+        let related = self.prove_related(connector, pace, &Rows::All).await?;
         let mut looked = Looked::default();
         let mut after = None;
         loop {
@@ -300,9 +309,7 @@ impl<'a> Prover<'a> {
         slice: Slice,
     ) -> Result<(Proof, Walk, Walk), ProofError> {
         let mut looked = Looked::default();
-        if slice.related {
-            self.proof.related = self.prove_related(connector, pace).await?;
-        }
+        let related = self.prove_related(connector, pace, &slice.related).await?;
         let read = match slice.read {
             Walk::Ended => Walk::Ended,
             from => {
@@ -320,7 +327,9 @@ impl<'a> Prover<'a> {
         for key in slice.again {
             looked.doubtful.entry(key).or_default();
         }
-        Ok((self.settle(connector, pace, looked).await?, read, known))
+        let mut proof = self.settle(connector, pace, looked).await?;
+        proof.drifted.extend(related);
+        Ok((proof, read, known))
     }
 
     /// Looks at the records in doubt until each is settled, or time is up.
@@ -464,6 +473,7 @@ impl<'a> Prover<'a> {
                 what,
                 proved: doubt.proved > 0,
                 fields,
+                related: None,
                 key: key.clone(),
                 hash: doubt.hash,
             });

@@ -11,9 +11,9 @@ use rollcall_core::mapping::related::{RelatedImage, RelatedReader};
 use rollcall_core::state::KeyBytes;
 use rollcall_store::{RelatedId, RelatedRow, StoreError};
 use tokio::time::Instant;
-use xxhash_rust::xxh3::xxh3_64;
+use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
-use super::{Drift, KEYS_PER_READ, LOOK_AGAIN, Pace, ProofError, Prover};
+use super::{Drift, KEYS_PER_READ, LOOK_AGAIN, Pace, ProofError, Prover, Rows};
 use crate::sync::joined::StoredRows;
 use crate::sync::track::TxMark;
 use crate::sync::window::NoLog;
@@ -30,11 +30,12 @@ struct Table<'t> {
 }
 
 impl Prover<'_> {
-    /// Reads the related tables and compares them; gives what differs.
+    /// Compares rows of the related tables; gives what differs.
     pub(super) async fn prove_related(
         &self,
         connector: &dyn Source,
         pace: Pace,
+        rows: &Rows,
     ) -> Result<Vec<Drift>, ProofError> {
         let mut drifted = Vec::new();
         let Some(join) = &self.join else {
@@ -51,7 +52,13 @@ impl Prover<'_> {
                 name: &spec.name,
                 reader,
             };
-            let doubtful = self.doubtful(connector, pace, &table).await?;
+            let doubtful = match rows {
+                Rows::All => self.doubtful(connector, pace, &table).await?,
+                Rows::These(rows) => {
+                    let rows = rows.iter().filter(|(id, _)| *id == table.id);
+                    rows.map(|(_, key)| (key.clone(), 0)).collect()
+                }
+            };
             self.settle_related(connector, pace, &table, doubtful, &mut drifted)
                 .await?;
         }
@@ -121,13 +128,14 @@ impl Prover<'_> {
         drifted: &mut Vec<Drift>,
     ) -> Result<(), ProofError> {
         let deadline = Instant::now() + pace.patience;
-        let name = |key: &Key, what, proved| Drift {
+        let name = |key: &Key, what, proved, image: Option<&RelatedImage>| Drift {
             record: format!("{}: {}", table.name, key.display()),
             what,
             proved,
             fields: Vec::new(),
+            related: Some(table.id),
             key: key.clone(),
-            hash: None,
+            hash: image.map(hash),
         };
         while !doubtful.is_empty() {
             let is_over = Instant::now() >= deadline;
@@ -156,7 +164,7 @@ impl Prover<'_> {
                         false => {}
                     }
                     if *proved >= 2 || is_over {
-                        drifted.push(name(key, what, *proved > 0));
+                        drifted.push(name(key, what, *proved > 0, there.get(key)));
                         doubtful.remove(key);
                     }
                 }
@@ -179,6 +187,15 @@ fn images<'p>(
         Some((key, reader.image(&row, None)))
     };
     page.rows.changes().filter_map(image)
+}
+
+fn hash(image: &RelatedImage) -> u64 {
+    let mut hasher = Xxh3::new();
+    let joined = image.joined.as_deref().unwrap_or_default();
+    hasher.update(&(joined.len() as u64).to_le_bytes());
+    hasher.update(joined);
+    hasher.update(&image.cells);
+    hasher.digest()
 }
 
 /// In which way a related row differs from what is stored of it.

@@ -16,6 +16,9 @@
 //! looked at again, and the round does not end. So is what is certain, until it is right: by
 //! itself, by a reconciliation, or, if the configuration says so, because it was read again by
 //! key, through the same door as any other such order and within the source's limit.
+//!
+//! Related tables are compared whole, once a round. Whoever a row that differs is joined to is
+//! known only when it is right, so the source is reconciled, if repairing is wanted.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -27,13 +30,13 @@ use rollcall_core::attribute::Attributes;
 use rollcall_core::id::SourceId;
 use rollcall_core::mapping::MappingSpec;
 use rollcall_core::state::KeyBytes;
-use rollcall_store::{DriftRow, ProofRow, Readers, StoreError, Walk};
+use rollcall_store::{DriftPlace, DriftRow, ProofRow, Readers, RelatedId, StoreError, Walk};
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::pacing::{Pacing, SHORTEST};
-use super::{Drift, Pace, Proof, ProofError, Prover, Slice, schema_versions};
+use super::{Drift, Pace, Proof, ProofError, Prover, Rows, Slice, schema_versions};
 use crate::config::ProofConfig;
 use crate::sync::backoff::Backoff;
 use crate::sync::clock::now_us;
@@ -209,11 +212,14 @@ impl Rolling {
         listed: Vec<DriftRow>,
         rows: Option<usize>,
     ) -> Result<(), Missed> {
-        let again = listed.iter().filter_map(|d| Key::from_bytes(&d.key));
-        let mut slice = Slice::of_keys(again.collect());
+        let mut slice = Slice::of_keys(records(&listed).collect());
+        slice.related = match rows {
+            // Once a round.
+            Some(_) if row.slices == 0 => Rows::All,
+            _ => Rows::These(related_rows(&listed).collect()),
+        };
         if rows.is_some() {
             (slice.read, slice.known) = (row.read.clone(), row.known.clone());
-            slice.related = row.slices == 0;
         }
         let found = self.read(slice, rows.unwrap_or(self.page.0)).await?;
         let (is_round, is_first) = (rows.is_some() || row.run.is_some(), row.slices == 0);
@@ -222,11 +228,10 @@ impl Rolling {
             (row.read, row.known) = (found.read.clone(), found.known.clone());
         }
         row.rows += found.proof.records;
-        row.drifted += self.related_differ(&found.proof.related).await? as u64;
-        let before: HashMap<KeyBytes, DriftRow> =
-            listed.into_iter().map(|d| (d.key.clone(), d)).collect();
+        let before: HashMap<DriftPlace, DriftRow> =
+            listed.into_iter().map(|d| (d.place(), d)).collect();
         let mut drifted = found.judge(&before);
-        let is_new = |d: &DriftRow| d.proved && !before.get(&d.key).is_some_and(|b| b.proved);
+        let is_new = |d: &DriftRow| d.proved && !before.get(&d.place()).is_some_and(|b| b.proved);
         let new = drifted.iter().filter(|d| is_new(d)).count();
         row.drifted += new as u64;
         if new > 0 {
@@ -238,16 +243,19 @@ impl Rolling {
         }
         if self.config.repairs {
             // What could not be repaired is tried again once a round.
-            let wanted = drifted
-                .iter()
-                .filter(|d| d.proved && (is_first || is_new(d)));
-            let wanted: Vec<Key> = wanted.filter_map(|d| Key::from_bytes(&d.key)).collect();
+            let wanted = drifted.iter();
+            let wanted = wanted.filter(|d| d.proved && (is_first || is_new(d)));
+            let wanted: Vec<DriftRow> = wanted.cloned().collect();
+            if related_rows(&wanted).next().is_some() {
+                self.reconcile().await?;
+            }
+            let wanted = records(&wanted).collect();
             row.repaired += self.repair(wanted, &mut drifted).await?;
         }
-        let still: HashSet<&KeyBytes> = drifted.iter().map(|d| &d.key).collect();
-        let undrifted = before.keys().filter(|key| !still.contains(key));
-        let undrifted: Vec<KeyBytes> = undrifted.cloned().collect();
-        drifted.sort_by_key(|d| !before.contains_key(&d.key));
+        let still: HashSet<DriftPlace> = drifted.iter().map(DriftRow::place).collect();
+        let undrifted = before.keys().filter(|place| !still.contains(place));
+        let undrifted: Vec<DriftPlace> = undrifted.cloned().collect();
+        drifted.sort_by_key(|d| !before.contains_key(&d.place()));
         drifted.truncate(LISTED_MAX);
         let in_doubt = drifted.iter().any(|d| !d.proved);
         let ended = (is_round && row.is_through() && !in_doubt).then_some(!drifted.is_empty());
@@ -265,26 +273,13 @@ impl Rolling {
         .await
     }
 
-    /// Rows of related tables differ: whoever they are joined to is known only when they are
-    /// right, so the source is reconciled, if that is wanted. Gives how many.
-    async fn related_differ(&self, drifted: &[Drift]) -> Result<usize, Missed> {
-        let certain = drifted.iter().filter(|d| d.proved).count();
-        if certain == 0 {
-            return Ok(0);
-        }
-        tracing::warn!(
-            source = self.name,
-            rows = certain,
-            "rows of related tables differ from the source: `rollcall verify` names them, and `rollcall reconcile` mends them"
-        );
-        if self.config.repairs {
-            let order = Order::Reconcile {
-                cause: Cause::Proof,
-                began: None,
-            };
-            self.orders.send(order).await.map_err(|_| Missed::Stops)?;
-        }
-        Ok(certain)
+    /// Has the source reconciled.
+    async fn reconcile(&self) -> Result<(), Missed> {
+        let order = Order::Reconcile {
+            cause: Cause::Proof,
+            began: None,
+        };
+        self.orders.send(order).await.map_err(|_| Missed::Stops)
     }
 
     async fn store(
@@ -405,22 +400,23 @@ impl Rolling {
             .map(|d| key_bytes(&d.key))
             .collect();
         let all = drifted.len();
-        drifted.retain(|d| !asked.contains(&d.key) || left.contains(&d.key));
+        drifted.retain(|d| d.related.is_some() || !asked.contains(&d.key) || left.contains(&d.key));
         Ok((all - drifted.len()) as u64)
     }
 }
 
 impl Found {
     /// What differs; `before` was known to.
-    fn judge(&self, before: &HashMap<KeyBytes, DriftRow>) -> Vec<DriftRow> {
+    fn judge(&self, before: &HashMap<DriftPlace, DriftRow>) -> Vec<DriftRow> {
         let judge = |drift: &Drift| {
-            let key = key_bytes(&drift.key);
-            let same = before.get(&key).filter(|b| b.hash == drift.hash);
+            let place = (drift.related, key_bytes(&drift.key));
+            let same = before.get(&place).filter(|b| b.hash == drift.hash);
             let since_us = same.map_or(self.at_us, |b| b.since_us);
             let is_new = drift.proved && (self.has_log || since_us < self.polled_us);
             DriftRow {
                 source: self.source,
-                key,
+                related: drift.related,
+                key: place.1,
                 what: drift.what.to_owned(),
                 fields: drift.fields.iter().map(|f| f.attribute.clone()).collect(),
                 hash: drift.hash,
@@ -430,6 +426,18 @@ impl Found {
         };
         self.proof.drifted.iter().map(judge).collect()
     }
+}
+
+/// The records among what differs.
+fn records(drifted: &[DriftRow]) -> impl Iterator<Item = Key> {
+    let records = drifted.iter().filter(|d| d.related.is_none());
+    records.filter_map(|d| Key::from_bytes(&d.key))
+}
+
+/// The rows of related tables among it.
+fn related_rows(drifted: &[DriftRow]) -> impl Iterator<Item = (RelatedId, Key)> {
+    let rows = drifted.iter().filter_map(|d| Some((d.related?, &d.key)));
+    rows.filter_map(|(table, key)| Some((table, Key::from_bytes(key)?)))
 }
 
 fn key_bytes(key: &Key) -> KeyBytes {
@@ -480,6 +488,7 @@ mod tests {
             what: "values differ",
             proved,
             fields: Vec::new(),
+            related: None,
             key,
             hash,
         };
@@ -498,7 +507,7 @@ mod tests {
     }
 
     fn judged(found: Found, before: &[DriftRow], polled_us: i64) -> DriftRow {
-        let before = before.iter().map(|d| (d.key.clone(), d.clone())).collect();
+        let before = before.iter().map(|d| (d.place(), d.clone())).collect();
         let found = Found { polled_us, ..found };
         found.judge(&before).remove(0)
     }

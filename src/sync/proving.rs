@@ -54,7 +54,7 @@ impl Engine {
         }
         pending.commit.proofs.push(row);
         pending.commit.drifted.extend(drifted);
-        let undrifted = undrifted.into_iter().map(|key| (source, key));
+        let undrifted = undrifted.into_iter().map(|place| (source, place));
         pending.commit.undrifted.extend(undrifted);
         pending.then(move || {
             // A proof that was cancelled finds it in the store.

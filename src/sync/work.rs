@@ -13,7 +13,7 @@ use rollcall_core::mapping::related::{Join, RelatedSpec};
 use rollcall_core::plan::Counters;
 use rollcall_core::staged::PlanHash;
 use rollcall_core::state::KeyBytes;
-use rollcall_store::{DriftRow, ProofRow, RelatedWrites};
+use rollcall_store::{DriftPlace, DriftRow, ProofRow, RelatedWrites};
 use tokio::sync::oneshot;
 
 use super::fanout::Piece;
@@ -330,10 +330,10 @@ pub struct ProofWork {
     pub counters: Counters,
     /// Readable position of the reading.
     pub position: String,
-    /// Records that differ.
+    /// What differs.
     pub drifted: Vec<DriftRow>,
-    /// Records that do not differ any more.
-    pub undrifted: Vec<KeyBytes>,
+    /// What does not differ any more.
+    pub undrifted: Vec<DriftPlace>,
     /// Whether a round is under way. If not, only what differed was looked at again.
     pub is_round: bool,
     /// Whether the round has ended, and then whether anything differs.

@@ -21,6 +21,7 @@ use crate::match_delta::{Entry, Step};
 use crate::outbox;
 use crate::parties;
 use crate::references;
+use crate::related::RelatedId;
 use crate::shape;
 use crate::staged;
 
@@ -565,11 +566,12 @@ fn proofs(connection: &Connection, commit: &Commit) -> Result<(), StoreError> {
             .map_err(|e| StoreError::Refused(format!("a drift cannot be encoded: {e}")))?;
         connection
             .prepare_cached(
-                "INSERT OR REPLACE INTO drift(source, key, what, fields, hash, proved, since_us) \
-                 VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+                "INSERT OR REPLACE INTO drift(source, related, key, what, fields, hash, proved, \
+                 since_us) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
             )?
             .execute((
                 d.source.0,
+                number_of(d.related),
                 d.key.as_slice(),
                 &d.what,
                 fields,
@@ -578,12 +580,17 @@ fn proofs(connection: &Connection, commit: &Commit) -> Result<(), StoreError> {
                 d.since_us,
             ))?;
     }
-    for (source, key) in &commit.undrifted {
+    for (source, (related, key)) in &commit.undrifted {
         connection
-            .prepare_cached("DELETE FROM drift WHERE source = ?1 AND key = ?2")?
-            .execute((source.0, key.as_slice()))?;
+            .prepare_cached("DELETE FROM drift WHERE source = ?1 AND related = ?2 AND key = ?3")?
+            .execute((source.0, number_of(*related), key.as_slice()))?;
     }
     Ok(())
+}
+
+/// A related table's number where others are of the source's own.
+fn number_of(related: Option<RelatedId>) -> i64 {
+    related.map_or(-1, |RelatedId(id)| i64::from(id))
 }
 
 fn sinks(connection: &Connection, commit: &Commit) -> Result<(), StoreError> {

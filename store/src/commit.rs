@@ -15,7 +15,7 @@ use rollcall_core::state::KeyBytes;
 
 use crate::outbox::OutboxBlock;
 use crate::position::{Position, Sequence};
-use crate::related::RelatedWrites;
+use crate::related::{RelatedId, RelatedWrites};
 
 /// What is to be stored, in one transaction.
 #[derive(Debug, Default)]
@@ -63,12 +63,12 @@ pub struct Commit {
     pub schemas: Vec<SchemaVersion>,
     /// Rolling proofs that went on: the whole row as it is now.
     pub proofs: Vec<ProofRow>,
-    /// Records that a rolling proof found to differ: the whole row as it is now.
+    /// What a rolling proof found to differ: the whole row as it is now.
     pub drifted: Vec<DriftRow>,
     /// Sources that are not proved any more: what is known of their proofs is forgotten.
     pub proofs_ended: Vec<SourceId>,
-    /// Records that do not differ any more.
-    pub undrifted: Vec<(SourceId, KeyBytes)>,
+    /// What does not differ any more.
+    pub undrifted: Vec<(SourceId, DriftPlace)>,
     /// What becomes of related tables.
     pub related: RelatedWrites,
 }
@@ -276,11 +276,16 @@ pub enum Walk {
     Ended,
 }
 
-/// A record that differs from its source.
+/// What differs: a row of a related table, or (none) a record, and its key.
+pub type DriftPlace = (Option<RelatedId>, KeyBytes);
+
+/// A record, or a row of a related table, that differs from its source.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DriftRow {
     /// Of which source.
     pub source: SourceId,
+    /// The related table; none for a record.
+    pub related: Option<RelatedId>,
     /// Its key ([`Key`] bytes).
     pub key: KeyBytes,
     /// In which way.
@@ -293,6 +298,13 @@ pub struct DriftRow {
     pub proved: bool,
     /// Since when it is so, microseconds since the Unix epoch.
     pub since_us: i64,
+}
+
+impl DriftRow {
+    /// What differs.
+    pub fn place(&self) -> DriftPlace {
+        (self.related, self.key.clone())
+    }
 }
 
 /// A sink, as stored.

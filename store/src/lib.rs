@@ -38,9 +38,9 @@ mod staged;
 mod writer;
 
 pub use commit::{
-    Commit, Committed, CountedChanges, DriftRow, GapClosed, GapId, GapOpened, PageSeen, ParkedRow,
-    PlanStep, Progress, ProofRow, RunRecord, RunRow, ScanRow, SchemaVersion, SinkRow, StateChange,
-    Walk,
+    Commit, Committed, CountedChanges, DriftPlace, DriftRow, GapClosed, GapId, GapOpened, PageSeen,
+    ParkedRow, PlanStep, Progress, ProofRow, RunRecord, RunRow, ScanRow, SchemaVersion, SinkRow,
+    StateChange, Walk,
 };
 pub use counts::Counts;
 pub use error::StoreError;

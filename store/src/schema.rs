@@ -21,7 +21,7 @@ use crate::error::StoreError;
 pub(crate) const APPLICATION_ID: i32 = 0x5243_4c31;
 
 /// Every migration, in order; the version of a file is how many of them it has seen.
-pub(crate) const MIGRATIONS: &[&str] = &[V1, V2, V3, V4];
+pub(crate) const MIGRATIONS: &[&str] = &[V1, V2, V3, V4, V5];
 
 const V1: &str = "
 CREATE TABLE meta(
@@ -393,6 +393,25 @@ CREATE TABLE fanout(
   commit_us INTEGER NOT NULL,
   PRIMARY KEY(source, id, joined)
 ) WITHOUT ROWID;
+";
+
+const V5: &str = "
+-- Rows of related tables that differ, beside records. related: the table's number, -1 for the
+-- source's own.
+CREATE TABLE drift_of(
+  source INTEGER NOT NULL,
+  related INTEGER NOT NULL,
+  key BLOB NOT NULL,
+  what TEXT NOT NULL,
+  fields TEXT NOT NULL,
+  hash INTEGER,
+  proved INTEGER NOT NULL,
+  since_us INTEGER NOT NULL,
+  PRIMARY KEY(source, related, key)
+) WITHOUT ROWID;
+INSERT INTO drift_of SELECT source, -1, key, what, fields, hash, proved, since_us FROM drift;
+DROP TABLE drift;
+ALTER TABLE drift_of RENAME TO drift;
 ";
 
 /// The version that this program writes.

@@ -1,6 +1,8 @@
 //! Related tables: what a change of one of their rows means for people.
 
 use std::collections::BTreeMap;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use rollcall_testbed::wait_for;
 use serde_json::{Value, json};
@@ -17,6 +19,8 @@ every_source!(
     a_change_of_a_department_is_told_to_everybody_over_a_kill,
     an_emptied_related_table_takes_nothing_away_before_somebody_has_approved_it,
     previews_tests_and_plans_see_joined_rows_and_what_follows_is_what_they_said,
+    rows_of_related_tables_that_drift_are_named_and_mended,
+    what_the_next_poll_brings_of_a_related_table_is_no_drift,
     any_history_of_related_tables_ends_in_the_directory_that_a_load_makes,
 );
 
@@ -386,6 +390,70 @@ fn previews_tests_and_plans_see_joined_rows_and_what_follows_is_what_they_said(k
         people["1"]["roles"] == json!(["reader"]) && people["2"]["userType"] == "user"
     });
     world.assert_verified();
+}
+
+/// What a proof has found to differ: names, and in which way.
+fn drifted(status: &Value) -> Vec<(String, String)> {
+    let all = status["sources"][0]["proof"]["drifted"].as_array();
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    let all = all.into_iter().flatten();
+    all.map(|d| (text(&d["record"]), text(&d["what"])))
+        .collect()
+}
+
+fn rows_of_related_tables_that_drift_are_named_and_mended(kind: &SourceKind) {
+    let world = world(kind, NO_LIMIT);
+    configure(&world, NO_LIMIT, "proof = { period = \"2s\" }");
+    let hired: String = (1..=5).map(|id| person(id, "eng")).collect();
+    world.db.sql(&hired);
+    let daemon = world.streaming();
+    until_in(&daemon, &world, "Engineering", 5);
+    let hide = "CASE WHEN code = 'eng' THEN 'Hidden' ELSE name END";
+    world.db.rewrite_unseen("departments", "name", hide);
+    let named = [("dept: eng".to_owned(), "a related row differs".to_owned())];
+    daemon.until("the department to be found", |s| drifted(s) == named);
+    let said = world.rollcall(&["status"]).stdout;
+    let said = String::from_utf8_lossy(&said).into_owned();
+    assert!(said.contains("dept: eng: a related row differs"), "{said}");
+    assert!(!said.contains("Hidden"), "no value is told: {said}");
+    daemon.stop();
+
+    configure(
+        &world,
+        NO_LIMIT,
+        "proof = { period = \"2s\", on_drift = \"repair\" }",
+    );
+    let daemon = world.streaming();
+    until_in(&daemon, &world, "Hidden", 5);
+    daemon.until("nothing to differ", |s| drifted(s).is_empty());
+    world.assert_verified();
+}
+
+fn what_the_next_poll_brings_of_a_related_table_is_no_drift(kind: &SourceKind) {
+    let world = world(kind, NO_LIMIT);
+    configure(
+        &world,
+        NO_LIMIT,
+        "proof = { period = \"1s\" }\npoll = { mode = \"always\", every = \"3s\" }",
+    );
+    let hired: String = (1..=5).map(|id| person(id, "eng")).collect();
+    world.db.sql(&hired);
+    let daemon = world.start();
+    until_in(&daemon, &world, "Engineering", 5);
+    let began = Instant::now();
+    let mut n = 0;
+    while began.elapsed() < Duration::from_secs(10) {
+        n += 1;
+        world.db.sql(&format!(
+            "UPDATE departments SET name = 'N{n}' WHERE code = 'eng'"
+        ));
+        assert!(drifted(&daemon.status()).is_empty(), "{}", daemon.status());
+        sleep(Duration::from_millis(300));
+    }
+    until_in(&daemon, &world, &format!("N{n}"), 5);
+    let proofs = world.json(&["runs", "--kind", "proof"]);
+    let mut proofs = proofs.as_array().unwrap().iter();
+    assert!(proofs.all(|run| run["outcome"] != "drifted"));
 }
 
 /// Random changes of all three tables.

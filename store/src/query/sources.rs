@@ -10,6 +10,7 @@ use crate::commit::{DriftRow, ParkedRow, ProofRow, ScanRow, SchemaVersion, SinkR
 use crate::error::StoreError;
 use crate::position::{Position, Sequence};
 use crate::readers::Readers;
+use crate::related::RelatedId;
 
 /// A source, as stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -179,12 +180,12 @@ impl Readers {
         })
     }
 
-    /// Records of a source that a rolling proof found to differ, at most `limit`.
+    /// What a rolling proof found to differ, records first, at most `limit`.
     pub fn drifted(&self, source: SourceId, limit: usize) -> Result<Vec<DriftRow>, StoreError> {
         self.with(|c| {
             let mut statement = c.prepare_cached(
-                "SELECT key, what, fields, hash, proved, since_us FROM drift \
-                 WHERE source = ?1 ORDER BY key LIMIT ?2",
+                "SELECT key, what, fields, hash, proved, since_us, related FROM drift \
+                 WHERE source = ?1 ORDER BY related, key LIMIT ?2",
             )?;
             let mut rows = statement.query((source.0, i64::try_from(limit).unwrap_or(i64::MAX)))?;
             let mut drifted = Vec::new();
@@ -193,6 +194,7 @@ impl Readers {
                 let fields: String = row.get(2)?;
                 drifted.push(DriftRow {
                     source,
+                    related: u16::try_from(row.get::<_, i64>(6)?).ok().map(RelatedId),
                     key: SmallVec::from_slice(key),
                     what: row.get(1)?,
                     fields: serde_json::from_str(&fields).map_err(|_| StoreError::Damaged {
@@ -207,7 +209,8 @@ impl Readers {
         })
     }
 
-    /// How many records of each source differ for certain, where any do.
+    /// How many records of each source, and rows of its related tables, differ for certain,
+    /// where any do.
     pub fn drifted_counts(&self) -> Result<Vec<(SourceId, u64)>, StoreError> {
         self.with(|c| {
             let mut statement = c.prepare_cached(

@@ -9,8 +9,8 @@ use rollcall_core::reason::SkipReason;
 use rollcall_core::state::{LinkTarget, State};
 use rollcall_store::{
     Commit, ConflictFilter, DriftRow, GapClosed, GapOpened, PageSeen, ParkedRow, Position,
-    ProofRow, Readers, RunFilter, RunRecord, RunRow, ScanRow, SchemaVersion, Sequence, SinkRow,
-    StateChange, Walk,
+    ProofRow, Readers, RelatedId, RunFilter, RunRecord, RunRow, ScanRow, SchemaVersion, Sequence,
+    SinkRow, StateChange, Walk,
 };
 
 use crate::people::*;
@@ -108,6 +108,7 @@ fn everything_of_a_commit_is_read_back_after_a_restart() {
     };
     let drift = DriftRow {
         source: SOURCE,
+        related: Some(RelatedId(3)),
         key: key(12),
         what: "values differ".to_owned(),
         fields: vec!["title".to_owned()],
@@ -202,7 +203,7 @@ fn everything_of_a_commit_is_read_back_after_a_restart() {
     let steps = [
         Commit {
             proofs: vec![between.clone()],
-            undrifted: vec![(SOURCE, drift.key)],
+            undrifted: vec![(SOURCE, drift.place())],
             ..Commit::default()
         },
         Commit {

@@ -61,6 +61,8 @@ pub(crate) trait Server: Send + Sync {
     fn acknowledged(&self) -> Option<u64>;
     /// Statements that make the table anew, with everybody but one.
     fn table_anew_without(&self, id: u64) -> String;
+    /// Gives each row of a table another value in a column, without a word in the log.
+    fn rewrite_unseen(&self, table: &str, column: &str, value: &str);
     /// Gives one person another title, and removes another one, without a word in the log.
     fn behind_the_log(&self, promoted: u64, removed: u64);
     /// Takes away, then gives back, the right to read the table of people.

@@ -218,6 +218,11 @@ impl Server for MySql {
         )
     }
 
+    fn rewrite_unseen(&self, table: &str, column: &str, value: &str) {
+        let sql = format!("SET sql_log_bin = 0; UPDATE {table} SET {column} = {value};");
+        Server::sql(self, &sql);
+    }
+
     fn behind_the_log(&self, promoted: u64, removed: u64) {
         let sql = format!(
             "SET sql_log_bin = 0;

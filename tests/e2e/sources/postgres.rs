@@ -140,12 +140,19 @@ impl Server for Postgres {
         )
     }
 
-    fn behind_the_log(&self, promoted: u64, removed: u64) {
-        // A table that is written anew and a row that is cut out are no changes to the log.
+    fn rewrite_unseen(&self, table: &str, column: &str, value: &str) {
+        // A table that is written anew is no change to the log.
         self.sql(&format!(
-            "ALTER TABLE people ALTER COLUMN job_title TYPE text
-               USING CASE WHEN id = {promoted} THEN 'Hidden' ELSE job_title END;
-             CREATE EXTENSION IF NOT EXISTS pg_surgery;
+            "ALTER TABLE {table} ALTER COLUMN {column} TYPE text USING {value}"
+        ));
+    }
+
+    fn behind_the_log(&self, promoted: u64, removed: u64) {
+        let title = format!("CASE WHEN id = {promoted} THEN 'Hidden' ELSE job_title END");
+        self.rewrite_unseen("people", "job_title", &title);
+        // Neither is a row that is cut out.
+        self.sql(&format!(
+            "CREATE EXTENSION IF NOT EXISTS pg_surgery;
              SELECT heap_force_kill('people'::regclass,
                ARRAY(SELECT ctid FROM people WHERE id = {removed}));"
         ));
