@@ -26,12 +26,12 @@ impl ValueFilter {
     /// The values of the table, and `also` those that wait for it.
     pub(crate) fn load(
         connection: &Connection,
-        also: impl Iterator<Item = i64>,
+        also: impl ExactSizeIterator<Item = i64>,
     ) -> Result<ValueFilter, StoreError> {
         let stored: i64 =
             connection.query_row("SELECT COUNT(*) FROM match_key", [], |r| r.get(0))?;
         let expected = usize::try_from(stored).unwrap_or(0);
-        let mut filter = ValueFilter::for_hashes(expected);
+        let mut filter = ValueFilter::for_hashes(expected.saturating_add(also.len()));
         let mut statement = connection.prepare("SELECT hash FROM match_key")?;
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
@@ -101,5 +101,23 @@ mod tests {
             filter.add(hash(n));
         }
         assert!(filter.is_crowded());
+    }
+
+    #[test]
+    fn built_anew_it_has_room_for_what_waits_too() {
+        let connection = Connection::open_in_memory().unwrap();
+        connection
+            .execute_batch("CREATE TABLE match_key(hash, user); INSERT INTO match_key VALUES(1, 1)")
+            .unwrap();
+        let waiting = (0..MIN_BITS as i64).map(|n| ValueHash::of(&n.to_le_bytes()).0 as i64);
+        let waiting: Vec<i64> = waiting.collect();
+        let filter = ValueFilter::load(&connection, waiting.iter().copied()).unwrap();
+        assert!(!filter.is_crowded());
+        assert!(filter.may_have(ValueHash(1)));
+        assert!(
+            waiting
+                .iter()
+                .all(|h| filter.may_have(ValueHash(*h as u64)))
+        );
     }
 }

@@ -118,7 +118,7 @@ impl MatchDelta {
     }
 
     /// The hashes of all changes that wait.
-    pub(crate) fn hashes(&self) -> impl Iterator<Item = i64> {
+    pub(crate) fn hashes(&self) -> impl ExactSizeIterator<Item = i64> {
         self.entries.keys().map(|entry| entry.0)
     }
 
