@@ -322,8 +322,8 @@ fn prepare_writer(connection: &Connection, options: &OpenOptions) -> Result<(), 
             i64::try_from(pages).unwrap_or(i64::MAX),
         )?;
     }
-    // Without it a statement is planned anew whenever a bound value changes (SQLite is built
-    // with SQLITE_ENABLE_STAT4): <https://www.sqlite.org/c3ref/c_dbconfig_defensive.html>.
+    // A statement is planned once, whatever its parameters are bound to:
+    // <https://www.sqlite.org/c3ref/c_dbconfig_defensive.html>.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     connection.set_prepared_statement_cache_capacity(128);
     Ok(())
