@@ -329,7 +329,7 @@ fn fanouts(
 ) -> Result<Vec<(RelatedPlace, Fanout)>, StoreError> {
     let mut statement = connection.prepare_cached(
         "SELECT id, joined, after, of_scan, position, ordinal, commit_us FROM fanout \
-         WHERE source = ?1 AND of_scan <= ?2 ORDER BY id, commit_us, joined LIMIT ?3",
+         WHERE source = ?1 AND of_scan <= ?2 ORDER BY of_scan, id, commit_us, joined LIMIT ?3",
     )?;
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     let rows = statement.query_map((source.0, of_scan, limit), |r| {
@@ -465,8 +465,8 @@ impl Writer {
         self.glanced(|c| records_after(c, place, after, limit))
     }
 
-    /// What is still to be told of a source's related rows, the oldest first; what scans found
-    /// only if that is asked for. As of the last commit.
+    /// What is still to be told of a source's related rows, one table after the other, the oldest
+    /// first; what scans found behind it, and only if that is asked for. As of the last commit.
     ///
     /// # Errors
     /// When the store cannot be read.

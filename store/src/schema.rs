@@ -412,6 +412,9 @@ CREATE TABLE drift_of(
 INSERT INTO drift_of SELECT source, -1, key, what, fields, hash, proved, since_us FROM drift;
 DROP TABLE drift;
 ALTER TABLE drift_of RENAME TO drift;
+
+-- What is told next: of a table with as many join values as it has rows, all may be open.
+CREATE INDEX fanout_next ON fanout(source, of_scan, id, commit_us, joined);
 ";
 
 /// The version that this program writes.
