@@ -12,5 +12,6 @@ mod history;
 mod leavers;
 mod people;
 mod plans;
+mod related;
 mod state;
 mod stops;
