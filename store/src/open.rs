@@ -28,7 +28,10 @@ use crate::writer::Writer;
 /// The database's name in the store's directory.
 pub(crate) const DATABASE_FILE: &str = "rollcall.db";
 
-const PAGE_BYTES: u32 = 4096;
+/// For new databases; one keeps what it was made with. A change of a user somewhere dirties a
+/// page, which is read, summed up, written to the log and from there to the database: pages half
+/// as large are half of that, and a document rarely takes more than a page.
+const PAGE_BYTES: u32 = 2048;
 const WRITER_CACHE_KIB: i64 = 8 * 1024;
 /// SQLite drops what a reader has cached when another connection has committed, so more than a
 /// batch asks for twice is of no use, not even to the writer's own half.
@@ -315,7 +318,7 @@ fn prepare_writer(connection: &Connection, options: &OpenOptions) -> Result<(), 
         i64::try_from(options.checkpoint_bytes).unwrap_or(i64::MAX),
     )?;
     if options.max_bytes > 0 {
-        let pages = (options.max_bytes / u64::from(PAGE_BYTES)).max(1);
+        let pages = (options.max_bytes / u64::from(page_bytes(connection)?)).max(1);
         connection.pragma_update(
             None,
             "max_page_count",
@@ -327,6 +330,11 @@ fn prepare_writer(connection: &Connection, options: &OpenOptions) -> Result<(), 
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     connection.set_prepared_statement_cache_capacity(128);
     Ok(())
+}
+
+/// The size of the pages that the database was made with.
+pub(crate) fn page_bytes(connection: &Connection) -> Result<u32, StoreError> {
+    Ok(connection.pragma_query_value(None, "page_size", |r| r.get(0))?)
 }
 
 /// Takes whatever log there is into the database, and begins a new one. After a flush that

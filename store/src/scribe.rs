@@ -20,10 +20,11 @@ use rusqlite::Connection;
 
 use crate::counts::Counts;
 use crate::error::StoreError;
-use crate::open::{DATABASE_FILE, connect_checkpointer};
+use crate::open::{DATABASE_FILE, connect_checkpointer, page_bytes};
 
-/// Bytes of a log frame: a page and its header.
-const FRAME_BYTES: u64 = 4096 + 24;
+/// What a frame of the log has before its page, bytes
+/// (<https://www.sqlite.org/fileformat2.html#walformat>).
+const FRAME_HEADER_BYTES: u64 = 24;
 
 /// What the thread owns.
 pub(crate) struct Core {
@@ -33,6 +34,7 @@ pub(crate) struct Core {
     /// Where blocks of events are compressed.
     pub(crate) memory: Vec<u8>,
     log_frames: Arc<AtomicU64>,
+    frame_bytes: u64,
     checkpoint_bytes: u64,
     /// Who takes the log in ahead; nobody where there is no thread.
     ahead: Option<Ahead>,
@@ -45,6 +47,7 @@ impl Core {
         checkpoint_bytes: u64,
     ) -> Result<Core, StoreError> {
         let log_frames = Arc::new(AtomicU64::new(0));
+        let frame_bytes = u64::from(page_bytes(&connection)?) + FRAME_HEADER_BYTES;
         let seen = Arc::clone(&log_frames);
         connection.wal_hook(Some(move |_: &mut rusqlite::hooks::Wal, frames| {
             seen.store(u64::try_from(frames).unwrap_or(0), Ordering::Relaxed);
@@ -55,6 +58,7 @@ impl Core {
             counts,
             memory: Vec::new(),
             log_frames,
+            frame_bytes,
             checkpoint_bytes,
             ahead: None,
         })
@@ -67,7 +71,7 @@ impl Core {
     /// Why it could not be taken in ahead.
     pub(crate) fn is_log_due(&mut self) -> Result<bool, StoreError> {
         let frames = self.log_frames.load(Ordering::Relaxed);
-        let is_long = frames * FRAME_BYTES >= self.checkpoint_bytes;
+        let is_long = frames * self.frame_bytes >= self.checkpoint_bytes;
         match &mut self.ahead {
             Some(ahead) => ahead.look(frames, is_long),
             None => Ok(is_long),
@@ -150,6 +154,7 @@ struct Ahead {
     /// For flushing. It is never closed, since that would end the locks that SQLite holds on the
     /// same file (<https://www.sqlite.org/howtocorrupt.html>, section 2.2).
     file: Arc<ManuallyDrop<File>>,
+    frame_bytes: u64,
     /// Frames of the log that are in the database.
     done: u64,
     /// Passes since the log is as long as it may become.
@@ -159,11 +164,11 @@ struct Ahead {
     under_way: Option<JoinHandle<Result<u64, StoreError>>>,
 }
 
-/// Frames of one piece.
-const PIECE: u64 = 1024;
+/// One piece, bytes of the log.
+const PIECE_BYTES: u64 = 4 << 20;
 
-/// A pass that has found no more frames than this has left as little to do.
-const LITTLE: u64 = 128;
+/// A pass that has found no more bytes than this has left as little to do.
+const LITTLE_BYTES: u64 = 512 << 10;
 
 /// Passes over a long log at most: under a flood each leaves what came meanwhile.
 const PASSES: u32 = 6;
@@ -179,7 +184,8 @@ impl Ahead {
             let found = self.end()?;
             if is_long {
                 self.passes += 1;
-                self.has_done_most = found <= LITTLE || self.passes == PASSES;
+                self.has_done_most =
+                    found * self.frame_bytes <= LITTLE_BYTES || self.passes == PASSES;
             }
         }
         if frames < self.done {
@@ -190,7 +196,7 @@ impl Ahead {
             return Ok(true);
         }
         let in_pieces = self.flushing.0.in_pieces.load(Ordering::Relaxed);
-        let is_due = is_long || in_pieces && frames - self.done >= PIECE;
+        let is_due = is_long || in_pieces && (frames - self.done) * self.frame_bytes >= PIECE_BYTES;
         if !is_due {
             return Ok(false);
         }
@@ -352,6 +358,7 @@ impl Scribe {
         core.ahead = Some(Ahead {
             database,
             file: Arc::new(ManuallyDrop::new(file)),
+            frame_bytes: core.frame_bytes,
             done: 0,
             passes: 0,
             has_done_most: false,

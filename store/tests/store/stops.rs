@@ -165,19 +165,23 @@ fn a_damaged_page_poisons_the_store() {
     writer.close().unwrap();
     // Pages of users only, so that the store opens and the damage is met later.
     let path = dir.path().join("rollcall.db");
-    let pages: Vec<i64> = {
+    let (size, pages): (usize, Vec<i64>) = {
         let c = Connection::open(&path).unwrap();
+        let size: i64 = c
+            .pragma_query_value(None, "page_size", |r| r.get(0))
+            .unwrap();
         let mut statement = c
             .prepare("SELECT pageno FROM dbstat WHERE name = 'user' AND pagetype = 'leaf'")
             .unwrap();
         let pages = statement.query_map([], |r| r.get(0)).unwrap();
-        pages.map(Result::unwrap).collect()
+        let pages = pages.map(Result::unwrap).collect();
+        (usize::try_from(size).unwrap(), pages)
     };
     let mut file = fs::OpenOptions::new().write(true).open(&path).unwrap();
     for page in pages {
-        file.seek(SeekFrom::Start((page.unsigned_abs() - 1) * 4096))
+        file.seek(SeekFrom::Start((page.unsigned_abs() - 1) * size as u64))
             .unwrap();
-        file.write_all(&[0xa5; 4096]).unwrap();
+        file.write_all(&vec![0xa5; size]).unwrap();
     }
     file.sync_all().unwrap();
 
