@@ -26,10 +26,9 @@ use crate::sync::worker;
 /// At most so many events go into one delivery (one Kafka transaction) …
 const EVENTS_PER_DELIVERY: usize = 5_000;
 
-/// … and about so many bytes, which is one batch of a Kafka producer: while a batch of a
-/// partition is under way librdkafka sends no second one, and asks its socket without a
-/// pause until then.
-const BYTES_PER_DELIVERY: usize = 960_000;
+/// … and about so many bytes: a transaction of Kafka costs the same whatever is in it, and all
+/// of a delivery is in memory.
+const BYTES_PER_DELIVERY: usize = 1_900_000;
 
 /// What the headers of a record take, about.
 const HEADER_BYTES: usize = 500;

@@ -39,6 +39,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const MARKERS: Duration = Duration::from_millis(2);
 /// For all tries of one block.
 const BLOCK_PATIENCE: Duration = Duration::from_secs(50);
+/// About one batch of a partition: while one is under way librdkafka sends no second one, and
+/// asks its socket without a pause until then.
+const BATCH_BYTES: usize = 960_000;
 /// How often a try is repeated that failed without a culprit.
 const REPEATS: u32 = 3;
 /// The tag of the position record; records of the block are tagged with their place.
@@ -253,12 +256,22 @@ impl Engine {
         }
         let config = Arc::clone(&self.config);
         let mut sent = 0;
+        let mut under_way = 0;
         for (place, (record, fate)) in block.iter().zip(fates).enumerate() {
             match fate {
                 Fate::LeaveOut => continue,
                 Fate::Send => {}
                 Fate::SendAlone => self.settle(sent)?,
             }
+            let size = size_of(record);
+            if under_way + size > BATCH_BYTES {
+                self.settle(sent)?;
+                if self.reports().has_failed() {
+                    break;
+                }
+                under_way = 0;
+            }
+            under_way += size;
             let topic = record.destination.as_deref().unwrap_or(&config.topic);
             let mut headers = OwnedHeaders::new_with_capacity(record.headers.len());
             for (hint, (name, value)) in record.headers.iter().enumerate() {

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use rollcall_contract::{Outgoing, Sink, SinkStart};
 use rollcall_kafka::{Delivery, KafkaConfig, KafkaSink};
 
-use crate::stand::{broker, config, record, records, sequences};
+use crate::stand::{broker, config, read, record, records, sequences};
 
 fn oversized(sequence: u64, bytes: usize) -> Outgoing {
     // Does not compress: the broker judges what arrives.
@@ -137,4 +137,30 @@ async fn a_record_that_the_topic_calls_invalid_is_named() {
     sink.stop().await;
     let expected: Vec<u64> = (1..=20).filter(|n| *n != 11).collect();
     assert_eq!(sequences(broker(), &config.topic), expected);
+}
+
+#[tokio::test]
+async fn of_a_block_of_several_batches_nothing_is_seen_twice_when_the_last_is_refused() {
+    let config = config(broker(), "several");
+    broker()
+        .create_topic(&config.topic, 1, &[("cleanup.policy", "compact")])
+        .unwrap();
+    let mut sink = KafkaSink::new(config.clone());
+    sink.start().await.unwrap();
+    // About 4 MB that do not compress; a batch holds one.
+    let mut block: Vec<_> = (1..=70).map(|n| oversized(n, 60_000)).collect();
+    block[69].key = None;
+    let refused = sink.deliver(block).await.unwrap();
+    let named: Vec<_> = refused.iter().map(|r| (r.sequence, r.reason)).collect();
+    assert_eq!(named, [(70, "invalid_record")]);
+    sink.deliver(records(71..=80)).await.unwrap();
+    sink.stop().await;
+    let mut found: Vec<u64> = read(broker(), &config.topic)
+        .iter()
+        .flat_map(|seen| &seen.headers)
+        .filter_map(|(_, value)| value.strip_prefix("event-")?.parse().ok())
+        .collect();
+    found.sort_unstable();
+    let expected: Vec<u64> = (1..=80).filter(|n| *n != 70).collect();
+    assert_eq!(found, expected);
 }
