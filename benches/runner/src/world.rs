@@ -53,13 +53,14 @@ impl World {
         self.divisor
     }
 
-    /// The broker; started for the first who asks. Its Java machine has no options, so it
-    /// compiles for speed and not for a quick start.
+    /// The broker; started for the first who asks. Its Java machine has the first compiler
+    /// alone: one in production was compiled long ago, and here the second compiler would take
+    /// a good part of a core, for longer than a round, from what is measured.
     pub(crate) fn kafka(&self) -> Result<&Kafka> {
         if let Some(kafka) = self.kafka.get() {
             return Ok(kafka);
         }
-        let kafka = Kafka::builder().jvm(&[]).start()?;
+        let kafka = Kafka::start()?;
         Ok(self.kafka.get_or_init(|| kafka))
     }
 

@@ -84,7 +84,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         Some("snappy") => Compression::Snappy,
         Some(other) => return Err(format!("no such compression: {other}").into()),
     };
-    let broker = Kafka::builder().jvm(&[]).start()?;
+    let broker = Kafka::start()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()

@@ -47,7 +47,7 @@ share.coordinator.state.topic.num.partitions=1
 group.initial.rebalance.delay.ms=0
 ";
 
-/// The first compiler alone: a broker of a test lives for seconds.
+/// The first compiler alone: a broker of a test or a bench lives for seconds or minutes.
 const SHORT_LIVED_JVM: &[&str] = &["-Xmx512m", "-XX:TieredStopAtLevel=1"];
 
 /// How clients prove who they are.
@@ -82,7 +82,6 @@ pub struct KafkaBuilder {
     properties: Vec<(String, String)>,
     sasl: Option<(SaslMechanism, String, String)>,
     tls: Option<TlsFiles>,
-    jvm: Option<Vec<String>>,
 }
 
 #[derive(Debug, Clone)]
@@ -129,13 +128,6 @@ impl KafkaBuilder {
         Ok(self)
     }
 
-    /// Options of the Java machine instead of the usual ones, which start fast and
-    /// run slowly; none at all (`&[]`) is right for a measurement.
-    pub fn jvm(mut self, options: &[&str]) -> Self {
-        self.jvm = Some(options.iter().map(|o| (*o).to_owned()).collect());
-        self
-    }
-
     /// Formats a data directory and starts the broker on free ports.
     ///
     /// # Errors
@@ -170,10 +162,6 @@ impl KafkaBuilder {
             config,
             port,
             plain_port,
-            jvm: match &self.jvm {
-                Some(options) => options.clone(),
-                None => SHORT_LIVED_JVM.iter().map(|o| (*o).to_owned()).collect(),
-            },
             process: Mutex::new(None),
             _scratch: scratch,
         };
@@ -283,7 +271,6 @@ pub struct Kafka {
     log: PathBuf,
     port: u16,
     plain_port: u16,
-    jvm: Vec<String>,
     process: Mutex<Option<Process>>,
     // Last, so that the process is gone before its folder.
     _scratch: Scratch,
@@ -421,8 +408,7 @@ impl Kafka {
     }
 
     fn launch(&self) -> Result<Process> {
-        let options: Vec<&str> = self.jvm.iter().map(String::as_str).collect();
-        let mut command = self.java(&options);
+        let mut command = self.java(SHORT_LIVED_JVM);
         command.arg("kafka.Kafka").arg(&self.config);
         let logged = read_lossy(&self.log).len();
         let process = Process::server(command, &self.log, None, LastSignal::Kill)?;
