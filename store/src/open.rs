@@ -61,7 +61,7 @@ impl OpenOptions {
     pub fn new(organization: impl Into<String>) -> OpenOptions {
         OpenOptions {
             organization: organization.into(),
-            checkpoint_bytes: 128 << 20,
+            checkpoint_bytes: 64 << 20,
             match_delta_entries: 100_000,
             max_bytes: 0,
             desk: None,
