@@ -213,6 +213,38 @@ fn a_damaged_page_poisons_the_store() {
 }
 
 #[test]
+fn a_store_made_with_larger_pages_keeps_them_and_its_limit() {
+    const LIMIT: u64 = 1 << 20;
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("rollcall.db");
+    open(dir.path()).0.close().unwrap();
+    let database = Connection::open(&path).unwrap();
+    database
+        .execute_batch("PRAGMA journal_mode = DELETE; PRAGMA page_size = 4096; VACUUM")
+        .unwrap();
+    drop(database);
+    let small = OpenOptions {
+        max_bytes: LIMIT,
+        ..OpenOptions::new("acme")
+    };
+    let (mut writer, readers) = open_with(dir.path(), small).unwrap();
+    let refused = (0..100).find_map(|n| {
+        let mut plan = creation(&mut writer, n * 500, 500);
+        commit(&mut writer, &mut plan, n + 1).err()
+    });
+    assert_eq!(refused.map(|e| e.code()), Some("store_disk_full"));
+    drop(readers);
+    writer.close().unwrap();
+    let size = fs::metadata(&path).unwrap().len();
+    assert!((LIMIT / 2..=LIMIT).contains(&size), "{size} bytes");
+    let page: u32 = Connection::open(&path)
+        .unwrap()
+        .pragma_query_value(None, "page_size", |r| r.get(0))
+        .unwrap();
+    assert_eq!(page, 4096);
+}
+
+#[test]
 fn a_full_disk_loses_nothing_and_the_same_batch_is_stored_after_space_is_made() {
     let dir = tempfile::tempdir().unwrap();
     let small = OpenOptions {

@@ -147,7 +147,7 @@ async fn of_a_block_of_several_batches_nothing_is_seen_twice_when_the_last_is_re
         .unwrap();
     let mut sink = KafkaSink::new(config.clone());
     sink.start().await.unwrap();
-    // About 4 MB that do not compress; a batch holds one.
+    // About 4 MB that do not compress: five batches.
     let mut block: Vec<_> = (1..=70).map(|n| oversized(n, 60_000)).collect();
     block[69].key = None;
     let refused = sink.deliver(block).await.unwrap();
