@@ -17,7 +17,7 @@ every_source!(
 );
 
 /// Enough that a plan of them is applied in several commits.
-const MANY: u64 = 16_000;
+const MANY: u64 = 24_000;
 
 /// The plan of the first source, when it has so many records.
 fn planned(daemon: &Daemon<'_>, records: u64) -> String {
@@ -32,13 +32,17 @@ fn approve(world: &World, hash: &str) -> Output {
     world.rollcall(&["plan", "approve", hash])
 }
 
-/// Waits until somebody leaves, behind what the file of events has had before.
-fn until_one_leaves(world: &World, before: u64) {
-    wait_until(PATIENCE, "somebody to leave", || {
+/// Waits until somebody leaves and a guest is made after that, behind what the file of events has
+/// had before.
+fn until_a_guest_is_between(world: &World, before: u64) {
+    wait_until(PATIENCE, "a guest to be made while people leave", || {
         let mut file = std::fs::File::open(world.file()).unwrap();
         let mut text = String::new();
         file.seek(SeekFrom::Start(before)).unwrap();
-        file.read_to_string(&mut text).is_ok() && text.contains("user.deactivated")
+        file.read_to_string(&mut text).is_ok()
+            && text
+                .split_once("user.deactivated")
+                .is_some_and(|(_, later)| later.contains("user.created"))
     })
     .unwrap();
 }
@@ -89,7 +93,7 @@ fn a_large_plan_is_applied_over_a_crash_while_other_sources_go_on(kind: &SourceK
                     .sql(&format!("INSERT INTO badges VALUES ({guest})"));
             }
         });
-        until_one_leaves(&world, before);
+        until_a_guest_is_between(&world, before);
         daemon.kill9();
         is_over.store(true, Ordering::Relaxed);
     });
