@@ -144,6 +144,15 @@ impl EventBlock {
         self.bytes
     }
 
+    /// An empty block, in memory that held something else before.
+    pub fn in_memory(mut bytes: Vec<u8>) -> EventBlock {
+        bytes.clear();
+        EventBlock {
+            bytes,
+            ..EventBlock::default()
+        }
+    }
+
     /// Empties it, keeping its memory.
     pub fn clear(&mut self) {
         self.bytes.clear();

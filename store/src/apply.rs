@@ -148,8 +148,6 @@ pub(crate) fn apply(
 }
 
 fn users(connection: &Connection, plan: &Plan, counts: &mut Counts) -> Result<(), StoreError> {
-    let mut sorted: Vec<(UserRow, UserWrite<'_>)> = plan.users.iter().collect();
-    sorted.sort_unstable_by_key(|(row, _)| *row);
     let mut set_document =
         connection.prepare_cached("UPDATE user SET document = ?2 WHERE id = ?1")?;
     let mut set_all = connection.prepare_cached(
@@ -157,7 +155,7 @@ fn users(connection: &Connection, plan: &Plan, counts: &mut Counts) -> Result<()
          document = ?6 WHERE id = ?1",
     )?;
     let mut was_active = connection.prepare_cached("SELECT active FROM user WHERE id = ?1")?;
-    let (old, new): (Vec<_>, Vec<_>) = sorted.into_iter().partition(|(_, write)| !write.is_new);
+    let (old, new): (Vec<_>, Vec<_>) = plan.users.iter().partition(|(_, write)| !write.is_new);
     for (row, write) in old {
         let changed = if let Some(columns) = write.columns {
             let before = was_active

@@ -22,6 +22,7 @@ mod filter;
 mod glance;
 mod lock;
 mod match_delta;
+mod memory;
 mod open;
 mod outbox;
 mod parties;

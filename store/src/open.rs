@@ -20,6 +20,7 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension};
 
 use crate::error::StoreError;
 use crate::lock::InstanceLock;
+use crate::memory::BlockMemory;
 use crate::readers::Readers;
 use crate::schema;
 use crate::scribe::Desk;
@@ -113,13 +114,20 @@ impl Store {
         prepare_writer(&connection, &options)?;
         begin_log_anew(&connection)?;
         schema::migrate(&mut connection, schema::MIGRATIONS)?;
-        let mut writer = Writer::start(connection, lock, directory.to_owned(), &options)?;
+        let memory = BlockMemory::default();
+        let mut writer = Writer::start(
+            connection,
+            lock,
+            directory.to_owned(),
+            &options,
+            memory.clone(),
+        )?;
         // The first start leaves everything in the main file, so that its header says from
         // now on what it is.
         if fresh {
             writer.checkpoint_whole()?;
         }
-        let readers = Readers::new(path);
+        let readers = Readers::new(path, memory);
         readers.warm()?;
         Ok((writer, readers))
     }
@@ -141,7 +149,7 @@ impl Readers {
                 path: directory.to_owned(),
             });
         }
-        let readers = Readers::new(path.clone());
+        let readers = Readers::new(path.clone(), BlockMemory::default());
         readers.with(|c| {
             refuse_foreign(c, &path)?;
             let found = schema::version(c)?;
@@ -312,10 +320,12 @@ fn prepare_writer(connection: &Connection, options: &OpenOptions) -> Result<(), 
     connection.pragma_update(None, "temp_store", "MEMORY")?;
     // Checkpoints are made by the writer, where a failed flush can be seen.
     connection.pragma_update(None, "wal_autocheckpoint", 0)?;
+    // Under a flood the log is several times as long as it should be before commits wait for it.
+    // What is cut off it then has to be given to it again, block by block, by the next one.
     connection.pragma_update(
         None,
         "journal_size_limit",
-        i64::try_from(options.checkpoint_bytes).unwrap_or(i64::MAX),
+        i64::try_from(options.checkpoint_bytes.saturating_mul(8)).unwrap_or(i64::MAX),
     )?;
     if options.max_bytes > 0 {
         let pages = (options.max_bytes / u64::from(page_bytes(connection)?)).max(1);

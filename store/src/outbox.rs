@@ -12,6 +12,7 @@ use rollcall_core::event::{BlockError, Event, EventBlock, EventKind};
 use rusqlite::{Connection, OptionalExtension, Row};
 
 use crate::error::StoreError;
+use crate::memory::BlockMemory;
 use crate::position::{Position, Sequence};
 
 /// The events of one commit.
@@ -82,10 +83,16 @@ pub struct Trimmed {
 
 const COLUMNS: &str = "position, sequence, count, sequenced, created_us, checksum, block";
 
-/// Compresses events as [`lz4_flex::block::decompress_size_prepended`] reads them. The memory
-/// is used again for each block: it is large, and new memory has to be zeroed first.
+/// What stands before compressed events: how long they are when they are not, little-endian.
+const SIZE: usize = size_of::<u32>();
+
+/// Nothing that LZ4 has compressed is so many times as long
+/// (<https://github.com/lz4/lz4/blob/dev/doc/lz4_Block_format.md>: a byte adds 255 to a length).
+const RATIO_MAX: usize = 256;
+
+/// Compresses events. The memory is used again for each block: it is large, and new memory has
+/// to be zeroed first.
 fn compress<'m>(events: &[u8], memory: &'m mut Vec<u8>) -> Result<&'m [u8], StoreError> {
-    const SIZE: usize = size_of::<u32>();
     let refused = || StoreError::Refused("a block of events is too large".to_owned());
     let size = u32::try_from(events.len()).map_err(|_| refused())?;
     let at_most = SIZE + lz4_flex::block::get_maximum_output_size(events.len());
@@ -130,10 +137,21 @@ fn checksum(bytes: &[u8]) -> i64 {
     xxhash_rust::xxh3::xxh3_64(bytes) as i64
 }
 
-fn read(row: &Row<'_>) -> Result<OutboxBlock, StoreError> {
+/// What [`compress`] has compressed; nothing when it is damaged.
+fn decompress(stored: &[u8], mut memory: Vec<u8>) -> Option<Vec<u8>> {
+    let (size, block) = lz4_flex::block::uncompressed_size(stored).ok()?;
+    if size > block.len().saturating_mul(RATIO_MAX) {
+        return None;
+    }
+    memory.resize(size, 0);
+    let written = lz4_flex::block::decompress_into(block, &mut memory).ok()?;
+    (written == size).then_some(memory)
+}
+
+fn read(row: &Row<'_>, memory: &BlockMemory) -> Result<OutboxBlock, StoreError> {
     let first_position = Position::from_sql(row.get(0)?);
     let stored = row.get_ref(6)?.as_blob().map_err(rusqlite::Error::from)?;
-    let bytes = lz4_flex::block::decompress_size_prepended(stored).ok();
+    let bytes = decompress(stored, memory.take());
     let expected: i64 = row.get(5)?;
     let Some(bytes) = bytes.filter(|b| checksum(b) == expected) else {
         return Err(StoreError::Damaged {
@@ -148,7 +166,7 @@ fn read(row: &Row<'_>) -> Result<OutboxBlock, StoreError> {
         count: row.get::<_, i64>(2)?.max(0) as u64,
         sequenced: row.get::<_, i64>(3)?.max(0) as u64,
         created_us: row.get(4)?,
-        bytes: Bytes::from(bytes),
+        bytes: memory.share(bytes),
     })
 }
 
@@ -159,6 +177,7 @@ pub(crate) fn blocks_from(
     connection: &Connection,
     from: Position,
     max_bytes: usize,
+    memory: &BlockMemory,
 ) -> Result<Vec<Arc<OutboxBlock>>, StoreError> {
     let before: Option<(i64, i64)> = connection
         .prepare_cached(
@@ -177,7 +196,7 @@ pub(crate) fn blocks_from(
     let mut blocks = Vec::new();
     let mut size = 0;
     while let Some(row) = rows.next()? {
-        let block = read(row)?;
+        let block = read(row, memory)?;
         size += block.bytes.len();
         blocks.push(Arc::new(block));
         if size >= max_bytes {

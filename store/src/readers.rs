@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use rusqlite::Connection;
 
 use crate::error::StoreError;
+use crate::memory::BlockMemory;
 use crate::open::connect_reader;
 
 /// Connections kept for the next call.
@@ -26,6 +27,7 @@ pub struct Readers {
 
 struct Shared {
     path: PathBuf,
+    memory: BlockMemory,
     idle: Mutex<Vec<Connection>>,
     /// The one connection of a pool that stands still; see [`Readers::standing_still`].
     still: Option<Mutex<Connection>>,
@@ -40,10 +42,11 @@ impl std::fmt::Debug for Readers {
 }
 
 impl Readers {
-    pub(crate) fn new(path: PathBuf) -> Readers {
+    pub(crate) fn new(path: PathBuf, memory: BlockMemory) -> Readers {
         Readers {
             shared: Arc::new(Shared {
                 path,
+                memory,
                 idle: Mutex::new(Vec::new()),
                 still: None,
             }),
@@ -64,6 +67,7 @@ impl Readers {
         Ok(Readers {
             shared: Arc::new(Shared {
                 path: self.shared.path.clone(),
+                memory: self.memory().clone(),
                 idle: Mutex::new(Vec::new()),
                 still: Some(Mutex::new(connection)),
             }),
@@ -73,6 +77,11 @@ impl Readers {
     /// The database file.
     pub fn path(&self) -> &Path {
         &self.shared.path
+    }
+
+    /// Where blocks of events are read to.
+    pub(crate) fn memory(&self) -> &BlockMemory {
+        &self.shared.memory
     }
 
     /// Opens one connection, so that a store that cannot be read is found out now.

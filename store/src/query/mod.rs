@@ -52,7 +52,7 @@ impl Readers {
         from: Position,
         max_bytes: usize,
     ) -> Result<Vec<std::sync::Arc<OutboxBlock>>, StoreError> {
-        self.with(|c| outbox::blocks_from(c, from, max_bytes))
+        self.with(|c| outbox::blocks_from(c, from, max_bytes, self.memory()))
     }
 
     /// Blocks that hold the events behind a sequence, as in [`Readers::outbox_from`].
@@ -63,7 +63,7 @@ impl Readers {
     ) -> Result<Vec<std::sync::Arc<OutboxBlock>>, StoreError> {
         self.with(|c| {
             let from = outbox::position_behind(c, after)?;
-            outbox::blocks_from(c, from, max_bytes)
+            outbox::blocks_from(c, from, max_bytes, self.memory())
         })
     }
 

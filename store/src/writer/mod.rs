@@ -26,11 +26,11 @@ mod state;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use bytes::Bytes;
 use hashbrown::HashSet;
 use rollcall_contract::Key;
 use rollcall_core::attribute::{AttrId, AttrType, FIRST_CUSTOM};
 use rollcall_core::conflict::Fingerprint;
+use rollcall_core::event::EventBlock;
 use rollcall_core::id::{RunId, SourceId, UserId, UserRow, ValueHash};
 use rollcall_core::plan::Plan;
 use rollcall_core::state::{KeyBytes, LinkTarget};
@@ -45,6 +45,7 @@ use crate::filter::ValueFilter;
 use crate::glance;
 use crate::lock::InstanceLock;
 use crate::match_delta::{MatchDelta, Step};
+use crate::memory::BlockMemory;
 use crate::open::{OpenOptions, connect_state};
 use crate::outbox::{self, OutboxBlock, Trimmed};
 use crate::position::Position;
@@ -78,6 +79,7 @@ pub struct Writer {
     /// ended since the reading began.
     overlay: Option<Arc<Plan>>,
     spare: Option<Plan>,
+    memory: BlockMemory,
     poisoned: Option<String>,
     /// Released last.
     _lock: InstanceLock,
@@ -131,6 +133,7 @@ impl Writer {
         lock: InstanceLock,
         directory: PathBuf,
         options: &OpenOptions,
+        memory: BlockMemory,
     ) -> Result<Writer, StoreError> {
         let identity = begin_generation(&mut connection, &options.organization)?;
         let mut counts = Counts::load(&connection)?;
@@ -164,6 +167,7 @@ impl Writer {
             under_way: None,
             overlay: None,
             spare: None,
+            memory,
             poisoned: None,
             _lock: lock,
         })
@@ -204,7 +208,9 @@ impl Writer {
 
     /// An empty plan, with the memory of one that was stored.
     pub fn plan(&mut self) -> Plan {
-        self.spare.take().unwrap_or_default()
+        let mut plan = self.spare.take().unwrap_or_default();
+        plan.events = EventBlock::in_memory(self.memory.take());
+        plan
     }
 
     /// Reads what a batch of changes is going to ask about these records: their links and
@@ -272,8 +278,9 @@ impl Writer {
         self.settle()?;
         let (next_user, next_run) = (self.next_user, self.next_run);
         let (writing, changes) = self.take_apart(std::mem::take(commit));
+        let memory = self.memory.clone();
         let answer = self.scribe.give(move |core| {
-            Ok(match write(core, writing, next_user, next_run) {
+            Ok(match write(core, writing, next_user, next_run, &memory) {
                 Ok((committed, written, plan)) => Ok((committed, written, plan)),
                 Err((e, commit)) => Err((core.clean_up(e), commit)),
             })
@@ -308,19 +315,19 @@ impl Writer {
         let (next_user, next_run) = (self.next_user, self.next_run);
         let (writing, changes) = self.take_apart(commit);
         self.overlay = Some(Arc::clone(&writing.plan));
-        let answer =
-            self.scribe.give(
-                move |core| match write(core, writing, next_user, next_run) {
-                    Ok((committed, written, _)) => {
-                        then(Some(committed));
-                        Ok(written)
-                    }
-                    Err((e, _)) => {
-                        then(None);
-                        Err(e)
-                    }
-                },
-            );
+        let memory = self.memory.clone();
+        let answer = self.scribe.give(move |core| {
+            match write(core, writing, next_user, next_run, &memory) {
+                Ok((committed, written, _)) => {
+                    then(Some(committed));
+                    Ok(written)
+                }
+                Err((e, _)) => {
+                    then(None);
+                    Err(e)
+                }
+            }
+        });
         self.under_way = Some(UnderWay { answer, changes });
         Ok(())
     }
@@ -619,6 +626,7 @@ impl Writer {
         self.settle()?;
         self.preloaded = Preloaded::default();
         self.spare = None;
+        self.memory.rest();
         let outcome = self
             .connection
             .execute_batch("PRAGMA shrink_memory")
@@ -696,7 +704,13 @@ impl Writer {
 type Outcome = Result<(Committed, Written, Plan), (StoreError, Box<Commit>)>;
 
 /// Writes a commit in one transaction.
-fn write(core: &mut Core, writing: Writing, next_user: i64, next_run: u64) -> Outcome {
+fn write(
+    core: &mut Core,
+    writing: Writing,
+    next_user: i64,
+    next_run: u64,
+    memory: &BlockMemory,
+) -> Outcome {
     let mut counts = core.counts.clone();
     counts.next_user = next_user;
     counts.next_run = next_run;
@@ -720,14 +734,16 @@ fn write(core: &mut Core, writing: Writing, next_user: i64, next_run: u64) -> Ou
     core.counts = counts.clone();
     let created_us = writing.commit.now_us;
     let events = writing.events;
-    let block = (!events.is_empty()).then(|| {
+    let (count, sequenced) = (events.len() as u64, u64::from(events.sequenced()));
+    let bytes = memory.share(events.into_bytes());
+    let block = (count > 0).then(|| {
         Arc::new(OutboxBlock {
             first_position: position,
             first_sequence: sequence,
-            count: events.len() as u64,
-            sequenced: u64::from(events.sequenced()),
+            count,
+            sequenced,
             created_us,
-            bytes: Bytes::from(events.into_bytes()),
+            bytes,
         })
     });
     let written = Written {
