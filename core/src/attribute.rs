@@ -43,6 +43,48 @@ pub struct Attribute {
     pub name: String,
     /// What it holds.
     pub kind: AttrType,
+    json: JsonName,
+}
+
+/// An attribute's name as it stands in JSON, made once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct JsonName {
+    /// `,"name":{` of `name.givenName`.
+    opening: Option<String>,
+    /// `"givenName":`
+    member: String,
+}
+
+impl Attribute {
+    /// An attribute of a number and a full name.
+    pub fn new(id: AttrId, name: String, kind: AttrType) -> Attribute {
+        let quoted = |part: &str| serde_json::Value::from(part).to_string();
+        let (prefix, leaf) = match name.split_once('.') {
+            Some((prefix, leaf)) => (Some(prefix), leaf),
+            None => (None, name.as_str()),
+        };
+        let json = JsonName {
+            opening: prefix.map(|prefix| format!(",{}:{{", quoted(prefix))),
+            member: format!("{}:", quoted(leaf)),
+        };
+        Attribute {
+            id,
+            name,
+            kind,
+            json,
+        }
+    }
+
+    /// What opens the object that the attribute stands in, the same for all that stand in it:
+    /// `,"name":{` for `name.givenName`. None for one that stands alone.
+    pub fn json_opening(&self) -> Option<&str> {
+        self.json.opening.as_deref()
+    }
+
+    /// What stands before the value, in that object or alone: `"givenName":`.
+    pub fn json_member(&self) -> &str {
+        &self.json.member
+    }
 }
 
 /// The fixed attributes: number, name, type. Names that share a prefix stand together.
@@ -112,19 +154,11 @@ impl Attributes {
     pub fn new(custom: impl IntoIterator<Item = (AttrId, String, AttrType)>) -> Self {
         let core = CORE
             .iter()
-            .map(|&(id, name, kind)| Attribute {
-                id: AttrId(id),
-                name: name.to_owned(),
-                kind,
-            })
+            .map(|&(id, name, kind)| Attribute::new(AttrId(id), name.to_owned(), kind))
             .collect();
         let mut custom: Vec<Attribute> = custom
             .into_iter()
-            .map(|(id, name, kind)| Attribute {
-                id,
-                name: format!("custom.{name}"),
-                kind,
-            })
+            .map(|(id, name, kind)| Attribute::new(id, format!("custom.{name}"), kind))
             .collect();
         custom.sort_by_key(|a| a.id);
         Attributes { custom, core }

@@ -4,10 +4,11 @@
 //! only (a user that changed three times in a batch is written once), while its events
 //! hold every change in order.
 //!
-//! All bytes of users lie in one arena, so a user costs no allocation of its own, and a plan
+//! All bytes of users lie in two arenas, so a user costs no allocation of its own, and a plan
 //! that is emptied keeps its memory for the next batch.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use hashbrown::HashMap;
 use smallvec::SmallVec;
@@ -52,8 +53,21 @@ struct Span {
 }
 
 impl Span {
-    fn of(self, arena: &[u8]) -> &[u8] {
-        &arena[self.start as usize..][..self.len as usize]
+    fn range(self) -> Range<usize> {
+        let start = self.start as usize;
+        start..start + self.len as usize
+    }
+
+    /// The last bytes of an arena.
+    fn last(len: usize, arena_len: usize) -> Span {
+        assert!(
+            u32::try_from(arena_len).is_ok(),
+            "more than 4 GiB of users in one plan"
+        );
+        Span {
+            start: (arena_len - len) as u32,
+            len: len as u32,
+        }
     }
 }
 
@@ -69,7 +83,8 @@ struct StoredWrite {
 /// The users of a plan.
 #[derive(Debug, Default)]
 pub struct UserWrites {
-    arena: Vec<u8>,
+    documents: Vec<u8>,
+    texts: String,
     rows: HashMap<UserRow, StoredWrite>,
 }
 
@@ -80,10 +95,14 @@ impl UserWrites {
     /// # Panics
     /// Beyond 4 GiB of users in one plan: batches are closed long before.
     pub fn put(&mut self, row: UserRow, write: &UserWrite<'_>) {
-        let document = append(&mut self.arena, write.document);
+        self.documents.extend_from_slice(write.document);
+        let document = Span::last(write.document.len(), self.documents.len());
         let columns = write.columns.map(|c| {
-            [c.user_name, c.display_name]
-                .map(|text| text.map(|t| append(&mut self.arena, t.as_bytes())))
+            [c.user_name, c.display_name].map(|text| {
+                let text = text?;
+                self.texts.push_str(text);
+                Some(Span::last(text.len(), self.texts.len()))
+            })
         });
         let before = self.rows.get(&row);
         let write = StoredWrite {
@@ -101,11 +120,12 @@ impl UserWrites {
         self.rows.get(&row).map(|write| self.view(write))
     }
 
-    /// All of them, in no order.
+    /// All of them, by their places.
     pub fn iter(&self) -> impl Iterator<Item = (UserRow, UserWrite<'_>)> {
-        self.rows
-            .iter()
-            .map(|(row, write)| (*row, self.view(write)))
+        let mut rows: Vec<(UserRow, &StoredWrite)> =
+            self.rows.iter().map(|(row, write)| (*row, write)).collect();
+        rows.sort_unstable_by_key(|(row, _)| *row);
+        rows.into_iter().map(|(row, write)| (row, self.view(write)))
     }
 
     /// Takes one out again.
@@ -124,9 +144,9 @@ impl UserWrites {
     }
 
     fn view<'a>(&'a self, write: &StoredWrite) -> UserWrite<'a> {
-        let text = |span: Span| std::str::from_utf8(span.of(&self.arena)).unwrap_or_default();
+        let text = |span: Span| &self.texts[span.range()];
         UserWrite {
-            document: write.document.of(&self.arena),
+            document: &self.documents[write.document.range()],
             columns: write.columns.map(|[user_name, display_name]| Columns {
                 user_name: user_name.map(text),
                 display_name: display_name.map(text),
@@ -135,19 +155,6 @@ impl UserWrites {
             updated_us: write.updated_us,
             is_new: write.is_new,
         }
-    }
-}
-
-fn append(arena: &mut Vec<u8>, bytes: &[u8]) -> Span {
-    let start = arena.len();
-    arena.extend_from_slice(bytes);
-    assert!(
-        u32::try_from(arena.len()).is_ok(),
-        "more than 4 GiB of users in one plan"
-    );
-    Span {
-        start: start as u32,
-        len: bytes.len() as u32,
     }
 }
 
@@ -547,7 +554,8 @@ impl Plan {
 
     /// Empties it, keeping its memory.
     pub fn clear(&mut self) {
-        self.users.arena.clear();
+        self.users.documents.clear();
+        self.users.texts.clear();
         self.users.rows.clear();
         self.links.clear();
         self.records.clear();

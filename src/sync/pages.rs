@@ -30,15 +30,16 @@ use super::work::{PageRows, PageWork};
 
 /// The rows of a page that the log has not taken out.
 pub(super) fn alive_steps(page: &HeldPage) -> Vec<Step<'_>> {
+    let mut steps = Vec::with_capacity(page.rows.len());
     let rows = page.rows.changes().enumerate();
-    rows.filter(|(row, _)| page.is_alive(*row))
-        .map(|(row, change)| Step {
-            change,
-            key: page.key(row).cloned(),
-            old_key: None,
-            mapped: Some(row),
-        })
-        .collect()
+    let alive = rows.filter(|(row, _)| page.is_alive(*row));
+    steps.extend(alive.map(|(row, change)| Step {
+        change,
+        key: page.key(row).cloned(),
+        old_key: None,
+        mapped: Some(row),
+    }));
+    steps
 }
 
 /// How a row stands to what is stored of its record.

@@ -229,26 +229,19 @@ fn whole_user(out: &mut Vec<u8>, attributes: &Attributes, user: &Document<'_>) {
         if is_empty {
             continue;
         }
-        match attribute.name.split_once('.') {
-            Some((prefix, leaf)) => {
-                if open != Some(prefix) {
-                    close(out, &mut open);
-                    out.push(b',');
-                    string(out, prefix);
-                    out.extend_from_slice(b":{");
-                    open = Some(prefix);
-                } else {
-                    out.push(b',');
-                }
-                string(out, leaf);
+        match attribute.json_opening() {
+            Some(opening) if open != Some(opening) => {
+                close(out, &mut open);
+                out.extend_from_slice(opening.as_bytes());
+                open = Some(opening);
             }
+            Some(_) => out.push(b','),
             None => {
                 close(out, &mut open);
                 out.push(b',');
-                string(out, &attribute.name);
             }
         }
-        out.push(b':');
+        out.extend_from_slice(attribute.json_member().as_bytes());
         value(out, attribute, (user, group));
     }
     close(out, &mut open);

@@ -445,11 +445,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn target(kind: AttrType, split: Option<&str>) -> Target {
-        let attribute = Attribute {
-            id: AttrId(1000),
-            name: "custom.x".into(),
-            kind,
-        };
+        let attribute = Attribute::new(AttrId(1000), "custom.x".into(), kind);
         Target::new(&attribute, split.map(str::to_owned))
     }
 
