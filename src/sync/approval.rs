@@ -257,7 +257,7 @@ impl Engine {
         let (page, now, run) = (&work.page, now_us(), approval.run.row.id);
         let history = self.sources.get(&source).map_or(0, |t| t.history);
         self.directory.rules.set_counting(source, Counting::Apply);
-        let mut others = page.absent.clone();
+        let mut others: Vec<Key> = page.unfound().cloned().collect();
         let mut overtaken = Vec::new();
         for row in 0..page.rows.len() {
             let Some(key) = page.key(row).cloned() else {

@@ -105,6 +105,8 @@ pub struct Ordered {
     began: Vec<oneshot::Sender<RunId>>,
     /// Records that are to be read.
     keys: VecDeque<KeysOrder>,
+    /// Records that the engine wants to be read again.
+    repairs: Vec<Key>,
 }
 
 impl Ordered {
@@ -261,13 +263,12 @@ impl Driver {
                 },
             },
         };
-        let mut repairs = resume.repairs;
+        self.ordered.repairs = resume.repairs;
         let opened = match opened {
             Ok(opened) => opened,
             Err(why) => {
                 let known = resume.cursor.map(|(_, lineage)| lineage);
-                let repairs = std::mem::take(&mut repairs);
-                match self.poll(known, why, repairs, attempts).await {
+                match self.poll(known, why, attempts).await {
                     Ok(never) => match never {},
                     Err(Ended::Followable(opened)) => *opened,
                     Err(ended) => return Err(ended),
@@ -275,14 +276,13 @@ impl Driver {
             }
         };
         self.polls.forget();
-        self.follow(opened, repairs, attempts).await
+        self.follow(opened, attempts).await
     }
 
     /// Follows the log until the session ends.
     async fn follow(
         &mut self,
         opened: LogOpened,
-        repairs: Vec<Key>,
         attempts: &mut Attempts,
     ) -> Result<Infallible, Ended> {
         for gap in &opened.gaps {
@@ -312,7 +312,7 @@ impl Driver {
         self.live.set_notices(Vec::new());
         let watch = self.watch_status(|status| status);
         let mut stream = opened.stream;
-        let mut session = Session::new(self, start, Some(acknowledge), repairs);
+        let mut session = Session::new(self, start, Some(acknowledge));
         session.scan_due = scan_due;
         let ended = session.run(Some(&mut *stream)).await;
         session.abandon();
@@ -327,7 +327,6 @@ impl Driver {
         &mut self,
         known: Option<Lineage>,
         why: Option<Definite>,
-        repairs: Vec<Key>,
         attempts: &mut Attempts,
     ) -> Result<Infallible, Ended> {
         let (lineage, gap) = match self.source.identify(known.as_ref()).await {
@@ -360,7 +359,7 @@ impl Driver {
         attempts.connected(Instant::now());
         self.live.set_server(SourceStatus::default());
         let watch = self.watch_status(of_polled);
-        let mut session = Session::new(self, Cursor::nowhere(""), None, repairs);
+        let mut session = Session::new(self, Cursor::nowhere(""), None);
         session.without_log = Some(WithoutLog {
             lineage,
             why,

@@ -249,7 +249,6 @@ impl Engine {
             // The records of a plan are handed over all at once (`super::planned`).
             Purpose::Plan { .. } => {}
             Purpose::Repair => {
-                let asked = page.keys().chain(&page.absent);
                 let record = |k: &Key| (source, KeyBytes::from_slice(k.as_bytes()));
                 if self
                     .sources
@@ -261,7 +260,10 @@ impl Engine {
                     let read: HashSet<(SourceId, KeyBytes)> = page.keys().map(record).collect();
                     pending.plan.reread.retain(|record| !read.contains(record));
                 }
-                pending.commit.repaired.extend(asked.map(record));
+                pending
+                    .commit
+                    .repaired
+                    .extend(page.asked.iter().map(record));
                 pending.plan.reread.extend(overtaken.iter().map(record));
             }
         }

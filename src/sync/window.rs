@@ -68,7 +68,9 @@ pub struct HeldPage {
     pub purpose: Purpose,
     /// Answers for single transactions.
     pub window: Arc<dyn Window>,
-    /// Records that were asked for by key and that the page does not have.
+    /// Records that were asked for by key; none of a page of a scan.
+    pub asked: Vec<Key>,
+    /// Those of them that the page does not have, and that the log has not named since.
     pub absent: Vec<Key>,
     /// The key of each row; none when it cannot be read.
     keys: Vec<Option<Key>>,
@@ -81,7 +83,7 @@ pub struct HeldPage {
 impl HeldPage {
     /// Holds a page of a table. `asked` are the keys that were asked for, empty for a page of
     /// a scan.
-    pub fn new(page: Page, table: TableNo, purpose: Purpose, asked: &[Key]) -> HeldPage {
+    pub fn new(page: Page, table: TableNo, purpose: Purpose, asked: Vec<Key>) -> HeldPage {
         let key = |change: Change<'_>| Key::of_row(change.table(), &change.after()?);
         let mut held = HeldPage {
             table,
@@ -91,12 +93,17 @@ impl HeldPage {
             last: page.last,
             purpose,
             window: Arc::from(page.window),
+            asked,
             absent: Vec::new(),
             index: OnceCell::new(),
         };
-        let is_absent = |key: &&Key| held.row_of(key).is_none();
-        held.absent = asked.iter().filter(is_absent).cloned().collect();
+        held.absent = held.unfound().cloned().collect();
         held
+    }
+
+    /// Records that were asked for and that the page does not have, whatever the log says.
+    pub fn unfound(&self) -> impl Iterator<Item = &Key> {
+        self.asked.iter().filter(|key| self.row_of(key).is_none())
     }
 
     /// The key of the row of that index.
@@ -257,10 +264,10 @@ impl Windows {
         }
     }
 
-    /// Throws everything away (the connection ended: pages are read again).
-    pub fn clear(&mut self) {
-        self.held.clear();
+    /// Waits for nothing any more; gives the pages that waited.
+    pub fn clear(&mut self) -> VecDeque<HeldPage> {
         self.recent.clear();
         self.under_way = 0;
+        std::mem::take(&mut self.held)
     }
 }

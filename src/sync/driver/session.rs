@@ -75,7 +75,6 @@ pub(super) struct Session<'a> {
     pub(super) without_log: Option<WithoutLog>,
     windows: Windows,
     pub(super) scan: Scan,
-    repairs: Vec<Key>,
     read: Option<Read>,
     /// The engine looks for what no page of the scan had.
     searching: Option<oneshot::Receiver<Missing>>,
@@ -105,7 +104,6 @@ impl<'a> Session<'a> {
         driver: &'a mut Driver,
         cursor: Cursor,
         acknowledge: Option<Arc<dyn Acknowledge>>,
-        repairs: Vec<Key>,
     ) -> Session<'a> {
         Session {
             driver,
@@ -114,7 +112,6 @@ impl<'a> Session<'a> {
             without_log: None,
             windows: Windows::default(),
             scan: Scan::default(),
-            repairs,
             read: None,
             searching: None,
             is_log_busy: false,
@@ -136,13 +133,20 @@ impl<'a> Session<'a> {
         self.stop_reading();
     }
 
-    /// Nothing that was read and not applied counts.
+    /// Nothing that was read and not applied counts. What the engine has asked for is read
+    /// later.
     fn stop_reading(&mut self) {
+        let repairs = &mut self.driver.ordered.repairs;
         if let Some(read) = self.read.take() {
             read.task.abort();
+            if read.purpose == Purpose::Repair {
+                repairs.extend(read.asked);
+            }
         }
         self.searching = None;
-        self.windows.clear();
+        let held = self.windows.clear().into_iter();
+        let asked = held.filter(|page| page.purpose == Purpose::Repair);
+        repairs.extend(asked.flat_map(|page| page.asked));
         if let Some(order) = self.syncing.take() {
             self.driver.ordered.keys.push_front(order);
         }
@@ -171,7 +175,7 @@ impl<'a> Session<'a> {
                 page = finished(&mut self.read) => self.page_came(page).await?,
                 missing = answered(&mut self.searching) => self.scan.missing(missing?),
                 asked = self.driver.asked.recv() => match asked {
-                    Some(Ask::Reread(keys)) => self.repairs.extend(keys),
+                    Some(Ask::Reread(keys)) => self.driver.ordered.repairs.extend(keys),
                     Some(Ask::Scan) => self.scan_due = true,
                     None => return Err(Ended::EngineGone),
                 },
@@ -497,9 +501,9 @@ impl<'a> Session<'a> {
             self.driver.engine.send(Work::Planned(work)).await?;
         }
         while self.read.is_none() {
-            if !self.repairs.is_empty() {
-                let at = self.repairs.len().saturating_sub(1000);
-                let keys = self.repairs.split_off(at);
+            let repairs = &mut self.driver.ordered.repairs;
+            if !repairs.is_empty() {
+                let keys = repairs.split_off(repairs.len().saturating_sub(1000));
                 self.read_keys(keys, Purpose::Repair);
                 break;
             }
@@ -695,7 +699,7 @@ impl<'a> Session<'a> {
         };
         self.windows.hold(
             read.window,
-            HeldPage::new(page, read.table, purpose, &read.asked),
+            HeldPage::new(page, read.table, purpose, read.asked),
         );
         self.hurry();
         Ok(())
