@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
+use rollcall::api::conflicts;
 use rollcall::sync::clock;
-use rollcall::sync::fields::{EditWork, FieldEdit};
+use rollcall::sync::fields::{EditWork, FieldEdit, ResolveWork};
 use rollcall::sync::staging::Word;
 use rollcall::sync::work::{Cause, Order, Work};
 use rollcall_core::document::Pin;
 use rollcall_simdisk::{Loss, Refusal};
-use rollcall_store::UserFilter;
+use rollcall_store::{ConflictFilter, UserFilter};
 use tokio::sync::oneshot;
 
 use crate::broken::Broken;
@@ -273,6 +274,7 @@ impl History {
                 self.world.disk.die();
                 return Ok(Some(End::Died(self.loss())));
             }
+            36 => self.decide(life).await?,
             _ => {}
         }
         let wait = self.while_();
@@ -387,13 +389,43 @@ impl History {
         Ok(())
     }
 
-    async fn ask<T>(&mut self, life: &Life, work: Work, told: oneshot::Receiver<T>) {
-        let asked = async {
-            // An engine that is gone answers nobody.
-            let _ = life.shared.engine.send(work).await;
-            let _ = told.await;
+    /// Somebody decides a conflict that is open.
+    async fn decide(&mut self, life: &Life) -> Result<(), String> {
+        let open = life.readers().conflicts(ConflictFilter::default(), 100);
+        let open = open.map_err(|e| e.to_string())?;
+        if open.is_empty() {
+            return Ok(());
+        }
+        let row = self.dice.pick(&open);
+        let (name, kind) = (format!("{:016x}", row.fingerprint.0), row.kind);
+        let take = 1 + self.dice.below(3);
+        let chosen = conflicts::chosen(life.readers(), &name, Some(&take.to_string()));
+        // It has not so many candidates.
+        let Ok(chosen) = chosen.map_err(|e| e.to_string())? else {
+            return Ok(());
         };
-        let _ = tokio::time::timeout(Duration::from_secs(5), asked).await;
+        let (reply, told) = oneshot::channel();
+        let work = Work::Resolve(ResolveWork {
+            fingerprint: chosen.fingerprint,
+            choice: chosen.choice.clone(),
+            user: chosen.user,
+            actor: "ann".to_owned(),
+            reason: String::new(),
+            reply,
+        });
+        let word = self.ask(life, work, told).await;
+        self.say(format!("{kind:?} {name}: {:?}: {word:?}", chosen.choice));
+        Ok(())
+    }
+
+    /// Gives the answer, unless nobody is there who gives one.
+    async fn ask<T>(&mut self, life: &Life, work: Work, told: oneshot::Receiver<T>) -> Option<T> {
+        let asked = async {
+            life.shared.engine.send(work).await.ok()?;
+            told.await.ok()
+        };
+        let asked = tokio::time::timeout(Duration::from_secs(5), asked).await;
+        asked.ok().flatten()
     }
 
     async fn leave(&mut self, life: Life) -> Result<End, String> {
