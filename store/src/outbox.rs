@@ -83,16 +83,14 @@ pub struct Trimmed {
 
 const COLUMNS: &str = "position, sequence, count, sequenced, created_us, checksum, block";
 
-/// What stands before compressed events: how long they are when they are not, little-endian.
-const SIZE: usize = size_of::<u32>();
-
 /// Nothing that LZ4 has compressed is so many times as long
 /// (<https://github.com/lz4/lz4/blob/dev/doc/lz4_Block_format.md>: a byte adds 255 to a length).
 const RATIO_MAX: usize = 256;
 
-/// Compresses events. The memory is used again for each block: it is large, and new memory has
-/// to be zeroed first.
+/// Compresses events, behind their size as [`lz4_flex::block::uncompressed_size`] reads it. The
+/// memory is used again for each block: it is large, and new memory has to be zeroed first.
 fn compress<'m>(events: &[u8], memory: &'m mut Vec<u8>) -> Result<&'m [u8], StoreError> {
+    const SIZE: usize = size_of::<u32>();
     let refused = || StoreError::Refused("a block of events is too large".to_owned());
     let size = u32::try_from(events.len()).map_err(|_| refused())?;
     let at_most = SIZE + lz4_flex::block::get_maximum_output_size(events.len());
