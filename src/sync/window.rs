@@ -271,3 +271,55 @@ impl Windows {
         std::mem::take(&mut self.held)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rollcall_contract::BatchBuilder;
+
+    use super::*;
+
+    /// Nothing closes it, and everything is newer.
+    struct Open;
+
+    impl Window for Open {
+        fn may_be_newer(&self, _: &TxId) -> bool {
+            true
+        }
+
+        fn is_closed_by(&self, _: &Cursor) -> bool {
+            false
+        }
+    }
+
+    fn key(id: &str) -> Key {
+        let mut key = Key::new();
+        key.push(id.as_bytes());
+        key
+    }
+
+    #[test]
+    fn what_was_asked_for_stays_known_whatever_the_log_names() {
+        let page = Page {
+            rows: BatchBuilder::default().build(Cursor::nowhere("")),
+            last: None,
+            window: Box::new(Open),
+        };
+        let asked = vec![key("1"), key("2")];
+        let mut windows = Windows::default();
+        let window = windows.open();
+        let held = HeldPage::new(page, TableNo::MAIN, Purpose::Repair, asked.clone());
+        windows.hold(window, held);
+        let named = |key| Seen {
+            table: TableNo::MAIN,
+            tx: TxId::default(),
+            key,
+        };
+        windows.see(named(Some(key("2"))));
+        assert_eq!(windows.held[0].absent, [key("1")]);
+        windows.see(named(None));
+        let held = windows.clear();
+        assert!(windows.is_empty() && held[0].absent.is_empty());
+        assert_eq!(held[0].asked, asked);
+        assert!(held[0].unfound().eq(&asked));
+    }
+}
