@@ -97,10 +97,7 @@ impl Store {
                     source,
                 })?;
         }
-        let mut connection = Connection::open_with_flags(
-            &path,
-            OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
-        )?;
+        let mut connection = connect_writer(&path)?;
         refuse_foreign(&connection, &path)?;
         if let Some(found) = stored_organization(&connection)?
             && found != options.organization
@@ -361,6 +358,19 @@ fn begin_log_anew(connection: &Connection) -> Result<(), StoreError> {
         );
     }
     Ok(())
+}
+
+/// The connection that writes. What it appends to the log is gathered, so it has to commit with
+/// `synchronous = FULL`.
+fn connect_writer(path: &Path) -> Result<Connection, StoreError> {
+    let vfs = rollcall_logfile::register().ok_or_else(|| {
+        StoreError::Refused("SQLite does not take functions for writing its log".to_owned())
+    })?;
+    Ok(Connection::open_with_flags_and_vfs(
+        path,
+        OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
+        vfs,
+    )?)
 }
 
 /// The connection on which the writer's own half reads.
