@@ -7,6 +7,7 @@ use rollcall::sync::clock;
 use rollcall::sync::fields::{EditWork, FieldEdit, ResolveWork};
 use rollcall::sync::staging::Word;
 use rollcall::sync::work::{Cause, Order, Work};
+use rollcall_core::conflict::ConflictRow;
 use rollcall_core::document::Pin;
 use rollcall_simdisk::{Loss, Refusal};
 use rollcall_store::{ConflictFilter, UserFilter};
@@ -18,6 +19,7 @@ use crate::dice::Dice;
 use crate::life::{Ended, Life};
 use crate::look::{Looker, Sight};
 use crate::people;
+use crate::server::{self, Did};
 use crate::world::World;
 
 /// Steps of a history.
@@ -415,7 +417,43 @@ impl History {
         });
         let word = self.ask(life, work, told).await;
         self.say(format!("{kind:?} {name}: {:?}: {word:?}", chosen.choice));
+        if self.dice.one_in(2) {
+            self.interfere(life, &row);
+        }
         Ok(())
+    }
+
+    /// What a decision is about changes while its records are read again.
+    fn interfere(&mut self, life: &Life, conflict: &ConflictRow) {
+        let of = life.shared.sources.iter().find(|s| s.id == conflict.source);
+        let Some(server) = of.and_then(|s| self.world.around.servers.get(s.name.as_str())) else {
+            return;
+        };
+        let server = server.clone();
+        match self.dice.below(4) {
+            0 => server.cut(),
+            1 => {
+                let may = self.dice.one_in(2);
+                self.say(format!("at once: the log may be followed: {may}"));
+                server.may_read_log(may);
+            }
+            _ => {}
+        }
+        let rows = server.rows();
+        let named = rows.keys().filter(|id| {
+            let key = server::key_of(**id);
+            conflict
+                .records
+                .iter()
+                .any(|k| k.as_slice() == key.as_bytes())
+        });
+        let named: Vec<u64> = named.copied().collect();
+        for id in named {
+            if self.dice.one_in(2) {
+                self.say(format!("at once: {id} goes"));
+                server.commit(clock::now_us(), vec![Did::Delete(id)]);
+            }
+        }
     }
 
     /// Gives the answer, unless nobody is there who gives one.
