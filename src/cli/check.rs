@@ -187,12 +187,14 @@ async fn check_source(config: &Config, source: &SourceConfig) -> Report {
                     Place::Changed(_) => format!("field.{rule}.changed.{name}"),
                     Place::Related(_) => format!("source.{name}.related.{rule}"),
                 };
-                let fix = format!("{}:{}", config.file.display(), config.locate(&key));
+                let place = format!("{}:{}", config.file.display(), config.locate(&key));
+                let said = format!("found {}, expected {}", error.found, error.expected);
+                let fix = error.suggestion;
                 report.findings.push(Finding::new(
                     Severity::Error,
                     "mapping",
-                    error.to_string(),
-                    fix,
+                    format!("{place}: {key}: {said}"),
+                    fix.unwrap_or_else(|| "Correct it there.".to_owned()),
                 ));
             }
         }

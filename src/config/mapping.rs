@@ -1,10 +1,13 @@
 //! The mapping of a source, as data.
 //!
-//! Only the form of a rule is settled here: exactly one origin, and no options that could
-//! never take effect. Whether a column exists, an attribute is known or an expression
-//! compiles is decided where mappings are compiled, against the schema of the table; each
-//! rule keeps its place so that such an error can still name the line.
+//! What can be said of a rule without its table is settled here: a known attribute, exactly one
+//! origin, an expression that can be read, and no options that could never take effect. Whether
+//! a column exists and gives what the attribute holds is decided where mappings are compiled,
+//! against the schema of the table; each rule keeps its place so that such an error can still
+//! name the line.
 
+use rollcall_core::attribute::Attributes;
+use rollcall_core::mapping::unreadable;
 use toml::de::DeValue;
 
 use super::error::Place;
@@ -163,11 +166,11 @@ pub(super) fn rules(section: Section<'_>, context: &Context<'_>) -> Option<Vec<R
 }
 
 fn rule(attribute: String, item: Item<'_>, context: &Context<'_>) -> Option<RuleConfig> {
-    let declared = is_declared(&attribute, &item, context);
+    let known = is_known(&attribute, &item, context);
     let place = item.key_place();
     if let DeValue::String(_) = item.value() {
         let column = values::text(&item)?;
-        declared?;
+        known?;
         return Some(RuleConfig {
             attribute,
             place,
@@ -183,7 +186,7 @@ fn rule(attribute: String, item: Item<'_>, context: &Context<'_>) -> Option<Rule
     let section = item.section()?;
     let column = section.optional("column", values::text);
     let columns = section.optional("columns", values::texts);
-    let expr = section.optional("expr", values::text);
+    let expr = section.optional("expr", expression);
     let fixed = section.optional("constant", constant);
     let default = section.optional("default", constant);
     let strength = section.required("strength", values::choice(Strength::WORDS));
@@ -245,7 +248,7 @@ fn rule(attribute: String, item: Item<'_>, context: &Context<'_>) -> Option<Rule
             );
         }
     };
-    declared?;
+    known?;
     Some(RuleConfig {
         attribute,
         place,
@@ -267,9 +270,36 @@ fn separator(item: &Item<'_>) -> Option<String> {
     values::text_where(|text| !text.is_empty())(item)
 }
 
-fn is_declared(attribute: &str, item: &Item<'_>, context: &Context<'_>) -> Option<()> {
+/// An expression that can be read, whatever its names mean.
+pub(super) fn expression(item: &Item<'_>) -> Option<String> {
+    let source = values::text(item)?;
+    let flaws = unreadable(&source);
+    for flaw in &flaws {
+        let fix = flaw.suggestion.clone();
+        let fix = fix.unwrap_or_else(|| "correct it at the place that is named".to_owned());
+        item.reject::<()>(flaw.found.as_str(), flaw.expected.as_str(), fix);
+    }
+    flaws.is_empty().then_some(source)
+}
+
+fn is_known(attribute: &str, item: &Item<'_>, context: &Context<'_>) -> Option<()> {
     let Some(name) = attribute.strip_prefix("custom.") else {
-        return Some(());
+        let core = Attributes::new([]);
+        if core.by_name(attribute).is_some() {
+            return Some(());
+        }
+        let fix = match suggest(attribute, core.iter().map(|a| a.name.as_str())) {
+            Some(near) => format!("write {near}"),
+            None => format!("declare [attributes.{attribute}] and write custom.{attribute}"),
+        };
+        item.document().reject(
+            item.key_place(),
+            item.path(),
+            "an unknown attribute",
+            "an attribute of users",
+            fix,
+        );
+        return None;
     };
     if context.attributes.iter().any(|known| known == name) {
         return Some(());

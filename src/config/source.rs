@@ -229,7 +229,7 @@ pub(super) fn source(
     });
     let scope = section.optional("scope", |item| {
         Some(ScopeConfig {
-            expr: values::text(item)?,
+            expr: mapping::expression(item)?,
             place: item.key_place(),
         })
     });

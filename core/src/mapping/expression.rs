@@ -104,10 +104,13 @@ pub(super) struct Expression {
 
 /// Something wrong with an expression.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Flaw {
-    pub(super) found: String,
-    pub(super) expected: String,
-    pub(super) suggestion: Option<String>,
+pub struct Flaw {
+    /// What was found.
+    pub found: String,
+    /// What should be there instead.
+    pub expected: String,
+    /// A way to put it right.
+    pub suggestion: Option<String>,
 }
 
 /// Why an evaluation gave nothing.
@@ -124,23 +127,7 @@ pub(super) enum Stop {
 impl Expression {
     /// Parses and checks; all flaws are reported.
     pub(super) fn compile(source: &str, schema: &TableSchema) -> Result<Expression, Vec<Flaw>> {
-        if source.len() > MAX_EXPRESSION_BYTES {
-            return Err(vec![Flaw {
-                found: format!("an expression of {} bytes", source.len()),
-                expected: format!("at most {MAX_EXPRESSION_BYTES} bytes"),
-                suggestion: Some("compute the value in a view of the source".into()),
-            }]);
-        }
-        // The parser's own recursion takes much stack for each bracket; on a thread of its own
-        // even the deepest source that fits the limit above is refused instead of fatal.
-        let parsed = on_thread(|| parse(source, schema));
-        let (expr, columns, dynamic) = parsed.unwrap_or_else(|| {
-            Err(vec![Flaw {
-                found: "an expression that the parser could not be run on".into(),
-                expected: "memory for a thread".into(),
-                suggestion: None,
-            }])
-        })?;
+        let (expr, columns, dynamic) = with_room(source, || parse(source, schema))?;
         let variables: Vec<(String, Class)> = columns
             .iter()
             .map(|&i| (schema.columns[i].name.clone(), schema.columns[i].class))
@@ -229,6 +216,36 @@ impl Expression {
     }
 }
 
+/// What keeps an expression from being read, whatever columns there are; nothing when it can be.
+pub fn unreadable(source: &str) -> Vec<Flaw> {
+    with_room(source, || read(source).map(drop))
+        .err()
+        .unwrap_or_default()
+}
+
+/// Runs the parser on a source that is no longer than it may be. The parser's own recursion takes
+/// much stack for each bracket; on a thread of its own even the deepest source that fits the
+/// limit is refused instead of fatal.
+fn with_room<T: Send>(
+    source: &str,
+    parser: impl FnOnce() -> Result<T, Vec<Flaw>> + Send,
+) -> Result<T, Vec<Flaw>> {
+    if source.len() > MAX_EXPRESSION_BYTES {
+        return Err(vec![Flaw {
+            found: format!("an expression of {} bytes", source.len()),
+            expected: format!("at most {MAX_EXPRESSION_BYTES} bytes"),
+            suggestion: Some("compute the value in a view of the source".into()),
+        }]);
+    }
+    on_thread(parser).unwrap_or_else(|| {
+        Err(vec![Flaw {
+            found: "an expression that the parser could not be run on".into(),
+            expected: "memory for a thread".into(),
+            suggestion: None,
+        }])
+    })
+}
+
 /// The names with a dot that an expression reads, as far as it can be read: `dept.name` for
 /// `dept.name` and for `dept["name"]`, unless `dept` is a variable of the expression's own.
 pub(super) fn dotted_names(source: &str) -> Vec<String> {
@@ -265,25 +282,27 @@ fn parse(source: &str, schema: &TableSchema) -> Result<(IdedExpr, Vec<usize>, bo
     }
 }
 
+fn read(source: &str) -> Result<IdedExpr, Vec<Flaw>> {
+    let source: String = source.nfc().collect();
+    let parsed = function::environment().parser().parse(&source);
+    parsed.map_err(|errors| {
+        let flaws = errors.errors.iter().map(|e| Flaw {
+            found: format!(
+                "an expression that cannot be read at line {}, column {} ({})",
+                e.pos.0,
+                e.pos.1,
+                e.msg.lines().next().unwrap_or_default()
+            ),
+            expected: "a CEL expression over columns".into(),
+            suggestion: None,
+        });
+        flaws.collect()
+    })
+}
+
 /// Reads an expression, and says what of its names is known.
 fn resolve<'s>(source: &str, schema: &'s TableSchema) -> Result<(IdedExpr, Names<'s>), Vec<Flaw>> {
-    let source: String = source.nfc().collect();
-    let mut expr = function::environment()
-        .parser()
-        .parse(&source)
-        .map_err(|errors| {
-            let flaws = errors.errors.iter().map(|e| Flaw {
-                found: format!(
-                    "an expression that cannot be read at line {}, column {} ({})",
-                    e.pos.0,
-                    e.pos.1,
-                    e.msg.lines().next().unwrap_or_default()
-                ),
-                expected: "a CEL expression over columns".into(),
-                suggestion: None,
-            });
-            flaws.collect::<Vec<_>>()
-        })?;
+    let mut expr = read(source)?;
     let mut names = Names {
         schema,
         bound: Vec::new(),

@@ -34,7 +34,7 @@ mod text;
 pub use canonical::push_written;
 pub use drift::PausedRule;
 pub use error::{MappingError, Place};
-pub use expression::MAX_EXPRESSION_BYTES;
+pub use expression::{Flaw, MAX_EXPRESSION_BYTES, unreadable};
 pub use mapper::{Mapper, StoredCells};
 pub use shadow::{Shadow, ShadowError};
 pub(crate) use shadow::{ShadowValues, shadow_values};

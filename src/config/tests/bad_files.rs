@@ -233,7 +233,30 @@ fn attributes_that_others_rely_on_have_a_rule() {
             "map = { email = \"emp_email\", custom.badge = \"b\" }",
             "rollcall.toml:9:37: source.hr.map.custom.badge: found a custom attribute that is not declared, expected one that [attributes] declares; fix: add [attributes.badge] with its type",
         ),
+        (
+            "map = { email = \"emp_email\" }",
+            "map = { email = \"emp_email\", titel = \"t\" }",
+            "rollcall.toml:9:30: source.hr.map.titel: found an unknown attribute, expected an attribute of users; fix: write title",
+        ),
     ]);
+}
+
+#[test]
+fn what_needs_no_table_is_said_of_a_mapping_at_once() {
+    let found = after(
+        "map = { email = \"emp_email\" }",
+        "scope = \"dept + \"\nmap = { email = \"emp_email\", titel = \"t\", locale = { expr = \"a +\" }, custom.x = \"x\" }",
+    );
+    let begins = [
+        "rollcall.toml:9:9: source.hr.scope: found an expression that cannot be read at line 1, ",
+        "rollcall.toml:10:30: source.hr.map.titel: found an unknown attribute, ",
+        "rollcall.toml:10:61: source.hr.map.locale.expr: found an expression that cannot be read at line 1, ",
+        "rollcall.toml:10:77: source.hr.map.custom.x: found a custom attribute that is not declared, ",
+    ];
+    for begin in begins {
+        let said = found.iter().filter(|e| e.starts_with(begin)).count();
+        assert!(said > 0, "{begin} is not in {found:#?}");
+    }
 }
 
 #[test]
