@@ -713,6 +713,9 @@ fn track(
     let plan_open = readers
         .plans()
         .is_ok_and(|plans| plans.iter().any(|p| p.source == id));
+    let given_up = readers
+        .sources()
+        .is_ok_and(|sources| sources.iter().any(|s| s.id == id && s.given_up));
     let mut open = gaps.iter().filter(|g| g.closed_us.is_none());
     let remapping = if open.any(|g| g.gap.reason == GapReason::MappingChanged) {
         Remapping::Everybody
@@ -738,6 +741,7 @@ fn track(
         proof_run: None,
         limit: source.limit.map(|limit| limit_track(&limit, readers, id)),
         plan_open,
+        given_up,
         remapping,
         related: None,
         poll: None,

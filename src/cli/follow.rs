@@ -153,7 +153,7 @@ pub(super) fn how_it_ended(run: &RunView) -> String {
     );
     let staged = match run.outcome.as_str() {
         "staged" => {
-            "; so many changes at once need a look and are held back: see `rollcall status`"
+            "; changes that take something away wait for approval: see `rollcall plan list`"
         }
         "unproved" => {
             "; there are rows without a key, so nobody was taken for absent: see `rollcall status`"

@@ -107,6 +107,9 @@ fn summary(plan: &Plan) -> Result<(), Failure> {
             (Some(_), true) if limit.is_open => {
                 "others wait for approval already, and these would join them".to_owned()
             }
+            (Some(_), true) if limit.is_given_up => {
+                "a plan was discarded, so a reconciliation would hold them back".to_owned()
+            }
             (Some((changes, percent)), true) => format!(
                 "more than the limit of {changes} or {percent} %; a reconciliation would hold them back"
             ),

@@ -64,6 +64,10 @@ pub struct LimitView {
     pub recent: u64,
     /// Whether changes of the source wait for approval: whatever counts joins them.
     pub is_open: bool,
+    /// Whether a plan of the source was discarded, and nobody has agreed to a like one since:
+    /// whatever counts waits.
+    #[serde(default)]
+    pub is_given_up: bool,
     /// The most changes; none, here and below, when the source has no limit.
     pub max_changes: Option<u64>,
     /// The largest share of the linked users, in percent.
@@ -115,6 +119,7 @@ impl LimitView {
         let mut view = LimitView {
             linked,
             is_open: track.plan_open,
+            is_given_up: track.given_up,
             ..LimitView::default()
         };
         if let Some(limit) = &mut track.limit {
@@ -137,7 +142,7 @@ impl LimitView {
                 floor,
             };
             let trips = limit.trips(self.changes + self.recent, self.linked);
-            self.changes > 0 && (trips || self.is_open)
+            self.changes > 0 && (trips || self.is_open || self.is_given_up)
         });
     }
 }

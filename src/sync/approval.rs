@@ -84,6 +84,9 @@ impl Engine {
     ) -> Result<(), StoreError> {
         pending.commit.plans.push((plan.source, PlanStep::Approved));
         self.commit(pending)?;
+        if let Some(track) = self.sources.get_mut(&plan.source) {
+            track.given_up = false;
+        }
         self.go_on_with(plan, reply)
     }
 

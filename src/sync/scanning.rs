@@ -338,7 +338,7 @@ impl Engine {
                 self.commit(pending)?;
             }
         }
-        let staged = self.end_holding_back(source, &scan.closes, &mut run, pending, now)?;
+        self.end_holding_back(source, &scan.closes, &mut run, pending, now)?;
         if !scan.duplicates.is_empty() {
             self.know_duplicates();
             self.retry(&scan.duplicates, run.row.id, now, pending)?;
@@ -378,6 +378,9 @@ impl Engine {
             };
             Some(detail.to_string())
         };
+        // Those that waited before it and still do among them.
+        let reasons = &run.row.counters.reasons;
+        let staged = reasons.get(SkipReason::Staged) + reasons.get(SkipReason::StagedLeaver);
         let (outcome, detail) = match (staged, keyless) {
             (0, 0) => ("completed", None),
             (0, n) => ("unproved", told(SkipReason::NoKey.as_str(), n)),

@@ -12,6 +12,8 @@
 //!   scan goes on and comes to the same count: what was applied already is in the window.
 //! - **When the mapping changed**, whatever others would see of anybody counts until a scan has
 //!   ended, and of those who wait then until they no longer do.
+//! - **When a plan was given up** whatever counts of the next scan waits as well, however little it
+//!   is: somebody has said no to it, and the source still says it.
 //! - **While a plan is open** whatever counts joins it. Everything else of the source, and
 //!   all other sources, go on.
 //!
@@ -350,35 +352,42 @@ impl Engine {
         run: &mut TrackedRun,
         pending: &mut Pending,
         now: i64,
-    ) -> Result<u64, StoreError> {
+    ) -> Result<(), StoreError> {
         if self.sources.get(&source).is_none_or(|t| t.limit.is_none()) {
-            return Ok(0);
+            return Ok(());
         }
         // What is held back is asked of the store.
         self.commit(pending)?;
         let held = self.writer.held_back(source)?;
+        let given_up = self.sources.get(&source).is_some_and(|t| t.given_up);
         if held == 0 {
-            return Ok(0);
+            if given_up && let Some(track) = self.sources.get_mut(&source) {
+                track.given_up = track.plan_open;
+                if !track.given_up {
+                    pending.commit.plans.push((source, PlanStep::Agreed));
+                }
+            }
+            return Ok(());
         }
         let gaps = self.readers.gaps(false, 10_000)?;
         let mut closed = gaps.iter().filter(|g| closes.contains(&g.id));
         let suspicious = closed.any(|g| is_suspicious(g.gap.reason));
         let linked = self.writer.counts().linked_of(source);
         let Some(track) = self.sources.get_mut(&source) else {
-            return Ok(0);
+            return Ok(());
         };
         let Some(limit) = &mut track.limit else {
-            return Ok(0);
+            return Ok(());
         };
         let recent = limit.recent(now);
         let was_open = track.plan_open;
-        if was_open || suspicious || limit.limit.trips(held + recent, linked) {
+        if was_open || suspicious || given_up || limit.limit.trips(held + recent, linked) {
             self.count_staged(source, run, pending)?;
             pending.commit.plans.push((source, PlanStep::Open));
             if !was_open {
                 self.plan_opened(source, run.row.id, held, recent, linked, pending, now);
             }
-            return Ok(held);
+            return Ok(());
         }
         self.directory.rules.set_counting(source, Counting::Apply);
         let mut after = KeyBytes::new();
@@ -405,7 +414,7 @@ impl Engine {
             }
             self.resume_plan(source, pending)?;
         }
-        Ok(0)
+        Ok(())
     }
 
     /// What a scan held back stays so: its run counts and names it.
@@ -528,6 +537,7 @@ impl Engine {
     ) -> Result<PlanAnswer, StoreError> {
         let (source, now) = (plan.source, now_us());
         self.give_up_mapping(source, pending)?;
+        pending.commit.plans.push((source, PlanStep::GivenUp));
         let run = self.stream_run(source, now)?;
         loop {
             let rows = self.writer.staged_after(source, false, &[], AT_ONCE)?;
@@ -546,7 +556,7 @@ impl Engine {
             self.commit(pending)?;
         }
         if let Some(track) = self.sources.get_mut(&source) {
-            track.plan_open = false;
+            (track.plan_open, track.given_up) = (false, true);
             tracing::info!(
                 source = track.name,
                 records = plan.records,

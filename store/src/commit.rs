@@ -95,6 +95,11 @@ pub enum PlanStep {
     Approved,
     /// It was applied as far as it could be; what is left is not approved any more.
     Ended,
+    /// A person has given it up. What scans find waits until a plan is approved, or until one
+    /// finds nothing.
+    GivenUp,
+    /// A scan has found nothing that would wait.
+    Agreed,
 }
 
 /// How far a source's log is taken in.

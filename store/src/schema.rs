@@ -21,7 +21,7 @@ use crate::error::StoreError;
 pub(crate) const APPLICATION_ID: i32 = 0x5243_4c31;
 
 /// Every migration, in order; the version of a file is how many of them it has seen.
-pub(crate) const MIGRATIONS: &[&str] = &[V1, V2, V3, V4, V5];
+pub(crate) const MIGRATIONS: &[&str] = &[V1, V2, V3, V4, V5, V6];
 
 const V1: &str = "
 CREATE TABLE meta(
@@ -415,6 +415,11 @@ ALTER TABLE drift_of RENAME TO drift;
 
 -- What is told next: of a table with as many join values as it has rows, all may be open.
 CREATE INDEX fanout_next ON fanout(source, of_scan, id, commit_us, joined);
+";
+
+const V6: &str = "
+-- given_up: a plan of it was discarded, and nobody has agreed to a like one since.
+ALTER TABLE source ADD COLUMN given_up INTEGER NOT NULL DEFAULT 0;
 ";
 
 /// The version that this program writes.

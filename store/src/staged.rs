@@ -211,11 +211,14 @@ pub(crate) fn write(
             PlanStep::Approved => {
                 change.now.approved = true;
                 approve(connection, *source, true)?;
+                give_up(connection, *source, false)?;
             }
             PlanStep::Ended => {
                 change.now.approved = false;
                 approve(connection, *source, false)?;
             }
+            PlanStep::GivenUp => give_up(connection, *source, true)?,
+            PlanStep::Agreed => give_up(connection, *source, false)?,
         }
     }
     changes.values().try_for_each(|c| c.save(connection))
@@ -290,6 +293,13 @@ fn join(connection: &Connection, change: &mut Change) -> Result<(), StoreError> 
     connection
         .prepare_cached("UPDATE staged SET held_back = 0 WHERE source = ?1 AND held_back")?
         .execute([source.0])?;
+    Ok(())
+}
+
+fn give_up(connection: &Connection, source: SourceId, is_given_up: bool) -> Result<(), StoreError> {
+    connection
+        .prepare_cached("UPDATE source SET given_up = ?2 WHERE id = ?1 AND given_up <> ?2")?
+        .execute((source.0, is_given_up))?;
     Ok(())
 }
 

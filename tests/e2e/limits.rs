@@ -221,9 +221,20 @@ fn a_scan_that_finds_too_many_leavers_makes_a_plan_of_them(kind: &SourceKind) {
     assert_eq!(people["1"]["title"], "Stays", "everything else is applied");
     assert!(people.contains_key("10") && people.contains_key("29"));
     assert_eq!(people["40"]["email"], "person.40@example.com");
-    let runs = world.json(&["runs"]);
-    let runs = runs.as_array().unwrap();
-    assert!(runs.iter().any(|r| r["outcome"] == "staged"), "{runs:?}");
+    let staged = || {
+        let runs = world.json(&["runs"]);
+        let runs = runs.as_array().unwrap();
+        runs.iter().filter(|r| r["outcome"] == "staged").count()
+    };
+    assert_eq!(staged(), 1);
+    let again = world.rollcall(&["reconcile", "hr"]);
+    let said = String::from_utf8(again.stdout).unwrap();
+    assert!(
+        said.contains("plan"),
+        "a plan waits on, and it says so: {said}"
+    );
+    assert_eq!(staged(), 2);
+    assert_eq!(planned(&daemon, 22), hash);
 
     let discarded = world.rollcall(&["plan", "discard", &hash]);
     assert!(discarded.status.success(), "{discarded:?}");
@@ -254,6 +265,15 @@ fn a_truncated_table_deactivates_nobody_by_itself(kind: &SourceKind) {
         events.gaps()
     );
     assert!(events.of_type("user.deactivated").is_empty(), "so few too");
+    // Nor by the next scan, when somebody has said no, whoever has started the daemon since.
+    let discarded = world.rollcall(&["plan", "discard", &hash]);
+    assert!(discarded.status.success(), "{discarded:?}");
+    until_nothing_waits(&daemon);
+    daemon.stop();
+    let daemon = world.streaming();
+    assert!(world.rollcall(&["reconcile", "hr"]).status.success());
+    let hash = planned(&daemon, 2);
+    assert_eq!(count(&world, "user.deactivated"), 0);
     // Who comes back is simply there again.
     world.db.sql(&hire(2));
     let rest = planned(&daemon, 1);

@@ -29,9 +29,12 @@ pub struct SourceRow {
     pub mapping: Option<String>,
     /// Since when it is in this state, microseconds since the Unix epoch.
     pub state_us: i64,
+    /// Whether a plan of it was discarded, and nobody has agreed to a like one since.
+    pub given_up: bool,
 }
 
-const COLUMNS: &str = "id, name, cursor, cursor_text, lineage, state, reason, mapping, state_us";
+const COLUMNS: &str = "id, name, cursor, cursor_text, lineage, state, reason, mapping, state_us, \
+    given_up";
 
 fn source(row: &Row<'_>) -> rusqlite::Result<SourceRow> {
     let cursor: Option<Vec<u8>> = row.get(2)?;
@@ -50,6 +53,7 @@ fn source(row: &Row<'_>) -> rusqlite::Result<SourceRow> {
         reason: row.get(6)?,
         mapping: row.get(7)?,
         state_us: row.get(8)?,
+        given_up: row.get(9)?,
     })
 }
 
