@@ -141,17 +141,23 @@ pub(super) fn rows(change: &Change) -> Vec<Vec<String>> {
     lines
 }
 
-/// RFC 4180: one line for each field that changes, and one for a change without fields.
+/// What a spreadsheet would take for a formula
+/// (<https://owasp.org/www-community/attacks/CSV_Injection>).
+const FORMULA: [char; 6] = ['=', '+', '-', '@', '\t', '\r'];
+
+/// RFC 4180: one line for each field that changes, and one for a change without fields. A cell
+/// that a spreadsheet would calculate with has an apostrophe in front, which makes it a text.
 fn csv(changes: impl Iterator<Item = io::Result<Change>>, out: &mut impl Write) -> io::Result<()> {
     let mut line = |cells: [&str; 10]| {
         for (i, cell) in cells.iter().enumerate() {
             if i > 0 {
                 out.write_all(b",")?;
             }
+            let guard = if cell.starts_with(FORMULA) { "'" } else { "" };
             if cell.contains(['"', ',', '\r', '\n']) {
-                write!(out, "\"{}\"", cell.replace('"', "\"\""))?;
+                write!(out, "\"{guard}{}\"", cell.replace('"', "\"\""))?;
             } else {
-                out.write_all(cell.as_bytes())?;
+                write!(out, "{guard}{cell}")?;
             }
         }
         out.write_all(b"\r\n")
@@ -220,18 +226,28 @@ mod tests {
             action: "created".to_owned(),
             reason: "record_joined".to_owned(),
             counted: None,
-            fields: vec![field("title", "Head, \"R&D\""), field("department", "x")],
+            fields: vec![
+                field("title", "Head, \"R&D\""),
+                field("department", "x"),
+                field("nickName", "=HYPERLINK(\"x\",1)"),
+                field("locale", "-1"),
+            ],
         };
         assert!(plan.changes.push((0, 0), &change).is_ok());
         let mut out = Vec::new();
         assert!(csv(plan.changes.iter(), &mut out).is_ok());
         let text = String::from_utf8_lossy(&out).into_owned();
         let lines: Vec<&str> = text.split("\r\n").collect();
-        assert_eq!(lines.len(), 4, "{text}");
+        assert_eq!(lines.len(), 6, "{text}");
         assert_eq!(
             lines[1],
             "7,,ana,created,record_joined,,title,,\"Head, \"\"R&D\"\"\",title = column job"
         );
         assert!(lines[2].contains(",department,,x,"), "{text}");
+        assert!(
+            lines[3].contains(",\"'=HYPERLINK(\"\"x\"\",1)\","),
+            "{text}"
+        );
+        assert!(lines[4].contains(",locale,,'-1,"), "{text}");
     }
 }
