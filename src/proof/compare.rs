@@ -6,7 +6,7 @@ use rollcall_core::document::{Document, LinkState, Record, UserState};
 use rollcall_core::mapped::{
     Assigned, MappedField, MappedRow, Outcome, Strength, key_text, value_text,
 };
-use rollcall_core::reason::{LeaverReason, SkipReason};
+use rollcall_core::reason::SkipReason;
 use rollcall_store::StoreError;
 
 use super::{FieldDrift, Prover};
@@ -56,9 +56,8 @@ impl Prover<'_> {
         let link = document.links[at];
         Ok(match (link.state, outcome) {
             (LinkState::Held(reason), _) => self.compare_held(reason, link.shadow, row),
-            (state, Outcome::OutOfScope) if state.gone() == Some(LeaverReason::OutOfScope) => {
-                Verdict::OutOfScope
-            }
+            // Whatever it went for: where it is now it would not count either.
+            (state, Outcome::OutOfScope) if state.gone().is_some() => Verdict::OutOfScope,
             (LinkState::Live, Outcome::Mapped) => {
                 let fields = self.differing(&document, at, row)?;
                 if fields.is_empty() {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::company::{Company, hire, hire_all, seed};
+use crate::company::{Company, hire, hire_all, hire_with, seed};
 use crate::sources::{SourceKind, every_source};
 use crate::world::{Options, World};
 
@@ -40,6 +40,13 @@ fn the_directory_is_proved_while_the_log_flows(kind: &SourceKind) {
         proof["records"], sum,
         "each record is counted once: {proof}"
     );
+    // Whoever was deleted and is there again without a right to be is gone as before.
+    world.db.sql(&hire(9_001));
+    daemon.settle();
+    world.db.sql("DELETE FROM people WHERE id = 9001");
+    world.db.sql(&hire_with(9_001, &[("kind", "contractor")]));
+    daemon.settle();
+    world.assert_verified();
 }
 
 fn drifted(proof: &Value) -> Vec<(&str, &str, bool)> {

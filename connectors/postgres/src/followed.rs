@@ -41,6 +41,18 @@ pub(crate) struct TableIdentity {
     pub(crate) partitions: u32,
     /// A digest of their OIDs.
     pub(crate) partitions_digest: u64,
+    /// A digest of the rows that attach them: what was detached and attached again meanwhile is
+    /// another row. None: stored before this was looked at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) attachments_digest: Option<u64>,
+}
+
+impl TableIdentity {
+    fn has_same_partitions(&self, other: &TableIdentity) -> bool {
+        let attachments = self.attachments_digest.zip(other.attachments_digest);
+        (self.partitions, self.partitions_digest) == (other.partitions, other.partitions_digest)
+            && attachments.is_none_or(|(a, b)| a == b)
+    }
 }
 
 /// Identities of a related table, with its name: the configuration may come to name others.
@@ -164,18 +176,25 @@ async fn look_at<C: GenericClient>(
     if is_partitioned {
         let partitions = client
             .query_typed(
-                "WITH RECURSIVE below(oid) AS ( \
-                     SELECT inhrelid FROM pg_catalog.pg_inherits WHERE inhparent = $1 \
+                "WITH RECURSIVE below(oid, attached) AS ( \
+                     SELECT inhrelid, xmin::text FROM pg_catalog.pg_inherits WHERE inhparent = $1 \
                      UNION ALL \
-                     SELECT i.inhrelid FROM pg_catalog.pg_inherits i \
+                     SELECT i.inhrelid, i.xmin::text FROM pg_catalog.pg_inherits i \
                      JOIN below b ON i.inhparent = b.oid) \
-                 SELECT oid FROM below ORDER BY oid",
+                 SELECT oid, attached FROM below ORDER BY oid",
                 &[(&oid, Type::OID)],
             )
             .await
             .map_err(|e| query::failed(&e, "reading the table's partitions"))?;
         identity.partitions = u32::try_from(partitions.len()).unwrap_or(u32::MAX);
-        identity.partitions_digest = digest(partitions.iter().map(|row| row.get(0)));
+        identity.partitions_digest = digest(
+            partitions
+                .iter()
+                .flat_map(|row| row.get::<_, u32>(0).to_be_bytes()),
+        );
+        let attached = partitions.iter().map(|row| row.get::<_, &str>(1));
+        identity.attachments_digest =
+            Some(digest(attached.flat_map(|at| at.bytes().chain([b' ']))));
     }
     let listing = Listing {
         is_listed: relation.get(2),
@@ -224,13 +243,11 @@ async fn membership<C: GenericClient>(
         .unwrap_or_else(|| "listed".to_owned()))
 }
 
-/// FNV-1a over the OIDs: stable between releases, which the standard library's hasher is
-/// not promised to be.
-fn digest(oids: impl Iterator<Item = u32>) -> u64 {
-    oids.flat_map(u32::to_be_bytes)
-        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-        })
+/// FNV-1a: stable between releases, which the standard library's hasher is not promised to be.
+fn digest(bytes: impl Iterator<Item = u8>) -> u64 {
+    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    })
 }
 
 /// What may have been lost between two looks at the configuration's tables. `from` and `to`
@@ -309,10 +326,7 @@ fn compare_table(
             ),
         );
     }
-    if is.table != 0
-        && was.table == is.table
-        && (was.partitions, was.partitions_digest) != (is.partitions, is.partitions_digest)
-    {
+    if is.table != 0 && was.table == is.table && !was.has_same_partitions(is) {
         add(
             this(),
             GapReason::PartitionsChanged,
@@ -358,7 +372,8 @@ mod tests {
             membership: format!("table {table} 701"),
             table,
             partitions: 2,
-            partitions_digest: digest([10, 11].into_iter()),
+            partitions_digest: digest([10, 11].into_iter().flat_map(u32::to_be_bytes)),
+            attachments_digest: Some(digest(b"702 703 ".iter().copied())),
         }
     }
 
@@ -433,7 +448,8 @@ mod tests {
                 "removed and added again"
             );
             assert_eq!(
-                changed(|f| f.partitions_digest = digest([10, 12].into_iter())),
+                changed(|f| f.partitions_digest =
+                    digest([10, 12].into_iter().flat_map(u32::to_be_bytes))),
                 [PartitionsChanged],
                 "one detached, another attached"
             );

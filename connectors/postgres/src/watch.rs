@@ -7,6 +7,9 @@
 //! those that the opening read and stored, so nothing lies between the two; and when it
 //! cannot look, it keeps what it saw last and compares with that as soon as it can.
 //!
+//! A publication that does something else than before may do too little, and what it leaves out is
+//! never sent: behind its gap the stream ends, so that the opening looks at it and refuses it.
+//!
 //! The gaps travel in a bounded channel beside the stream. Both halves of
 //! [`WatchedStream::next`] are cancel safe, so waiting for either loses nothing.
 
@@ -28,7 +31,7 @@ const QUEUE: usize = 16;
 /// A stream with the watch beside it. The watch ends with the stream.
 pub(crate) struct WatchedStream {
     stream: Box<dyn ChangeStream>,
-    gaps: mpsc::Receiver<Gap>,
+    gaps: mpsc::Receiver<Result<Gap, ConnectorError>>,
     task: JoinHandle<()>,
 }
 
@@ -68,7 +71,7 @@ impl ChangeStream for WatchedStream {
     async fn next(&mut self) -> Result<StreamItem, ConnectorError> {
         tokio::select! {
             biased;
-            Some(gap) = self.gaps.recv() => Ok(StreamItem::Gap(gap)),
+            Some(gap) = self.gaps.recv() => gap.map(StreamItem::Gap),
             item = self.stream.next() => item,
         }
     }
@@ -99,7 +102,7 @@ struct Watch {
     config: PostgresConfig,
     types: TypeMap,
     identities: Identities,
-    gaps: mpsc::Sender<Gap>,
+    gaps: mpsc::Sender<Result<Gap, ConnectorError>>,
     client: Option<Client>,
     warned: Vec<String>,
 }
@@ -110,13 +113,26 @@ impl Watch {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
+            let options = self.identities.options.clone();
             match self.look().await {
                 Ok(found) => {
                     for gap in found {
                         tracing::warn!(reason = gap.reason.as_str(), "{}", gap.detail);
-                        if self.gaps.send(gap).await.is_err() {
+                        if self.gaps.send(Ok(gap)).await.is_err() {
                             return;
                         }
+                    }
+                    if self.identities.options != options {
+                        let altered = ConnectorError::transient(
+                            "publication_altered",
+                            format!(
+                                "The publication \"{}\" was altered; it is looked at anew.",
+                                self.config.publication
+                            ),
+                        );
+                        // The stream may be gone.
+                        let _ = self.gaps.send(Err(altered)).await;
+                        return;
                     }
                 }
                 Err(error) => {

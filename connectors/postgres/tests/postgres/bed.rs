@@ -186,6 +186,18 @@ impl Reader {
         self.gaps.remove(0)
     }
 
+    /// Reads until the stream ends, and gives the code of the error that it ends with.
+    pub(crate) async fn until_end(&mut self) -> &'static str {
+        loop {
+            let item = tokio::time::timeout(PATIENCE, self.opened.stream.next())
+                .await
+                .expect("the stream ends");
+            if let Err(error) = item {
+                return error.code();
+            }
+        }
+    }
+
     /// Ends in order and gives what the store holds.
     pub(crate) async fn close(self) -> (Cursor, Lineage) {
         let stored = self.stored();

@@ -312,6 +312,19 @@ async fn a_lost_publication_is_a_gap() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_publication_that_is_weakened_is_a_gap_and_refused_at_once() {
+    let bed = Bed::new("publication_weak");
+    let mut reader = bed.begin(1).await;
+    bed.sql("ALTER PUBLICATION rollcall SET (publish = 'insert')");
+    let gap = reader.until_gap().await;
+    assert_eq!(gap.reason, GapReason::PublicationChanged);
+    assert_eq!(reader.until_end().await, "publication_altered");
+    let stored = reader.close().await;
+    let error = bed.source().open(Some(stored)).await.err().unwrap();
+    assert_eq!(error.code(), "publication_operations");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_publication_made_anew_is_a_gap_and_the_log_flows_again() {
     let bed = Bed::new("publication_again");
     let stored = bed.begin(1).await.close().await;
@@ -339,6 +352,15 @@ async fn an_attached_partition_is_a_gap() {
     assert_eq!(gap.reason, GapReason::PartitionsChanged);
     bed.sql("INSERT INTO people VALUES (160, 'through the root')");
     reader.until_key("160").await;
+    let stored = reader.close().await;
+    bed.sql(
+        "BEGIN; ALTER TABLE people DETACH PARTITION p1; DELETE FROM p1;
+         ALTER TABLE people ATTACH PARTITION p1 FOR VALUES FROM (0) TO (100); COMMIT;",
+    );
+    let mut reader = Reader::open(&bed.source(), Some(stored)).await;
+    assert_eq!(reader.reasons(), [GapReason::PartitionsChanged], "mended");
+    bed.sql("INSERT INTO people VALUES (161, 'behind it')");
+    reader.until_key("161").await;
     let stored = reader.close().await;
     bed.sql("ALTER TABLE people DETACH PARTITION p1");
     let reader = Reader::open(&bed.source(), Some(stored)).await;
