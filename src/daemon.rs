@@ -534,6 +534,7 @@ impl Prepared {
         let mut schedulers = Vec::new();
         let (mut proofs, turn) = (Vec::new(), Arc::new(Semaphore::new(1)));
         for source in &config.sources {
+            crate::observe::metrics::begin_at_zero(&source.name);
             let source = &source.among(config.sources.len());
             let connector = connectors.source(&config.organization, source);
             let Some(parts) = self.source(config, source, connector, engine) else {

@@ -1,8 +1,10 @@
 //! The Prometheus exposition. Counters and histograms are recorded where things happen, a
 //! batch at a time; gauges are read from the live figures when they are asked for.
 
-use metrics::{describe_counter, describe_gauge, describe_histogram, gauge};
+use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use rollcall_contract::GapReason;
+use rollcall_core::reason::SkipReason;
 
 use super::names;
 use crate::daemon::Shared;
@@ -112,6 +114,41 @@ pub fn install() -> Result<PrometheusHandle, String> {
     Ok(handle)
 }
 
+/// What becomes of a change that is applied, or needs not be.
+pub const OUTCOMES: [&str; 7] = [
+    "created",
+    "updated",
+    "suspected",
+    "deactivated",
+    "deleted",
+    "activated",
+    "unchanged",
+];
+
+/// What becomes of a change that is not applied.
+pub fn outcome_of(reason: SkipReason) -> &'static str {
+    match reason.is_error() {
+        true => "errored",
+        false => "skipped",
+    }
+}
+
+/// Begins the counters of a source at 0. A rule that asks for an increase sees none where a
+/// series appears with 1, so the first gap and the first error would go unnoticed.
+pub fn begin_at_zero(source: &str) {
+    for reason in GapReason::ALL {
+        counter!(names::GAPS, "source" => source.to_owned(), "reason" => reason.as_str())
+            .increment(0);
+    }
+    for outcome in OUTCOMES {
+        counter!(names::CHANGES, "source" => source.to_owned(), "outcome" => outcome).increment(0);
+    }
+    for reason in SkipReason::ALL {
+        counter!(names::CHANGES, "source" => source.to_owned(), "outcome" => outcome_of(reason), "reason" => reason.as_str())
+            .increment(0);
+    }
+}
+
 /// Reads the live figures into the gauges.
 pub fn refresh(shared: &Shared) {
     let plans = shared.readers.plans().unwrap_or_default();
@@ -184,5 +221,38 @@ pub fn refresh(shared: &Shared) {
             let open = gaps.iter().filter(|g| g.source == source.id).count();
             gauge!(names::GAPS_OPEN, "source" => source.name.clone()).set(open as f64);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_gap_and_every_outcome_is_counted_from_0() {
+        let recorder = PrometheusBuilder::new().build_recorder();
+        metrics::with_local_recorder(&recorder, || begin_at_zero("hr"));
+        let text = recorder.handle().render();
+        let has = |series: &str| text.lines().any(|line| line == format!("{series} 0"));
+        for reason in GapReason::ALL {
+            let labels = format!("source=\"hr\",reason=\"{}\"", reason.as_str());
+            assert!(has(&format!("{}{{{labels}}}", names::GAPS)), "{labels}");
+        }
+        for outcome in OUTCOMES {
+            let labels = format!("source=\"hr\",outcome=\"{outcome}\"");
+            assert!(has(&format!("{}{{{labels}}}", names::CHANGES)), "{labels}");
+        }
+        for (outcome, reason) in [("errored", "bad_value"), ("skipped", "out_of_scope")] {
+            let labels = format!("source=\"hr\",outcome=\"{outcome}\",reason=\"{reason}\"");
+            assert!(has(&format!("{}{{{labels}}}", names::CHANGES)), "{labels}");
+        }
+    }
+
+    #[test]
+    fn the_list_of_gaps_leaves_none_out() {
+        for (number, reason) in GapReason::ALL.into_iter().enumerate() {
+            assert_eq!(reason as usize, number);
+        }
+        assert_eq!(GapReason::ALL.len(), GapReason::StoreRestored as usize + 1);
     }
 }

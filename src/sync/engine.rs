@@ -35,6 +35,7 @@ use super::shared::SourceLive;
 use super::track::{Ask, SourceTrack};
 use super::work::{ResumePoint, Work};
 use crate::delivery::hub::Hub;
+use crate::observe::metrics::{OUTCOMES, outcome_of};
 use crate::observe::names;
 use crate::observe::notify::Notifier;
 
@@ -710,27 +711,23 @@ impl Told {
             live.last_commit_us.store(newest, Ordering::Relaxed);
         }
         let c = &self.counted;
-        for (outcome, n) in [
-            ("created", c.created),
-            ("updated", c.updated),
-            ("suspected", c.suspected),
-            ("deactivated", c.deactivated),
-            ("deleted", c.deleted),
-            ("activated", c.activated),
-            ("unchanged", c.unchanged),
-        ] {
+        let applied = [
+            c.created,
+            c.updated,
+            c.suspected,
+            c.deactivated,
+            c.deleted,
+            c.activated,
+            c.unchanged,
+        ];
+        for (outcome, n) in OUTCOMES.into_iter().zip(applied) {
             if n > 0 {
                 metrics::counter!(names::CHANGES, "source" => self.source.clone(), "outcome" => outcome)
                     .increment(n);
             }
         }
         for (reason, n) in c.reasons.iter() {
-            let outcome = if reason.is_error() {
-                "errored"
-            } else {
-                "skipped"
-            };
-            metrics::counter!(names::CHANGES, "source" => self.source.clone(), "outcome" => outcome, "reason" => reason.as_str())
+            metrics::counter!(names::CHANGES, "source" => self.source.clone(), "outcome" => outcome_of(reason), "reason" => reason.as_str())
                 .increment(n);
         }
     }

@@ -56,7 +56,8 @@ fn readyz_livez_and_metrics_tell_over_tcp_how_it_goes(kind: &SourceKind) {
     let (code, metrics) = get(port, "/metrics");
     assert_eq!(code, 200);
     for name in [
-        "rollcall_changes_total",
+        "rollcall_changes_total{source=\"hr\",outcome=\"errored\",reason=\"bad_value\"} 0",
+        "rollcall_source_gaps_total{source=\"hr\",reason=\"position_lost\"} 0",
         "rollcall_commit_to_store_seconds",
         "rollcall_commit_to_delivered_seconds",
         "rollcall_delivered_total",

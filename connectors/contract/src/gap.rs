@@ -59,6 +59,26 @@ pub enum GapReason {
 }
 
 impl GapReason {
+    /// All reasons, in the order of their numbers.
+    pub const ALL: [GapReason; 16] = [
+        GapReason::InitialLoad,
+        GapReason::OtherServer,
+        GapReason::TimelineDiverged,
+        GapReason::PositionLost,
+        GapReason::SlotInvalidated,
+        GapReason::SlotAdvanced,
+        GapReason::Restored,
+        GapReason::PublicationChanged,
+        GapReason::NotInLog,
+        GapReason::TableRecreated,
+        GapReason::Truncated,
+        GapReason::PartitionsChanged,
+        GapReason::SchemaChanged,
+        GapReason::NotFollowed,
+        GapReason::MappingChanged,
+        GapReason::StoreRestored,
+    ];
+
     /// Whether the source's history is another one from here on: what was applied may never
     /// have happened there, and its transaction ids say nothing about the new ones.
     pub fn is_other_history(self) -> bool {
