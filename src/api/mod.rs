@@ -5,6 +5,7 @@
 //! metrics, and nobody without a bearer token for anything else.
 
 pub mod conflicts;
+pub mod events;
 pub mod fields;
 mod listen;
 pub mod orders;

@@ -12,6 +12,7 @@ use axum::routing::{get, post};
 use rollcall_core::staged::PlanHash;
 
 use super::conflicts::ResolveQuery;
+use super::events::EventQuery;
 use super::tokens::Denied;
 use super::{fields, orders, plans, users, views};
 use crate::daemon::Shared;
@@ -213,11 +214,16 @@ async fn run(State(shared): State<Arc<Shared>>, Path(run): Path<u64>) -> Respons
     answer(move || super::runs::run(&shared.readers, run)).await
 }
 
-async fn events(
-    State(shared): State<Arc<Shared>>,
-    Query(query): Query<views::EventQuery>,
-) -> Response {
-    answer(move || Ok(Some(views::events(&shared.readers, &query)?))).await
+async fn events(State(shared): State<Arc<Shared>>, Query(query): Query<EventQuery>) -> Response {
+    let read = move || super::events::events(&shared.readers, &query);
+    match tokio::task::spawn_blocking(read).await {
+        Ok(Ok(found)) => {
+            let json = [(header::CONTENT_TYPE, "application/json")];
+            (json, super::events::array(&found)).into_response()
+        }
+        Ok(Err(e)) => failed(&e),
+        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
 }
 
 async fn plans(State(shared): State<Arc<Shared>>) -> Response {

@@ -5,12 +5,11 @@
 use std::sync::atomic::Ordering;
 
 use rollcall_core::conflict::{ConflictKind, ConflictRow};
-use rollcall_core::event::Event;
 use rollcall_core::id::SourceId;
 use rollcall_core::mapped::key_text;
 use rollcall_core::plan::DueKind;
 use rollcall_store::{
-    ConflictFilter, DriftRow, ProofRow, Readers, RelatedTableRow, RunFilter, Sequence, StoreError,
+    ConflictFilter, DriftRow, ProofRow, Readers, RelatedTableRow, RunFilter, StoreError,
 };
 use serde::{Deserialize, Serialize};
 
@@ -346,114 +345,4 @@ pub(super) fn source_names(readers: &Readers) -> Result<impl Fn(SourceId) -> Str
         let found = sources.iter().find(|s| s.id == id);
         found.map_or_else(String::new, |s| s.name.clone())
     })
-}
-
-/// Which events to read.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct EventQuery {
-    /// Behind this sequence.
-    #[serde(default)]
-    pub after: u64,
-    /// At most so many (1000).
-    pub limit: Option<usize>,
-}
-
-/// An event in the structured mode of CloudEvents 1.0.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct EventView {
-    /// Always `1.0`.
-    pub specversion: String,
-    /// Deterministic.
-    pub id: String,
-    /// `/rollcall/<organization>`.
-    pub source: String,
-    /// `io.rollcall.….v1`.
-    #[serde(rename = "type")]
-    pub kind: String,
-    /// RFC 3339.
-    pub time: String,
-    /// The user's id.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub subject: Option<String>,
-    /// Always `application/json`.
-    pub datacontenttype: String,
-    /// The organization.
-    pub orgid: String,
-    /// The source's name.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub sourceid: Option<String>,
-    /// Gap-free within the organization.
-    pub sequence: u64,
-    /// The run.
-    pub runid: u64,
-    /// Position in the source's log.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub position: Option<String>,
-    /// The body.
-    pub data: serde_json::Value,
-}
-
-/// Events behind a sequence, in order.
-///
-/// # Errors
-/// When the store cannot be read.
-pub fn events(readers: &Readers, query: &EventQuery) -> Result<Vec<EventView>, StoreError> {
-    let organization = readers.identity()?.organization;
-    let sources: Vec<(SourceId, String)> = readers
-        .sources()?
-        .into_iter()
-        .map(|s| (s.id, s.name))
-        .collect();
-    let limit = query.limit.unwrap_or(1000).min(10_000);
-    let mut out = Vec::new();
-    let mut after = Sequence(query.after);
-    while out.len() < limit {
-        let blocks = readers.outbox_after(after, 1 << 20)?;
-        let before = after;
-        for block in &blocks {
-            for placed in block.events() {
-                let placed = placed.map_err(|e| StoreError::Damaged {
-                    detail: e.to_string(),
-                })?;
-                let Some(sequence) = placed.sequence.filter(|s| *s > after) else {
-                    continue;
-                };
-                if out.len() < limit {
-                    after = sequence;
-                    out.push(event_view(&placed.event, sequence, &organization, &sources));
-                }
-            }
-        }
-        if after == before {
-            break;
-        }
-    }
-    Ok(out)
-}
-
-fn event_view(
-    event: &Event<'_>,
-    sequence: Sequence,
-    organization: &str,
-    sources: &[(SourceId, String)],
-) -> EventView {
-    EventView {
-        specversion: "1.0".to_owned(),
-        id: event.id.iter().map(|b| format!("{b:02x}")).collect(),
-        source: format!("/rollcall/{organization}"),
-        kind: event.kind.type_name().to_owned(),
-        time: rfc3339(event.time_us),
-        subject: event.user.map(|u| u.to_string()),
-        datacontenttype: "application/json".to_owned(),
-        orgid: organization.to_owned(),
-        sourceid: event
-            .source
-            .and_then(|id| sources.iter().find(|(s, _)| *s == id))
-            .map(|(_, name)| name.clone()),
-        sequence: sequence.0,
-        runid: event.run.0,
-        position: Some(event.position.to_owned()).filter(|p| !p.is_empty()),
-        data: serde_json::from_slice(event.data).unwrap_or(serde_json::Value::Null),
-    }
 }

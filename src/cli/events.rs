@@ -1,10 +1,11 @@
-//! `rollcall events`: the outbox as lines of JSON, from a sequence on.
+//! `rollcall events`: the outbox as lines of JSON, from a sequence on. With `--json` it is the
+//! same: what is followed has no end, so it cannot be one document.
 
 use std::time::Duration;
 
 use super::exit::{Exit, Failure};
 use super::{Cli, output};
-use crate::api::views::{self, EventQuery};
+use crate::api::events::{self, EventQuery};
 
 /// Which events.
 #[derive(Debug, clap::Args)]
@@ -28,7 +29,7 @@ pub(super) fn run(cli: &Cli, args: &Args) -> Result<Exit, Failure> {
     let mut after = args.after;
     let mut left = args.limit.unwrap_or(usize::MAX);
     loop {
-        let events = views::events(
+        let events = events::events(
             &readers,
             &EventQuery {
                 after,
@@ -36,7 +37,7 @@ pub(super) fn run(cli: &Cli, args: &Args) -> Result<Exit, Failure> {
             },
         )?;
         for event in &events {
-            output::json_line(event)?;
+            output::bytes(&event.line)?;
             after = event.sequence;
         }
         left -= events.len();

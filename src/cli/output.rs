@@ -20,14 +20,12 @@ pub(crate) fn json<T: serde::Serialize>(value: &T) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Prints a value as one line of JSON.
+/// Prints lines that are written already.
 ///
 /// # Errors
 /// When standard output is closed.
-pub(crate) fn json_line<T: serde::Serialize>(value: &T) -> Result<(), Failure> {
-    let mut out = io::stdout().lock();
-    serde_json::to_writer(&mut out, value).map_err(io::Error::from)?;
-    out.write_all(b"\n")?;
+pub(crate) fn bytes(lines: &[u8]) -> Result<(), Failure> {
+    io::stdout().lock().write_all(lines)?;
     Ok(())
 }
 

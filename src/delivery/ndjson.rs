@@ -142,7 +142,7 @@ impl NdjsonSink {
 }
 
 /// Appends one record as a line.
-fn write_line(record: &Outgoing, out: &mut Vec<u8>) {
+pub(crate) fn write_line(record: &Outgoing, out: &mut Vec<u8>) {
     out.push(b'{');
     for (name, value) in &record.headers {
         let name = if *name == "content-type" {
