@@ -30,9 +30,11 @@ pub mod undo;
 pub mod users;
 pub mod verify;
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 
 use crate::config::{Config, Outline};
@@ -145,7 +147,16 @@ pub enum Command {
 
 /// Runs a command line.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(e) if e.use_stderr() && wants_json(std::env::args_os()) => {
+            let failure = misused(&e);
+            output::complain(true, &failure);
+            return failure.exit.into();
+        }
+        // Help and version are texts.
+        Err(e) => e.exit(),
+    };
     match dispatch(&cli) {
         Ok(exit) => exit.into(),
         Err(failure) => {
@@ -153,6 +164,27 @@ pub fn main() -> ExitCode {
             failure.exit.into()
         }
     }
+}
+
+/// Whether a command line that cannot be understood asks for JSON.
+fn wants_json(args: impl Iterator<Item = OsString>) -> bool {
+    let mut options = args.skip(1).take_while(|arg| arg != "--");
+    options.any(|arg| arg == "--json")
+}
+
+/// A command line that cannot be understood, as any other failure.
+fn misused(e: &clap::Error) -> Failure {
+    let sentence = match e.kind() {
+        // The text is the whole help.
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            "the command line is not complete. Fix: see `rollcall --help`".to_owned()
+        }
+        _ => {
+            let text = e.render().to_string();
+            text.trim().trim_start_matches("error: ").to_owned()
+        }
+    };
+    Failure::new(Exit::Usage, sentence)
 }
 
 fn dispatch(cli: &Cli) -> Result<Exit, Failure> {
@@ -220,4 +252,40 @@ pub(crate) fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
         .enable_all()
         .build()
         .map_err(Failure::from)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+
+    use super::*;
+
+    #[test]
+    fn a_command_line_that_is_not_understood_is_a_failure_like_any_other() {
+        for line in [
+            "--json bogus",
+            "--json preview hr --limit x",
+            "users show --json",
+            "--json users",
+            "--json",
+        ] {
+            let args = || ["rollcall"].into_iter().chain(line.split(' '));
+            assert!(wants_json(args().map(OsString::from)), "{line}");
+            let e = Cli::try_parse_from(args()).unwrap_err();
+            assert!(e.use_stderr(), "{line}");
+            let failure = misused(&e);
+            assert_eq!(failure.exit, Exit::Usage, "{line}");
+            assert!(!failure.sentence.starts_with("error"), "{line}");
+            assert!(!failure.sentence.contains('\u{1b}'), "{line}");
+        }
+        for line in ["--json --help", "--json users --help", "--json --version"] {
+            let args = ["rollcall"].into_iter().chain(line.split(' '));
+            assert!(
+                !Cli::try_parse_from(args).unwrap_err().use_stderr(),
+                "{line}"
+            );
+        }
+        let plain = ["rollcall", "sync", "hr", "--key", "x", "--", "--json"];
+        assert!(!wants_json(plain.into_iter().map(OsString::from)));
+    }
 }
