@@ -8,6 +8,7 @@ use std::io::{self, Write};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
+use super::exit::{Exit, Failure};
 use crate::config::{KEYS, Key, Presence, explain, json_schema};
 
 /// Explains the configuration file.
@@ -45,9 +46,18 @@ pub enum ConfigCommandError {
         /// What to ask for instead.
         fix: String,
     },
-    /// Standard output is closed.
-    #[error("the output cannot be written: {0}")]
+    /// Standard output is closed, or its disk is full.
+    #[error("{0}")]
     Output(#[from] io::Error),
+}
+
+impl From<ConfigCommandError> for Failure {
+    fn from(e: ConfigCommandError) -> Failure {
+        match e {
+            ConfigCommandError::UnknownKey { .. } => Failure::new(Exit::NotFound, e.to_string()),
+            ConfigCommandError::Output(e) => e.into(),
+        }
+    }
 }
 
 /// Runs the command.
@@ -172,6 +182,35 @@ mod tests {
                 .to_string(),
             "found no key \"slott\", expected one of rollcall.toml; fix: ask for `slot`"
         );
+    }
+
+    struct Closed(io::ErrorKind);
+
+    impl Write for Closed {
+        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+            Err(self.0.into())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn output_that_cannot_be_written_is_no_key_that_was_not_found() {
+        for words in [&["--explain"][..], &["schema"]] {
+            let line = Line::try_parse_from(["config"].iter().chain(words)).unwrap();
+            let ends = |kind| -> Failure {
+                let ended = run(&line.args, false, &mut Closed(kind));
+                ended.expect_err("nothing can be written").into()
+            };
+            let seen_enough = ends(io::ErrorKind::BrokenPipe);
+            assert_eq!(seen_enough.exit, Exit::Ok);
+            assert_eq!(seen_enough.sentence, "");
+            assert_eq!(ends(io::ErrorKind::StorageFull).exit, Exit::Failed);
+        }
+        let unknown: Failure = output(&["--explain", "slott"], false).unwrap_err().into();
+        assert_eq!(unknown.exit, Exit::NotFound);
     }
 
     #[test]

@@ -212,13 +212,11 @@ fn dispatch(cli: &Cli) -> Result<Exit, Failure> {
                 &crate::config::ProcessEnvironment,
                 cli.json,
                 &mut std::io::stdout().lock(),
-            )
-            .map_err(|e| Failure::new(e.exit(), e.to_string()))?;
+            )?;
             Ok(Exit::Ok)
         }
         Command::Config(args) => {
-            config::run(args, cli.json, &mut std::io::stdout().lock())
-                .map_err(|e| Failure::new(Exit::NotFound, e.to_string()))?;
+            config::run(args, cli.json, &mut std::io::stdout().lock())?;
             Ok(Exit::Ok)
         }
     }

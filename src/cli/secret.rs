@@ -16,7 +16,7 @@ use secrecy::SecretString;
 use serde_json::json;
 use zeroize::Zeroizing;
 
-use super::exit::Exit;
+use super::exit::{Exit, Failure};
 use crate::config::{ConfigErrors, Environment, KEYS, Kind, Sealing};
 use crate::vault::{
     Binding, Key, Owner, SECRET_MAX_BYTES, Vault, VaultError, rotate, write_sealed,
@@ -117,6 +117,15 @@ impl SecretError {
             SecretError::Config(_) => Exit::Configuration,
             SecretError::Unknown { .. } => Exit::NotFound,
             _ => Exit::Failed,
+        }
+    }
+}
+
+impl From<SecretError> for Failure {
+    fn from(e: SecretError) -> Failure {
+        match e {
+            SecretError::Io(e) => e.into(),
+            e => Failure::new(e.exit(), e.to_string()),
         }
     }
 }
