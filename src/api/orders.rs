@@ -198,7 +198,11 @@ pub(super) async fn sync(
     let run = match tokio::time::timeout(patience, run).await {
         Ok(Ok(Ok(run))) => Some(run.0),
         Ok(Ok(Err(why))) => {
-            return refused(StatusCode::UNPROCESSABLE_ENTITY, &why.to_string());
+            let status = match why.is_transient() {
+                true => StatusCode::SERVICE_UNAVAILABLE,
+                false => StatusCode::UNPROCESSABLE_ENTITY,
+            };
+            return refused(status, &why.to_string());
         }
         Ok(Err(_)) => return StatusCode::SERVICE_UNAVAILABLE.into_response(),
         Err(_) => None,

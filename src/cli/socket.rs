@@ -4,8 +4,8 @@ use std::io;
 use std::path::Path;
 
 use http_body_util::{BodyExt as _, Full};
-use hyper::Method;
 use hyper::body::Bytes;
+use hyper::{Method, StatusCode};
 use hyper_util::rt::TokioIo;
 
 use super::exit::{Exit, Failure};
@@ -100,12 +100,15 @@ fn request<T: serde::de::DeserializeOwned>(
                 return Err(Failure::new(Exit::Failed, sentence));
             }
         };
-        let answer = ask(stream, method, path, body).await.map_err(|e| {
+        let (status, answer) = ask(stream, method, path, body).await.map_err(|e| {
             Failure::new(
                 Exit::Failed,
                 format!("the daemon behind {} did not answer: {e}", socket.display()),
             )
         })?;
+        if !status.is_success() {
+            return Err(refusal(status, &answer));
+        }
         serde_json::from_slice(&answer).map(Some).map_err(|_| {
             Failure::new(
                 Exit::Failed,
@@ -115,12 +118,27 @@ fn request<T: serde::de::DeserializeOwned>(
     })
 }
 
+/// What the daemon said in place of an answer: its own sentence, when it gave one.
+fn refusal(status: StatusCode, body: &[u8]) -> Failure {
+    let exit = match status {
+        StatusCode::BAD_REQUEST | StatusCode::UNPROCESSABLE_ENTITY => Exit::Usage,
+        StatusCode::NOT_FOUND => Exit::NotFound,
+        _ => Exit::Failed,
+    };
+    let said = serde_json::from_slice::<serde_json::Value>(body).ok();
+    let sentence = match said.as_ref().and_then(|said| said["error"].as_str()) {
+        Some(sentence) => sentence.to_owned(),
+        None => format!("the daemon answered {status}"),
+    };
+    Failure::new(exit, sentence)
+}
+
 async fn ask(
     stream: tokio::net::UnixStream,
     method: Method,
     path: &str,
     body: Bytes,
-) -> Result<Bytes, Box<dyn std::error::Error>> {
+) -> Result<(StatusCode, Bytes), Box<dyn std::error::Error>> {
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     tokio::spawn(connection);
@@ -133,14 +151,22 @@ async fn ask(
     let response = sender.send_request(request).await?;
     let status = response.status();
     let body = response.into_body().collect().await?.to_bytes();
-    let why = serde_json::from_slice::<serde_json::Value>(&body).ok();
-    if let Some(why) = why.as_ref().and_then(|why| why["error"].as_str())
-        && !status.is_success()
-    {
-        return Err(why.into());
+    Ok((status, body))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_is_what_the_daemon_said() {
+        let body = br#"{"error":"The key of the table has 2 columns."}"#;
+        let refused = refusal(StatusCode::UNPROCESSABLE_ENTITY, body);
+        assert_eq!(refused.sentence, "The key of the table has 2 columns.");
+        assert_eq!(refused.exit, Exit::Usage);
+        assert_eq!(refusal(StatusCode::NOT_FOUND, b"").exit, Exit::NotFound);
+        let busy = refusal(StatusCode::SERVICE_UNAVAILABLE, b"");
+        assert_eq!(busy.exit, Exit::Failed);
+        assert_eq!(busy.sentence, "the daemon answered 503 Service Unavailable");
     }
-    if !status.is_success() {
-        return Err(format!("it answered {status}").into());
-    }
-    Ok(body)
 }
