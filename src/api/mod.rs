@@ -8,6 +8,7 @@ pub mod conflicts;
 pub mod events;
 pub mod fields;
 mod listen;
+pub mod named;
 pub mod orders;
 pub mod plans;
 mod routes;

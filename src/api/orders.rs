@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
-use super::users;
+use super::named;
 use crate::daemon::{Shared, SourceEntry};
 use crate::sync::planned::{Answered, MAX_APPLIED, Planned};
 use crate::sync::undoing::{UndoWork, Undoing};
@@ -187,7 +187,7 @@ pub(super) async fn sync(
         keys: wanted
             .keys
             .iter()
-            .map(|k| users::keys_of(k).collect())
+            .map(|k| named::keys_of(k).collect())
             .collect(),
         cause,
         ended,

@@ -13,8 +13,9 @@ use rollcall_core::staged::PlanHash;
 
 use super::conflicts::ResolveQuery;
 use super::events::EventQuery;
+use super::named::NoUser;
 use super::tokens::Denied;
-use super::{fields, orders, plans, users, views};
+use super::{fields, named, orders, plans, users, views};
 use crate::daemon::Shared;
 use crate::observe::{health, metrics};
 use crate::sync::clock::now_us;
@@ -105,10 +106,21 @@ async fn users(
 }
 
 async fn user(State(shared): State<Arc<Shared>>, Path(user): Path<String>) -> Response {
-    answer(move || users::user(&shared.readers, &user)).await
+    match tokio::task::spawn_blocking(move || users::user(&shared.readers, &user)).await {
+        Ok(Ok(Ok(view))) => axum::Json(view).into_response(),
+        Ok(Ok(Err(none))) => no_user(&none),
+        Ok(Err(e)) => failed(&e),
+        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
 }
 
-/// Writes, pins or takes back values of a user; null when there is no such user.
+/// Why a name leads to no user.
+fn no_user(none: &NoUser) -> Response {
+    let why = serde_json::json!({ "error": none.to_string() });
+    (StatusCode::NOT_FOUND, axum::Json(why)).into_response()
+}
+
+/// Writes, pins or takes back values of a user.
 async fn edit(
     State(shared): State<Arc<Shared>>,
     Path(user): Path<String>,
@@ -118,20 +130,19 @@ async fn edit(
         let (shared, query) = (Arc::clone(&shared), query.clone());
         tokio::task::spawn_blocking(move || {
             let named = |name: &str| {
-                users::place_of(&shared.readers, name)
-                    .ok()?
-                    .map(|(row, _)| row)
+                let place = named::place_of(&shared.readers, name).ok()?;
+                place.ok().map(|(row, _)| row)
             };
             let edits = fields::edits(&query, &shared.attributes, now_us(), named);
-            users::place_of(&shared.readers, &user).map(|place| (edits, place))
+            named::place_of(&shared.readers, &user).map(|place| (edits, place))
         })
     };
     let (edits, place, id) = match found.await {
         Ok(Ok((Err(reasons), _))) => {
             return axum::Json(fields::EditView::Refused { reasons }).into_response();
         }
-        Ok(Ok((Ok(edits), Some((place, id))))) => (edits, place, id),
-        Ok(Ok((Ok(_), None))) => return axum::Json(None::<fields::EditView>).into_response(),
+        Ok(Ok((Ok(edits), Ok((place, id))))) => (edits, place, id),
+        Ok(Ok((Ok(_), Err(none)))) => return no_user(&none),
         Ok(Err(e)) => return failed(&e),
         Err(_) => return StatusCode::INTERNAL_SERVER_ERROR.into_response(),
     };

@@ -1,17 +1,16 @@
 //! Users as people and programs read them: lists, and everything that is known of one, with where
 //! each value is from.
 
-use rollcall_contract::Key;
-use rollcall_core::attribute::{Attributes, EMAIL, USER_NAME};
+use rollcall_core::attribute::Attributes;
 use rollcall_core::document::{
     Document, Given, LinkState, LinkView, OwnGiven, Pin, UserState, View,
 };
-use rollcall_core::id::{SourceId, UserId, UserRow, ValueHash};
-use rollcall_core::mapping::fold;
+use rollcall_core::id::{SourceId, UserRow};
 use rollcall_core::reason::LeaverReason;
 use rollcall_store::{Readers, StoreError, UserFilter, UserRowView};
 use serde::{Deserialize, Serialize};
 
+use super::named::{NoUser, find};
 use super::views::rfc3339;
 
 /// What to list of the users.
@@ -232,10 +231,11 @@ impl From<Given> for GivenLine {
 ///
 /// # Errors
 /// When the store cannot be read.
-pub fn user(readers: &Readers, name: &str) -> Result<Option<UserView>, StoreError> {
+pub fn user(readers: &Readers, name: &str) -> Result<Result<UserView, NoUser>, StoreError> {
     let attributes = Attributes::new(readers.custom_attributes()?);
-    let Some(row) = find(readers, name)? else {
-        return Ok(None);
+    let row = match find(readers, name)? {
+        Ok(row) => row,
+        Err(none) => return Ok(Err(none)),
     };
     let sources: Vec<(SourceId, String)> = readers
         .sources()?
@@ -261,7 +261,7 @@ pub fn user(readers: &Readers, name: &str) -> Result<Option<UserView>, StoreErro
         UserState::Suspended => ("suspended", None),
         UserState::Tombstone => ("tombstone", None),
     };
-    Ok(Some(UserView {
+    Ok(Ok(UserView {
         id: view.id.to_string(),
         version: view.version,
         state: state.to_owned(),
@@ -315,75 +315,4 @@ fn suspected(links: &[LinkView]) -> Option<LeaverReason> {
     let is_there = links.iter().any(|l| l.state.is_present());
     let gone = links.iter().filter(|l| l.state.feeds());
     gone.filter(|_| !is_there).find_map(|l| l.state.gone())
-}
-
-/// The place and the id of a user by its id, userName, email, or `source:key`.
-///
-/// # Errors
-/// When the store cannot be read.
-pub fn place_of(readers: &Readers, name: &str) -> Result<Option<(UserRow, UserId)>, StoreError> {
-    let Some(row) = find(readers, name)? else {
-        return Ok(None);
-    };
-    let document = Document::decode(&row.document).map_err(|e| StoreError::Damaged {
-        detail: e.to_string(),
-    })?;
-    Ok(Some((row.row, document.id)))
-}
-
-fn find(readers: &Readers, name: &str) -> Result<Option<UserRowView>, StoreError> {
-    if let Ok(id) = uuid::Uuid::parse_str(name) {
-        return readers.user_by_id(UserId(*id.as_bytes()));
-    }
-    for attribute in [USER_NAME, EMAIL] {
-        let mut folded = Vec::new();
-        fold(name.as_bytes(), &mut folded);
-        for row in readers.users_by_value(ValueHash::of(&folded))? {
-            let Ok(document) = Document::decode(&row.document) else {
-                continue;
-            };
-            let mut own = Vec::new();
-            fold(document.value(attribute).unwrap_or_default(), &mut own);
-            if own == folded {
-                return Ok(Some(row));
-            }
-        }
-    }
-    let Some((source, parts)) = name.split_once(':') else {
-        return Ok(None);
-    };
-    let Some(source) = readers.source(source)? else {
-        return Ok(None);
-    };
-    for key in keys_of(parts) {
-        if let Some(row) = readers.user_by_record(source.id, key.as_bytes())?.flatten() {
-            return Ok(Some(row));
-        }
-    }
-    Ok(None)
-}
-
-/// At most so many commas of a record's name are tried as parts of a value.
-const COMMAS_TRIED: usize = 8;
-
-/// The keys that are shown as this text. A comma stands between two parts, or it belongs to a
-/// value: every way to read the first commas is tried, the usual one first.
-pub(super) fn keys_of(text: &str) -> impl Iterator<Item = Key> {
-    let pieces: Vec<&str> = text.split(',').collect();
-    let tried = (pieces.len() - 1).min(COMMAS_TRIED);
-    (0..1u32 << tried).map(move |joined| {
-        let mut key = Key::new();
-        let mut part = pieces[0].to_owned();
-        for (i, piece) in pieces.iter().enumerate().skip(1) {
-            if i <= tried && joined & (1 << (i - 1)) != 0 {
-                part.push(',');
-                part.push_str(piece);
-            } else {
-                key.push(part.as_bytes());
-                part = (*piece).to_owned();
-            }
-        }
-        key.push(part.as_bytes());
-        key
-    })
 }

@@ -91,10 +91,7 @@ fn edit(cli: &Cli, user: &str, query: EditQuery) -> Result<Exit, Failure> {
         ..query
     };
     let path = format!("/v1/users/{}/fields", socket::part(user));
-    let told: Option<EditView> = socket::post_json(&cli.outline()?.store.socket(), &path, &query)?;
-    let Some(told) = told else {
-        return Err(Failure::new(Exit::NotFound, "no such user"));
-    };
+    let told: EditView = socket::post_json(&cli.outline()?.store.socket(), &path, &query)?;
     match &told {
         EditView::Done { user, fields } => {
             if cli.json {

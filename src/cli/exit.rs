@@ -60,6 +60,12 @@ impl From<rollcall_store::StoreError> for Failure {
     }
 }
 
+impl From<crate::api::named::NoUser> for Failure {
+    fn from(none: crate::api::named::NoUser) -> Failure {
+        Failure::new(Exit::NotFound, none.to_string())
+    }
+}
+
 impl From<rollcall_contract::ConnectorError> for Failure {
     fn from(e: rollcall_contract::ConnectorError) -> Failure {
         Failure::new(Exit::Failed, e.to_string())

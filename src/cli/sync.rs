@@ -32,9 +32,7 @@ pub(super) fn run(cli: &Cli, args: &Args) -> Result<Exit, Failure> {
     let outline = cli.outline()?;
     source_of(&outline, source)?;
     if let Some(name) = &args.user {
-        let user = users::user(&cli.readers()?, name)?;
-        let user =
-            user.ok_or_else(|| Failure::new(Exit::NotFound, format!("there is no user {name:?}")))?;
+        let user = users::user(&cli.readers()?, name)??;
         let of_source = user.links.into_iter().filter(|l| l.source == *source);
         let before = keys.len();
         keys.extend(of_source.map(|l| l.record));

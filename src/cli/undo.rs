@@ -8,7 +8,7 @@ use rollcall_store::Readers;
 use super::exit::{Exit, Failure};
 use super::shown::{SHOWN, Shown, Wanted, give, rows};
 use super::{Cli, edit, output};
-use crate::api::users;
+use crate::api::named;
 use crate::simulation::plan::{Change, LimitView};
 use crate::sync::clock::now_us;
 use crate::undo::plan::UndoPlan;
@@ -95,10 +95,8 @@ fn only(readers: &Readers, args: &Args) -> Result<Option<UserId>, Failure> {
     let Some(name) = &args.user else {
         return Ok(None);
     };
-    match users::place_of(readers, name)? {
-        Some((_, id)) => Ok(Some(id)),
-        None => Err(Failure::new(Exit::NotFound, "no such user")),
-    }
+    let (_, id) = named::place_of(readers, name)??;
+    Ok(Some(id))
 }
 
 impl Shown for UndoPlan {

@@ -2,6 +2,7 @@
 
 use super::exit::{Exit, Failure};
 use super::{Cli, edit, output};
+use crate::api::named::NoUser;
 use crate::api::users::{self, GivenLine, OwnLine, UserQuery, UserView};
 
 /// What to show.
@@ -65,8 +66,14 @@ pub(super) fn run(cli: &Cli, args: &Args) -> Result<Exit, Failure> {
 }
 
 fn show_one(cli: &Cli, user: &str) -> Result<Exit, Failure> {
-    let Some(view) = users::user(&cli.readers()?, user)? else {
-        return Err(Failure::new(Exit::NotFound, "no such user"));
+    let view = match users::user(&cli.readers()?, user)? {
+        Ok(view) => view,
+        // What is known of the record is the answer, and there is no user all the same.
+        Err(NoUser::Record(record)) if cli.json => {
+            output::json(&record)?;
+            return Ok(Exit::NotFound);
+        }
+        Err(none) => return Err(none.into()),
     };
     if cli.json {
         output::json(&view)?;
