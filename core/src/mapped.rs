@@ -305,6 +305,12 @@ pub fn key_text(key: &[u8]) -> String {
     rollcall_contract::Key::from_bytes(key).map_or_else(String::new, |key| key.display())
 }
 
+/// The columns of a key of several, for programs; nothing when it has one, which is its text.
+pub fn key_columns(key: &[u8]) -> Vec<String> {
+    let texts = rollcall_contract::Key::from_bytes(key).map(|key| key.texts());
+    texts.filter(|t| t.len() > 1).unwrap_or_default()
+}
+
 /// A stored value as people read it.
 pub fn value_text(bytes: &[u8], kind: AttrType) -> String {
     if kind == AttrType::List {

@@ -5,7 +5,7 @@ use rollcall_core::conflict::{Choice, ConflictKind, ConflictRow, Decision, Finge
 use rollcall_core::directory::Word;
 use rollcall_core::document::{Document, Record, UserState};
 use rollcall_core::id::{SourceId, UserId, UserRow};
-use rollcall_core::mapped::{key_text, value_text};
+use rollcall_core::mapped::{key_columns, key_text, value_text};
 use rollcall_core::reason::SkipReason;
 use rollcall_store::{ConflictFilter, Readers, StoreError};
 use serde::{Deserialize, Serialize};
@@ -23,6 +23,9 @@ pub struct ConflictView {
     pub source: String,
     /// Keys of the records concerned.
     pub records: Vec<String>,
+    /// The columns of each, when they are several.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub keys: Vec<Vec<String>>,
     /// Ids of the users concerned.
     pub users: Vec<String>,
     /// The attribute concerned.
@@ -277,6 +280,12 @@ fn view(
         kind: row.kind.as_str().to_owned(),
         source: source(row.source),
         records: row.records.iter().map(|key| key_text(key)).collect(),
+        keys: row
+            .records
+            .iter()
+            .map(|key| key_columns(key))
+            .filter(|columns| !columns.is_empty())
+            .collect(),
         users: row.users.iter().map(ToString::to_string).collect(),
         attribute: row.attribute.clone(),
         opened: rfc3339(row.opened_us),

@@ -5,7 +5,7 @@ use rollcall_contract::Key;
 use rollcall_core::attribute::{EMAIL, USER_NAME};
 use rollcall_core::document::{Document, Hold, Record};
 use rollcall_core::id::{UserId, UserRow, ValueHash};
-use rollcall_core::mapped::key_text;
+use rollcall_core::mapped::{key_columns, key_text};
 use rollcall_core::mapping::fold;
 use rollcall_core::reason::SkipReason;
 use rollcall_store::{Readers, SourceRow, StoreError, UserRowView};
@@ -20,12 +20,19 @@ pub enum NoUser {
     Nobody,
     /// A record has it, and leads to nobody.
     Record(RecordView),
+    /// Several records may be meant: each as it is spelled to mean no other.
+    Several(Vec<String>),
 }
 
 impl std::fmt::Display for NoUser {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             NoUser::Nobody => f.write_str("no such user"),
+            NoUser::Several(readings) => write!(
+                f,
+                "several records can be read so. Fix: name one of them as {}",
+                readings.join(" or ")
+            ),
             NoUser::Record(record) => {
                 write!(
                     f,
@@ -51,6 +58,9 @@ pub struct RecordView {
     pub source: String,
     /// The key.
     pub record: String,
+    /// Its columns, when they are several.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub key: Vec<String>,
     /// `held`, `failed`, `out_of_scope`, or `gone`.
     pub state: String,
     /// Why; none when the record is gone.
@@ -67,6 +77,7 @@ fn record(readers: &Readers, source: &SourceRow, key: &Key) -> Result<RecordView
     let mut view = RecordView {
         source: source.name.clone(),
         record: key_text(key.as_bytes()),
+        key: key_columns(key.as_bytes()),
         state: "gone".to_owned(),
         reason: None,
         conflicts: Vec::new(),
@@ -139,29 +150,42 @@ pub(super) fn find(
     let Some(source) = readers.source(source)? else {
         return Ok(Err(NoUser::Nobody));
     };
-    let mut unled = None;
+    let mut known = Vec::new();
     for key in keys_of(parts) {
-        match readers.user_by_record(source.id, key.as_bytes())? {
-            Some(Some(row)) => return Ok(Ok(row)),
-            Some(None) => unled = unled.or(Some(key)),
-            None => {}
+        if let Some(user) = readers.user_by_record(source.id, key.as_bytes())? {
+            known.push((key, user));
         }
     }
-    Ok(Err(match unled {
-        Some(key) => NoUser::Record(record(readers, &source, &key)?),
-        None => NoUser::Nobody,
-    }))
+    Ok(match (known.pop(), known.is_empty()) {
+        (None, _) => Err(NoUser::Nobody),
+        (Some((_, Some(row))), true) => Ok(row),
+        (Some((key, None)), true) => Err(NoUser::Record(record(readers, &source, &key)?)),
+        (Some(last), false) => {
+            known.push(last);
+            let spelled = |key: &Key| format!("{}:{}", source.name, key.spelled());
+            Err(NoUser::Several(
+                known.iter().map(|(key, _)| spelled(key)).collect(),
+            ))
+        }
+    })
 }
 
 /// At most so many commas of a record's name are tried as parts of a value.
 const COMMAS_TRIED: usize = 8;
 
-/// The keys that are shown as this text. A comma stands between two parts, or it belongs to a
-/// value: every way to read the first commas is tried, the usual one first.
-pub(super) fn keys_of(text: &str) -> impl Iterator<Item = Key> {
+/// The keys that are shown as this text: a JSON array is its columns. Otherwise a comma stands
+/// between two parts, or it belongs to a value: every way to read the first commas is tried.
+pub(super) fn keys_of(text: &str) -> Vec<Key> {
+    if let Some(columns) = columns_of(text) {
+        let mut key = Key::new();
+        for column in &columns {
+            key.push(column.as_bytes());
+        }
+        return vec![key];
+    }
     let pieces: Vec<&str> = text.split(',').collect();
     let tried = (pieces.len() - 1).min(COMMAS_TRIED);
-    (0..1u32 << tried).map(move |joined| {
+    let read = |joined: u32| {
         let mut key = Key::new();
         let mut part = pieces[0].to_owned();
         for (i, piece) in pieces.iter().enumerate().skip(1) {
@@ -175,7 +199,13 @@ pub(super) fn keys_of(text: &str) -> impl Iterator<Item = Key> {
         }
         key.push(part.as_bytes());
         key
-    })
+    };
+    (0..1 << tried).map(read).collect()
+}
+
+fn columns_of(text: &str) -> Option<Vec<String>> {
+    let columns: Vec<String> = serde_json::from_str(text).ok()?;
+    (!columns.is_empty()).then_some(columns)
 }
 
 #[cfg(test)]
@@ -257,5 +287,25 @@ mod tests {
         assert!(failed.contains("failed (bad_value)"), "{failed}");
         assert_eq!(said("hr:9").to_string(), "no such user");
         assert_eq!(said("it:4711").to_string(), "no such user");
+    }
+
+    #[test]
+    fn a_key_that_can_be_read_in_two_ways_is_refused_and_can_be_spelled() {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut writer, readers) = store(folder.path());
+        hold(&mut writer, &["a,b", "c"], SkipReason::Uniqueness);
+        let said = |name: &str| find(&readers, name).unwrap().unwrap_err();
+        // The only one that there is.
+        assert!(matches!(said("hr:a,b,c"), NoUser::Record(_)));
+        hold(&mut writer, &["a", "b,c"], SkipReason::BadValue);
+        let several = said("hr:a,b,c").to_string();
+        for reading in [r#"hr:["a,b","c"]"#, r#"hr:["a","b,c"]"#] {
+            assert!(several.contains(reading), "{several}");
+            let NoUser::Record(record) = said(reading) else {
+                unreachable!("one record is spelled so");
+            };
+            assert_eq!(format!("hr:{}", record.record), reading);
+        }
+        assert!(matches!(said(r#"hr:["a","b","c"]"#), NoUser::Nobody));
     }
 }

@@ -184,11 +184,7 @@ pub(super) async fn sync(
     }
     let (ended, run) = oneshot::channel();
     let order = Order::Keys(KeysOrder {
-        keys: wanted
-            .keys
-            .iter()
-            .map(|k| named::keys_of(k).collect())
-            .collect(),
+        keys: wanted.keys.iter().map(|k| named::keys_of(k)).collect(),
         cause,
         ended,
     });

@@ -2,7 +2,7 @@
 
 use rollcall_contract::Key;
 use rollcall_core::id::SourceId;
-use rollcall_core::mapped::key_text;
+use rollcall_core::mapped::{key_columns, key_text};
 use rollcall_store::{PlanRow, Readers, StoreError};
 use serde::{Deserialize, Serialize};
 
@@ -32,6 +32,9 @@ pub struct PlanView {
 pub struct PlannedView {
     /// Its key.
     pub record: String,
+    /// Its columns, when they are several.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub key: Vec<String>,
     /// What would be taken away.
     pub kind: String,
     /// The run that found it.
@@ -123,6 +126,7 @@ pub fn planned<E: From<StoreError>>(
         for row in &rows {
             each(PlannedView {
                 record: key_text(&row.key),
+                key: key_columns(&row.key),
                 kind: row.staged.kind.as_str().to_owned(),
                 run: row.staged.run.0,
                 staged: rfc3339(row.staged.staged_us),

@@ -117,7 +117,11 @@ async fn user(State(shared): State<Arc<Shared>>, Path(user): Path<String>) -> Re
 /// Why a name leads to no user.
 fn no_user(none: &NoUser) -> Response {
     let why = serde_json::json!({ "error": none.to_string() });
-    (StatusCode::NOT_FOUND, axum::Json(why)).into_response()
+    let status = match none {
+        NoUser::Several(_) => StatusCode::BAD_REQUEST,
+        NoUser::Nobody | NoUser::Record(_) => StatusCode::NOT_FOUND,
+    };
+    (status, axum::Json(why)).into_response()
 }
 
 /// Writes, pins or takes back values of a user.

@@ -129,6 +129,9 @@ pub struct LinkLine {
     pub source: String,
     /// The key.
     pub record: String,
+    /// Its columns, when they are several.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub key: Vec<String>,
     /// `live`, `held: …`, `suspected: …`, `gone: …`; `erasing: …` while it waits for approval
     /// that the user is deleted.
     pub state: String,
@@ -274,6 +277,7 @@ pub fn user(readers: &Readers, name: &str) -> Result<Result<UserView, NoUser>, S
             .map(|l| LinkLine {
                 source: l.source,
                 record: l.record,
+                key: l.key,
                 state: match l.state {
                     LinkState::Live => "live".to_owned(),
                     LinkState::Held(reason) => format!("held: {}", reason.as_str()),

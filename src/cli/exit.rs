@@ -3,6 +3,8 @@
 
 use std::process::ExitCode;
 
+use crate::api::named::NoUser;
+
 /// How a command ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -60,9 +62,13 @@ impl From<rollcall_store::StoreError> for Failure {
     }
 }
 
-impl From<crate::api::named::NoUser> for Failure {
-    fn from(none: crate::api::named::NoUser) -> Failure {
-        Failure::new(Exit::NotFound, none.to_string())
+impl From<NoUser> for Failure {
+    fn from(none: NoUser) -> Failure {
+        let exit = match none {
+            NoUser::Several(_) => Exit::Usage,
+            NoUser::Nobody | NoUser::Record(_) => Exit::NotFound,
+        };
+        Failure::new(exit, none.to_string())
     }
 }
 

@@ -2,7 +2,9 @@
 
 use rollcall_contract::{Key, PageRequest, TableNo};
 use rollcall_core::attribute::{AttrType, Attributes};
-use rollcall_core::mapped::{Assigned, MappedRow, MappedRows, Outcome, key_text, value_text};
+use rollcall_core::mapped::{
+    Assigned, MappedRow, MappedRows, Outcome, key_columns, key_text, value_text,
+};
 use rollcall_core::mapping::Mapper;
 
 use super::exit::{Exit, Failure};
@@ -23,6 +25,9 @@ pub struct Args {
 #[derive(serde::Serialize)]
 struct Previewed {
     record: String,
+    /// The columns of the key, when they are several.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    key: Vec<String>,
     outcome: String,
     fields: Vec<Field>,
 }
@@ -70,8 +75,8 @@ pub(super) fn run(cli: &Cli, args: &Args) -> Result<Exit, Failure> {
         let Some(row) = change.after() else { continue };
         mapped.clear();
         mapper.map(&row, Some(&[]), &mut mapped);
-        let record = Key::of_row(change.table(), &row).map_or_else(String::new, |k| k.display());
-        rows.push(preview(record, mapped.row(0), &mapper, &attributes));
+        let key = Key::of_row(change.table(), &row);
+        rows.push(preview(key.as_ref(), mapped.row(0), &mapper, &attributes));
     }
     if cli.json {
         output::json(&rows)?;
@@ -91,7 +96,7 @@ pub(super) fn run(cli: &Cli, args: &Args) -> Result<Exit, Failure> {
 }
 
 fn preview(
-    record: String,
+    key: Option<&Key>,
     row: MappedRow<'_>,
     mapper: &Mapper,
     attributes: &Attributes,
@@ -126,7 +131,8 @@ fn preview(
         })
         .collect();
     Previewed {
-        record,
+        record: key.map_or_else(String::new, Key::display),
+        key: key.map_or_else(Vec::new, |key| key_columns(key.as_bytes())),
         outcome,
         fields,
     }

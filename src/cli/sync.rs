@@ -15,7 +15,7 @@ pub struct Args {
     #[command(flatten)]
     whole: reconcile::Args,
     /// Read only the record with this key, as `rollcall users show` spells it; of several
-    /// columns, with commas between. May be given several times.
+    /// columns, with commas between, or a JSON array of them. May be given several times.
     #[arg(long = "key", value_name = "KEY", conflicts_with = "detach")]
     keys: Vec<String>,
     /// Read only the records that this user has in the source.

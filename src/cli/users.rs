@@ -25,7 +25,8 @@ enum What {
     },
     /// Show one user: its records, its values, and where each value comes from.
     Show {
-        /// An id, a userName, an email, or SOURCE:KEY.
+        /// An id, a userName, an email, or SOURCE:KEY. The columns of a key have commas between, or
+        /// are a JSON array: hr:["a,b","c"].
         user: String,
     },
     /// Write values of a user: they count as the rules of each field say

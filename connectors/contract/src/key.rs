@@ -96,16 +96,25 @@ impl Key {
         })
     }
 
-    /// For people: the columns joined by commas.
+    /// For people: the columns joined by commas. Where a comma in a column of several would make
+    /// another key read the same, it is a JSON array of the columns.
     pub fn display(&self) -> String {
-        let mut out = String::new();
-        for (i, p) in self.columns().enumerate() {
-            if i > 0 {
-                out.push(',');
-            }
-            out.push_str(&String::from_utf8_lossy(p));
+        let texts = self.texts();
+        if texts.len() > 1 && texts.iter().any(|t| t.contains(',')) {
+            return self.spelled();
         }
-        out
+        texts.join(",")
+    }
+
+    /// As a JSON array of the columns: no other key of texts is spelled so.
+    pub fn spelled(&self) -> String {
+        serde_json::json!(self.texts()).to_string()
+    }
+
+    /// The columns as texts.
+    pub fn texts(&self) -> Vec<String> {
+        let text = |column| String::from_utf8_lossy(column).into_owned();
+        self.columns().map(text).collect()
     }
 }
 
@@ -141,6 +150,21 @@ fn split_part(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn two_keys_never_read_the_same() {
+        let key = |columns: &[&str]| {
+            let mut key = Key::new();
+            for column in columns {
+                key.push(column.as_bytes());
+            }
+            key.display()
+        };
+        assert_eq!(key(&["eu", "17"]), "eu,17");
+        assert_eq!(key(&["Doe, Jane"]), "Doe, Jane");
+        assert_eq!(key(&["a,b", "c"]), r#"["a,b","c"]"#);
+        assert_eq!(key(&["a", "b,c"]), r#"["a","b,c"]"#);
+    }
 
     #[test]
     fn a_key_that_was_given_up_is_another_one_and_reads_as_it_was() {

@@ -7,7 +7,7 @@ use super::{
 use crate::attribute::{AttrId, AttrType, Attributes};
 use crate::conflict::Fingerprint;
 use crate::id::{RunId, SourceId, UserId};
-use crate::mapped::{ListValue, Strength, key_text};
+use crate::mapped::{ListValue, Strength, key_columns, key_text};
 
 /// A value that was given to a field, and where it comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,6 +80,8 @@ pub struct LinkView {
     pub source: String,
     /// The key of the record, for people.
     pub record: String,
+    /// Its columns, when they are several.
+    pub key: Vec<String>,
     /// How it stands.
     pub state: LinkState,
     /// Since when it is suspected or gone, microseconds since the Unix epoch; 0 otherwise.
@@ -133,6 +135,7 @@ impl View {
                 LinkView {
                     source: source_name(l.source),
                     record: key_text(l.key),
+                    key: key_columns(l.key),
                     state: l.state,
                     since_us: l.since_us,
                     failed_rule: hold.rule,

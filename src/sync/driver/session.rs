@@ -610,7 +610,7 @@ impl<'a> Session<'a> {
                     format!(
                         "The key of the table has {columns} columns, and what was given cannot be one."
                     ),
-                    "Give a key as `rollcall users show` spells it: its columns in order, with commas between.",
+                    "Give a key as `rollcall users show` spells it: its columns in order, with commas between, or a JSON array of them.",
                 );
                 // Who asked may be gone.
                 let _ = order.ended.send(Err(why));
