@@ -61,7 +61,7 @@ impl<'a> Follower<'a> {
         Ok(Follower {
             source,
             socket: outline.store.socket(),
-            readers: Readers::open_readonly(&outline.store.path)?,
+            readers: Readers::open_readonly(&outline.store.path, &outline.organization)?,
             shown,
             waiting_for: String::new(),
         })

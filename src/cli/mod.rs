@@ -235,8 +235,10 @@ impl Cli {
 
     /// The store, to read beside a daemon that may be running.
     pub(crate) fn readers(&self) -> Result<rollcall_store::Readers, Failure> {
+        let outline = self.outline()?;
         Ok(rollcall_store::Readers::open_readonly(
-            self.outline()?.store.path,
+            &outline.store.path,
+            &outline.organization,
         )?)
     }
 }

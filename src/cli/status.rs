@@ -1,5 +1,7 @@
 //! `rollcall status`: from the running daemon, or from the store when none runs.
 
+use rollcall_store::StoreError;
+
 use super::exit::{Exit, Failure};
 use super::runs::duration;
 use super::{Cli, output, socket};
@@ -9,10 +11,15 @@ pub(super) fn run(cli: &Cli) -> Result<Exit, Failure> {
     let outline = cli.outline()?;
     let status: Status = match socket::get(&outline.store.socket(), "/v1/status")? {
         Some(status) => status,
-        None => views::status(&rollcall_store::Readers::open_readonly(
-            &outline.store.path,
-        )?)?,
+        None => views::status(&cli.readers()?)?,
     };
+    if status.organization != outline.organization {
+        return Err(Failure::from(StoreError::OtherOrganization {
+            path: outline.store.path,
+            found: status.organization,
+            expected: outline.organization,
+        }));
+    }
     if cli.json {
         output::json(&status)?;
         return Ok(Exit::Ok);

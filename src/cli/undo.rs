@@ -40,7 +40,7 @@ pub struct Args {
 
 pub(super) fn run(cli: &Cli, args: &Args) -> Result<Exit, Failure> {
     let outline = cli.outline()?;
-    let readers = Readers::open_readonly(&outline.store.path)?;
+    let readers = Readers::open_readonly(&outline.store.path, &outline.organization)?;
     let whose = whose(&readers, args)?;
     let only = only(&readers, args)?;
     let mut plan = undo::plan(&readers, &outline.organization, &whose, only)?;

@@ -55,7 +55,7 @@ pub(super) fn one_source<'c>(
 pub(super) fn run(cli: &Cli, args: &Args) -> Result<Exit, Failure> {
     let config = cli.load()?;
     let source = one_source(&config, args.source.as_deref())?;
-    let readers = Readers::open_readonly(&config.store.path)?;
+    let readers = Readers::open_readonly(&config.store.path, &config.organization)?;
     let proof = super::runtime()?.block_on(prove(&config, source, &readers, args))?;
     if cli.json {
         output::json(&proof)?;

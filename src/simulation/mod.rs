@@ -191,19 +191,11 @@ async fn copy(
     folder: &Folder,
     stop: &CancellationToken,
 ) -> Result<(), Failure> {
-    let readers = match Readers::open_readonly(store) {
+    let readers = match Readers::open_readonly(store, &config.organization) {
         Ok(readers) => readers,
         Err(StoreError::Missing { .. }) => return Ok(()),
         Err(e) => return Err(e.into()),
     };
-    let found = readers.identity()?.organization;
-    if found != config.organization {
-        let sentence = format!(
-            "the store is the organization {found:?}'s, the configuration says {:?}",
-            config.organization
-        );
-        return Err(Failure::new(Exit::Store, sentence));
-    }
     folder.has_room_for(readers.size_bytes()?)?;
     let (path, stop) = (folder.path().to_owned(), stop.clone());
     let copied =

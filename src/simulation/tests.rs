@@ -375,7 +375,7 @@ fn people(readers: &Readers) -> Vec<String> {
 }
 
 fn copy(from: &Path, to: &Path) {
-    let readers = Readers::open_readonly(from).unwrap();
+    let readers = Readers::open_readonly(from, "acme").unwrap();
     assert!(readers.copy_to(to, || true).unwrap());
 }
 

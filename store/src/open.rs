@@ -137,8 +137,12 @@ impl Store {
 }
 
 impl Readers {
-    /// Opens the store of a directory to read only, whether a daemon runs or not.
-    pub fn open_readonly(directory: impl AsRef<Path>) -> Result<Readers, StoreError> {
+    /// Opens the store of a directory to read only, whether a daemon runs or not. The store of
+    /// another organization is refused: what it says would be taken for this one's.
+    pub fn open_readonly(
+        directory: impl AsRef<Path>,
+        organization: &str,
+    ) -> Result<Readers, StoreError> {
         let directory = directory.as_ref();
         let path = directory.join(DATABASE_FILE);
         if !look_at_header(&path)? {
@@ -157,7 +161,14 @@ impl Readers {
                     schema::latest()
                 )));
             }
-            Ok(())
+            match stored_organization(c)? {
+                Some(found) if found != organization => Err(StoreError::OtherOrganization {
+                    path: path.clone(),
+                    found,
+                    expected: organization.to_owned(),
+                }),
+                _ => Ok(()),
+            }
         })?;
         Ok(readers)
     }

@@ -234,10 +234,12 @@ fn a_configuration_of_another_organization_leaves_the_store_alone() {
     daemon.stop();
     let good = std::fs::read_to_string(world.config()).unwrap();
     world.write_config(&good.replace("organization = \"acme\"", "organization = \"other\""));
-    let output = world.rollcall(&["run"]);
-    let said = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(5), "{said}");
-    assert!(said.contains("acme") && said.contains("other"), "{said}");
+    for call in [&["run"][..], &["status"], &["users", "list"], &["runs"]] {
+        let output = world.rollcall(call);
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(5), "{said}");
+        assert!(said.contains("acme") && said.contains("other"), "{said}");
+    }
     world.write_config(&good);
     let daemon = world.streaming();
     daemon.settle();

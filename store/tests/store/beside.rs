@@ -18,7 +18,7 @@ fn a_reader_sees_committed_states_only() {
         for _ in 0..2 {
             scope.spawn(|| {
                 // As another process would: a pool of its own.
-                let readers = Readers::open_readonly(dir.path()).unwrap();
+                let readers = Readers::open_readonly(dir.path(), "acme").unwrap();
                 let mut last = 0;
                 while !stop.load(Ordering::Relaxed) {
                     let counts = readers.counts().unwrap();
@@ -47,7 +47,7 @@ fn a_reader_sees_committed_states_only() {
     });
     writer.close().unwrap();
     // And when no daemon runs.
-    let readers = Readers::open_readonly(dir.path()).unwrap();
+    let readers = Readers::open_readonly(dir.path(), "acme").unwrap();
     assert_eq!(readers.counts().unwrap().users, 2_400);
     assert_eq!(readers.identity().unwrap().organization, "acme");
 }
@@ -64,7 +64,7 @@ fn a_reader_of_a_store_that_was_not_closed_sees_its_last_commit() {
     for file in ["rollcall.db", "rollcall.db-wal"] {
         std::fs::copy(dir.path().join(file), copy.path().join(file)).unwrap();
     }
-    let readers = Readers::open_readonly(copy.path()).unwrap();
+    let readers = Readers::open_readonly(copy.path(), "acme").unwrap();
     assert_eq!(readers.counts().unwrap().users, 10);
 }
 

@@ -73,6 +73,8 @@ fn another_organizations_store_is_refused_untouched() {
     let e = refused(dir.path(), "globex");
     assert_eq!(e.code(), "store_other_organization");
     assert!(e.to_string().contains("\"acme\"") && e.to_string().contains("\"globex\""));
+    let e = Readers::open_readonly(dir.path(), "globex").unwrap_err();
+    assert_eq!(e.code(), "store_other_organization");
     assert_eq!(fs::read(&file).unwrap(), before);
 }
 
@@ -88,7 +90,7 @@ fn a_later_version_is_refused_untouched() {
     let before = fs::read(&file).unwrap();
     let e = refused(dir.path(), "acme");
     assert!(matches!(e, StoreError::Newer { found: 9_999, .. }), "{e}");
-    let e = Readers::open_readonly(dir.path()).unwrap_err();
+    let e = Readers::open_readonly(dir.path(), "acme").unwrap_err();
     assert_eq!(e.code(), "store_newer");
     assert_eq!(fs::read(&file).unwrap(), before);
 }
@@ -120,7 +122,9 @@ fn an_empty_file_becomes_a_store() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("rollcall.db"), "").unwrap();
     assert_eq!(
-        Readers::open_readonly(dir.path()).unwrap_err().code(),
+        Readers::open_readonly(dir.path(), "acme")
+            .unwrap_err()
+            .code(),
         "store_missing"
     );
     let (writer, _readers) = open(dir.path());
@@ -132,7 +136,7 @@ fn a_directory_without_a_store_is_not_made_by_a_reader() {
     let dir = tempfile::tempdir().unwrap();
     let nowhere = dir.path().join("nowhere");
     assert_eq!(
-        Readers::open_readonly(&nowhere).unwrap_err().code(),
+        Readers::open_readonly(&nowhere, "acme").unwrap_err().code(),
         "store_missing"
     );
     assert!(!nowhere.exists());
