@@ -18,7 +18,7 @@ enum What {
     List(ListArgs),
     /// List users whose userName or displayName holds a text.
     Search {
-        /// The text; ASCII letters in any case.
+        /// The text; letters in any case, with or without their accents.
         text: String,
         #[command(flatten)]
         list: ListArgs,

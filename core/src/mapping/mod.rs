@@ -39,7 +39,7 @@ pub use mapper::{Mapper, StoredCells};
 pub use shadow::{Shadow, ShadowError};
 pub(crate) use shadow::{ShadowValues, shadow_values};
 pub use spec::{ConstValue, DEFAULT_MAX_VALUE_BYTES, MappingSpec, OnNull, RuleKind, RuleSpec};
-pub use text::{fold, push_nfc};
+pub use text::{fold, push_nfc, search_form};
 
 #[cfg(test)]
 mod tests;

@@ -12,6 +12,7 @@
 //! tests below).
 
 use icu_casemap::{CaseMapper, CaseMapperBorrowed};
+use unicode_normalization::char::is_combining_mark;
 use unicode_normalization::{IsNormalized, UnicodeNormalization, is_nfc_quick};
 
 const CASES: CaseMapperBorrowed<'static> = CaseMapper::new();
@@ -81,6 +82,18 @@ fn fold_unicode(text: &str, out: &mut impl Extend<u8>) {
     out.extend(twice.trim().bytes());
 }
 
+/// The form in which a name is searched for: as match keys are compared, and without accents, so
+/// that whoever types `garcia` finds García.
+pub fn search_form(text: &str) -> String {
+    let mut folded = Vec::with_capacity(text.len());
+    fold(text.as_bytes(), &mut folded);
+    let folded = String::from_utf8(folded).unwrap_or_default();
+    if folded.is_ascii() {
+        return folded;
+    }
+    folded.nfd().filter(|&c| !is_combining_mark(c)).collect()
+}
+
 /// Default_Ignorable_Code_Point (Unicode Character Database, DerivedCoreProperties): what
 /// a reader cannot see, and what copying from a document leaves in e-mail addresses.
 fn is_ignorable(c: char) -> bool {
@@ -147,6 +160,15 @@ mod tests {
         assert_eq!(nfc("Jose\u{301}"), "Jos\u{e9}");
         assert_eq!(nfc("\u{212a}"), "K");
         assert_eq!(nfc("\u{1112}\u{1161}\u{11ab}"), "\u{d55c}");
+    }
+
+    #[test]
+    fn a_name_is_found_in_any_case_form_and_without_its_accents() {
+        for typed in ["José", "Jose\u{301}", "JOSÉ", "jose", " Jose "] {
+            assert_eq!(search_form(typed), "jose", "{typed}");
+        }
+        assert_eq!(search_form("Straße"), search_form("STRASSE"));
+        assert_eq!(search_form("Иван"), search_form("ИВАН"));
     }
 
     proptest! {

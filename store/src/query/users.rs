@@ -10,6 +10,7 @@
 
 use rollcall_core::document::Document;
 use rollcall_core::id::{SourceId, UserId, UserRow, ValueHash};
+use rollcall_core::mapping::search_form;
 use rusqlite::{Connection, OptionalExtension, Row};
 use smallvec::SmallVec;
 
@@ -23,7 +24,8 @@ use crate::shape;
 pub struct UserFilter {
     /// Only active or only inactive ones.
     pub active: Option<bool>,
-    /// Only those whose userName or displayName holds this text (ASCII letters in any case).
+    /// Only those whose userName or displayName holds this text (letters in
+    /// any case, with or without their accents).
     pub text: Option<String>,
     /// Only those that a record of this source leads to.
     pub source: Option<SourceId>,
@@ -76,20 +78,26 @@ impl Readers {
         after: Option<UserRow>,
         limit: usize,
     ) -> Result<Vec<UserRowView>, StoreError> {
-        let pattern = filter.text.as_deref().map(like_pattern);
+        let wanted = filter.text.as_deref().map(search_form);
         self.with(|c| {
-            let mut statement = c.prepare_cached(&format!(
-                "SELECT {COLUMNS} FROM user WHERE id > ?1 AND (?2 IS NULL OR active = ?2) \
-                 AND (?3 IS NULL OR user_name LIKE ?3 ESCAPE '\\' \
-                      OR display_name LIKE ?3 ESCAPE '\\') ORDER BY id"
-            ))?;
-            let mut rows =
-                statement.query((after.map_or(i64::MIN, |r| r.0), filter.active, &pattern))?;
+            // The documents of those who are not meant stay unread.
+            let mut statement = c.prepare_cached(
+                "SELECT id, user_name, display_name FROM user \
+                 WHERE id > ?1 AND (?2 IS NULL OR active = ?2) ORDER BY id",
+            )?;
+            let mut rows = statement.query((after.map_or(i64::MIN, |r| r.0), filter.active))?;
             let mut users = Vec::new();
             while users.len() < limit
                 && let Some(row) = rows.next()?
             {
-                let user = view(row)?;
+                if let Some(wanted) = &wanted
+                    && !has_name(row, wanted)?
+                {
+                    continue;
+                }
+                let Some(user) = user(c, UserRow(row.get(0)?))? else {
+                    continue;
+                };
                 if shape::is_tombstone(&user.document) {
                     continue;
                 }
@@ -268,16 +276,15 @@ fn is_fed_by(document: &[u8], source: SourceId) -> bool {
     })
 }
 
-/// A LIKE pattern that finds the text itself anywhere.
-fn like_pattern(text: &str) -> String {
-    let mut pattern = String::with_capacity(text.len() + 2);
-    pattern.push('%');
-    for c in text.chars() {
-        if matches!(c, '%' | '_' | '\\') {
-            pattern.push('\\');
+/// Whether one of the two names in the row holds a text, given as it is searched for.
+fn has_name(row: &Row<'_>, wanted: &str) -> Result<bool, StoreError> {
+    for column in [1, 2] {
+        let name = row.get_ref(column)?.as_str_or_null();
+        if let Some(name) = name.map_err(rusqlite::Error::from)?
+            && search_form(name).contains(wanted)
+        {
+            return Ok(true);
         }
-        pattern.push(c);
     }
-    pattern.push('%');
-    pattern
+    Ok(false)
 }

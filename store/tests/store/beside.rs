@@ -222,6 +222,8 @@ fn users_are_found_by_id_record_match_key_and_text() {
         search(&text("PERSON 14"), Some(UserRow(143))),
         [144, 145, 146, 147]
     );
+    // Typed with an accent, in its decomposed form.
+    assert_eq!(search(&text("Pe\u{301}rson 149"), None), [150]);
     assert!(search(&text("100%"), None).is_empty());
     let inactive = UserFilter {
         active: Some(false),
