@@ -39,7 +39,7 @@ pub enum ConfigCommand {
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigCommandError {
     /// There is no such key.
-    #[error("found no key {question:?}, expected one of rollcall.toml; fix: {fix}")]
+    #[error("found no key {question:?}, expected one of the keys of rollcall.toml; fix: {fix}")]
     UnknownKey {
         /// What was asked for.
         question: String,
@@ -180,7 +180,7 @@ mod tests {
             output(&["--explain", "slott"], false)
                 .unwrap_err()
                 .to_string(),
-            "found no key \"slott\", expected one of rollcall.toml; fix: ask for `slot`"
+            "found no key \"slott\", expected one of the keys of rollcall.toml; fix: ask for `slot`"
         );
     }
 

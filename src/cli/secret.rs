@@ -12,12 +12,12 @@ use clap::{Args, Subcommand};
 use rustix::termios::{
     LocalModes, OptionalActions, SpecialCodeIndex, Termios, tcgetattr, tcsetattr,
 };
-use secrecy::SecretString;
+use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::json;
 use zeroize::Zeroizing;
 
 use super::exit::{Exit, Failure};
-use crate::config::{ConfigErrors, Environment, KEYS, Kind, Sealing};
+use crate::config::{ConfigErrors, Environment, KEYS, Kind, Sealing, TOKEN_MIN_BYTES};
 use crate::vault::{
     Binding, Key, Owner, SECRET_MAX_BYTES, Vault, VaultError, rotate, write_sealed,
 };
@@ -248,6 +248,14 @@ fn seal(
         field: &args.field,
     };
     let secret = secret(&format!("{} of {kind} {name} (not shown): ", args.field))?;
+    let length = secret.expose_secret().len();
+    if matches!(owner, Owner::Token(_)) && length < TOKEN_MIN_BYTES {
+        return Err(SecretError::Unknown {
+            found: format!("a token of fewer than {TOKEN_MIN_BYTES} characters (not shown)"),
+            expected: format!("at least {TOKEN_MIN_BYTES} characters that nobody can guess"),
+            fix: "make one with `openssl rand -hex 32`".to_owned(),
+        });
+    }
     let envelope = vault.seal(&binding, &secret)?;
     if args.write {
         write_sealed(file, &binding, &envelope)?;
@@ -403,7 +411,6 @@ mod tests {
     use std::collections::BTreeMap;
 
     use clap::Parser;
-    use secrecy::ExposeSecret;
     use serde_json::Value;
 
     use super::*;
@@ -459,6 +466,17 @@ mod tests {
             let password = source.server.password.as_ref().unwrap();
             password.expose_secret().to_owned()
         }
+    }
+
+    #[test]
+    fn a_token_that_would_not_load_is_not_sealed() {
+        let room = Room::new();
+        let token = "[token.siem]\nsecret = \"in plain text, long enough\"\nper_minute = 60\n";
+        std::fs::write(room.file(), format!("{FILE}{token}")).unwrap();
+        let refused = room.run(&["seal", "--token", "siem", "--field", "secret"], false);
+        let refused = refused.expect_err("it is too short").to_string();
+        assert!(refused.contains("fewer than 20 characters"), "{refused}");
+        assert!(!refused.contains("marker"), "{refused}");
     }
 
     #[test]

@@ -54,6 +54,7 @@ pub use source::{
 };
 pub use table::Naming;
 pub use tls::{ClientCertificate, TlsConfig, Verification};
+pub(crate) use top::TOKEN_MIN_BYTES;
 
 use reader::{Document, Section};
 
@@ -363,7 +364,15 @@ fn read<T>(
         let place = document.place(error.span().unwrap_or(0..0));
         // Only the parser's own words: its display would repeat the line, and a line may
         // hold a credential.
-        let words = error.message().lines().collect::<Vec<_>>().join(", ");
+        let mut words = error.message().lines().collect::<Vec<_>>().join(", ");
+        let key = error.span().and_then(|span| text.get(span));
+        let is_name = |key: &&str| {
+            key.chars()
+                .all(|c| c.is_alphanumeric() || "-_.".contains(c))
+        };
+        if let Some(key) = key.filter(|_| words == "duplicate key").filter(is_name) {
+            words.push_str(&format!(" `{key}`"));
+        }
         let fix = "correct the line; texts stand in quotes, tables in [brackets]";
         document.reject(place, "", format!("no TOML: {words}"), "TOML 1.0", fix);
     }

@@ -1,6 +1,7 @@
 //! The top of the file: its tables, and what only shows when they are seen together.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 
 use secrecy::ExposeSecret as _;
 
@@ -124,7 +125,7 @@ fn store(section: Section<'_>) -> Option<StoreConfig> {
 }
 
 /// A shorter token can be guessed.
-const TOKEN_MIN_BYTES: usize = 20;
+pub(crate) const TOKEN_MIN_BYTES: usize = 20;
 
 fn token(name: String, section: &Section<'_>, context: &Context<'_>) -> Option<TokenConfig> {
     let secret = section.required("secret", |item| {
@@ -338,9 +339,10 @@ fn crossings(root: &Section<'_>, sources: &[SourceConfig], sinks: &[SinkConfig])
                 format!("the transactional id {:?}", kafka.transactional_id),
             ),
             Destination::Ndjson(NdjsonConfig::Stdout) => ("path", "standard output".to_owned()),
-            Destination::Ndjson(NdjsonConfig::File { path, .. }) => {
-                ("path", format!("the file {}", path.display()))
-            }
+            Destination::Ndjson(NdjsonConfig::File { path, .. }) => (
+                "path",
+                format!("the file {}", spelled_one_way(path).display()),
+            ),
         };
         if places.contains(&place) {
             document.reject(
@@ -352,7 +354,44 @@ fn crossings(root: &Section<'_>, sources: &[SourceConfig], sinks: &[SinkConfig])
             );
         }
         places.insert(place);
+        if let Some(other) = sinks.iter().find(|other| rotates_onto(other, sink)) {
+            document.reject(
+                sink.place,
+                format!("sink.{}.path", sink.name),
+                format!("a file that sink {:?} rotates onto", other.name),
+                "a file of its own for each sink",
+                "write another one",
+            );
+        }
     }
+}
+
+/// A path without what changes nothing in it.
+fn spelled_one_way(path: &Path) -> PathBuf {
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    path.components().collect()
+}
+
+/// Whether a sink's full files get the name that another one writes to.
+fn rotates_onto(sink: &SinkConfig, other: &SinkConfig) -> bool {
+    let file = |sink: &SinkConfig| match &sink.destination {
+        Destination::Ndjson(NdjsonConfig::File {
+            path, rotate_keep, ..
+        }) => Some((
+            spelled_one_way(path).into_os_string().into_encoded_bytes(),
+            *rotate_keep,
+        )),
+        _ => None,
+    };
+    let (Some((path, keep)), Some((theirs, _))) = (file(sink), file(other)) else {
+        return false;
+    };
+    let rest = theirs.strip_prefix(path.as_slice());
+    let number = rest.and_then(|rest| rest.strip_prefix(b"."));
+    let number = number.and_then(|n| std::str::from_utf8(n).ok());
+    let number = number.filter(|n| !n.starts_with(['0', '+']));
+    let number = number.and_then(|n| n.parse::<u32>().ok());
+    number.is_some_and(|n| n <= keep)
 }
 
 /// The parts that sealing needs; nothing is said about the others.

@@ -1,6 +1,6 @@
 //! Every wrong file has its sentence, and every sentence its place.
 
-use super::{MYSQL, SMALL, parse_with, refused};
+use super::{MYSQL, SMALL, parse_with, refused, valid};
 
 /// The sentences after one change to the small file.
 fn after(right: &str, wrong: &str) -> Vec<String> {
@@ -362,6 +362,35 @@ fn what_two_cannot_share_is_refused() {
             "rollcall.toml:12:7: sink.b.path: found standard output, which another sink has too, expected one of its own for each sink; fix: write another one"
         ]
     );
+}
+
+#[test]
+fn two_sinks_write_no_file_of_each_other() {
+    let both = |first: &str, second: &str| {
+        format!(
+            "{SMALL}[sink.a]\ntype = \"ndjson\"\npath = \"{first}\"\nrotate_keep = 3\n[sink.b]\ntype = \"ndjson\"\npath = \"{second}\"\n"
+        )
+    };
+    let same = refused(&both("/out/x", "/out/./x"));
+    assert!(
+        same[0].contains("the file /out/x, which another sink has too"),
+        "{same:?}"
+    );
+    let onto = refused(&both("/out/x", "/out/x.3"));
+    assert!(
+        onto[0].contains("a file that sink \"a\" rotates onto"),
+        "{onto:?}"
+    );
+    let onto = refused(&both("/out/x.1", "/out/x"));
+    assert!(onto[0].contains("sink.a.path"), "{onto:?}");
+    valid(&both("/out/x", "/out/x.4"));
+    valid(&both("/out/x", "/out/x.log"));
+}
+
+#[test]
+fn a_key_that_is_there_twice_is_named() {
+    let twice = refused(&format!("{SMALL}table = \"public.others\"\n"));
+    assert!(twice[0].contains("duplicate key `table`"), "{twice:?}");
 }
 
 #[test]
