@@ -418,7 +418,7 @@ impl History {
         let word = self.ask(life, work, told).await;
         self.say(format!("{kind:?} {name}: {:?}: {word:?}", chosen.choice));
         if self.dice.one_in(2) {
-            self.interfere(life, &row);
+            self.interfere(life, row);
         }
         Ok(())
     }
