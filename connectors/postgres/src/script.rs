@@ -3,101 +3,276 @@
 //! They are printed and never run: the daemon's role has no right to any of them, and
 //! shall not have. Each statement can be run again without harm or fails with a sentence
 //! that says why.
+//!
+//! No table is published that has no replica identity, because the application's own `UPDATE`
+//! would fail from then on. What is known when the script is printed is left out of it; and
+//! the script looks again when it is run, since it is often printed before the role can log in.
 
 use std::collections::BTreeSet;
 
-use rollcall_contract::TableName;
+use rollcall_contract::{FollowedTable, TableName};
 
 use crate::config::PostgresConfig;
 use crate::query::{ident, literal, table};
 
+/// The followed tables that cannot be published as they are.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Unpublished {
+    /// Those whose replica identity has to be set up first.
+    pub(crate) need_identity: Vec<TableName>,
+    /// Those whose changes are not in the log at all, views for example.
+    pub(crate) not_in_log: Vec<TableName>,
+}
+
+impl Unpublished {
+    fn allows(&self, followed: &FollowedTable<'_>) -> bool {
+        !self.need_identity.contains(followed.table) && !self.not_in_log.contains(followed.table)
+    }
+}
+
+const OPTIONS: &str =
+    "publish = 'insert, update, delete, truncate', publish_via_partition_root = true";
+
 /// The whole set-up for a source, in the order in which it is run by a superuser or the
-/// tables' owner. `need_identity`: the tables that have no usable primary key, so the script
-/// says what to do about their replica identity.
-pub(crate) fn setup(config: &PostgresConfig, need_identity: &[TableName]) -> String {
+/// tables' owner.
+pub(crate) fn setup(config: &PostgresConfig, unpublished: &Unpublished) -> String {
     let role = ident(&config.user);
-    let relations: Vec<String> = config.tables().map(|f| table(f.table)).collect();
-    let publication = ident(&config.publication);
-    let mut out = format!(
-        "-- Run as a superuser, or as an administrator of a managed service, in database {database}.\n\
-         -- The role. On Amazon RDS: GRANT rds_replication TO {role}; instead of REPLICATION.\n\
-         DO $$ BEGIN\n  \
+    let database = ident(&config.database);
+    let mut out = commented(&format!(
+        "Run as a superuser, or as an administrator of a managed service, in database {database}.\n\
+         The role. On Amazon RDS: GRANT rds_replication TO {role}; instead of REPLICATION."
+    ));
+    out.push_str(&block(&format!(
+        "BEGIN\n  \
            IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = {user}) THEN\n    \
              CREATE ROLE {role} LOGIN REPLICATION;\n  \
            END IF;\n\
-         END $$;\n\
-         -- If the role exists with more than it needs (only a superuser may say this):\n\
-         -- ALTER ROLE {role} LOGIN REPLICATION NOSUPERUSER NOBYPASSRLS NOCREATEDB NOCREATEROLE;\n\
-         -- Then give it a password: \\password {role}\n\
-         GRANT CONNECT ON DATABASE {database} TO {role};\n",
-        database = ident(&config.database),
+         END",
         user = literal(&config.user),
-    );
+    )));
+    out.push_str(&commented(&format!(
+        "If the role exists with more than it needs (only a superuser may say this):\n\
+         ALTER ROLE {role} LOGIN REPLICATION NOSUPERUSER NOBYPASSRLS NOCREATEDB NOCREATEROLE;\n\
+         Then give it a password: \\password {role}"
+    )));
+    out.push_str(&format!(
+        "GRANT CONNECT ON DATABASE {database} TO {role};\n"
+    ));
     let schemas: BTreeSet<&String> = config.tables().map(|f| &f.table.schema).collect();
     for schema in schemas {
         let schema = ident(schema);
         out.push_str(&format!("GRANT USAGE ON SCHEMA {schema} TO {role};\n"));
     }
-    for relation in &relations {
+    for followed in config.tables() {
+        let relation = table(followed.table);
         out.push_str(&format!("GRANT SELECT ON {relation} TO {role};\n"));
     }
-    if !need_identity.is_empty() {
-        out.push_str(
-            "-- Without a primary key the application's own UPDATE and DELETE fail as soon as the\n\
-             -- table is published. Best is a primary key; else a unique index without nulls, or\n\
-             -- the whole old row in the log:\n",
-        );
+    let publishable: Vec<String> = config
+        .tables()
+        .filter(|f| unpublished.allows(f))
+        .map(|f| table(f.table))
+        .collect();
+    if !publishable.is_empty() {
+        out.push_str(&publish(&config.publication, &publishable));
     }
-    for keyless in need_identity {
-        let relation = table(keyless);
-        out.push_str(&format!(
-            "-- ALTER TABLE {relation} REPLICA IDENTITY USING INDEX name_of_the_index;\n\
-             -- ALTER TABLE {relation} REPLICA IDENTITY FULL;\n"
-        ));
+    if !unpublished.need_identity.is_empty() {
+        let is_first = publishable.is_empty();
+        out.push_str(&identities(config, &unpublished.need_identity, is_first));
     }
-    out.push_str(&format!(
-        "CREATE PUBLICATION {publication} FOR TABLE {}\n  \
-           WITH (publish = 'insert, update, delete, truncate', publish_via_partition_root = true);\n\
-         -- If the publication exists already, the tables that it lacks:\n",
-        relations.join(", ")
-    ));
-    for relation in &relations {
-        out.push_str(&format!(
-            "-- ALTER PUBLICATION {publication} ADD TABLE {relation};\n"
-        ));
-    }
-    out.push_str(&format!(
-        "-- ALTER PUBLICATION {publication} SET (publish = 'insert, update, delete, truncate',\n\
-         --   publish_via_partition_root = true);\n\
-         -- Server settings; the first needs a restart (on Amazon RDS: rds.logical_replication = 1):\n\
+    out.push_str(
+        "-- Server settings; the first needs a restart (on Amazon RDS: rds.logical_replication = 1):\n\
          -- ALTER SYSTEM SET wal_level = 'logical';\n\
-         -- ALTER SYSTEM SET max_slot_wal_keep_size = '50GB';  -- what the disk can spare\n"
-    ));
+         -- ALTER SYSTEM SET max_slot_wal_keep_size = '50GB';  -- what the disk can spare\n",
+    );
     out
+}
+
+/// What makes the publication, and adds the tables that it lacks, except for those that have
+/// no replica identity when it is run.
+fn publish(publication: &str, relations: &[String]) -> String {
+    let name = literal(publication);
+    let quoted = ident(publication);
+    let relations: Vec<String> = relations.iter().map(|r| literal(r)).collect();
+    let bare = without_identity("SELECT followed::oid");
+    let body = format!(
+        "DECLARE\n  \
+           followed regclass;\n  \
+           bare text;\n\
+         BEGIN\n  \
+           IF NOT EXISTS (SELECT FROM pg_catalog.pg_publication WHERE pubname = {name}) THEN\n    \
+             CREATE PUBLICATION {quoted}\n      \
+               WITH ({OPTIONS});\n  \
+           END IF;\n  \
+           FOREACH followed IN ARRAY ARRAY[\n    \
+             {relations}\n  \
+           ]::regclass[] LOOP\n    \
+             -- Nothing to add: FOR ALL TABLES, listed already, or not a table with a log.\n    \
+             CONTINUE WHEN\n      \
+               EXISTS (SELECT FROM pg_catalog.pg_publication\n              \
+                 WHERE pubname = {name} AND puballtables)\n      \
+               OR EXISTS (SELECT FROM pg_catalog.pg_publication_tables t\n              \
+                 JOIN pg_catalog.pg_namespace n ON n.nspname = t.schemaname\n              \
+                 JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = t.tablename\n              \
+                 WHERE t.pubname = {name} AND c.oid = followed)\n      \
+               OR EXISTS (SELECT FROM pg_catalog.pg_publication_rel r\n              \
+                 JOIN pg_catalog.pg_publication p ON p.oid = r.prpubid\n              \
+                 WHERE p.pubname = {name} AND r.prrelid = followed)\n      \
+               OR NOT EXISTS (SELECT FROM pg_catalog.pg_class\n              \
+                 WHERE oid = followed AND relkind IN ('r', 'p') AND relpersistence = 'p');\n\
+         {bare}    \
+             IF bare IS NULL THEN\n      \
+               EXECUTE pg_catalog.format('ALTER PUBLICATION %I ADD TABLE %s', {name}, followed);\n    \
+             ELSE\n      \
+               RAISE WARNING '% is not published: without a primary key or a replica identity (%), the application''s own UPDATE and DELETE would fail. Mend that, then run this again.', followed, bare;\n    \
+             END IF;\n  \
+           END LOOP;\n\
+         END",
+        relations = relations.join(",\n    "),
+    );
+    block(&body)
+}
+
+/// Puts into `bare` which of the tables and their partitions have no replica identity, or
+/// null. A deferrable index is none (`RelationGetIndexList` of the server).
+fn without_identity(oids: &str) -> String {
+    format!(
+        "    SELECT pg_catalog.string_agg(c.oid::regclass::text, ', ') INTO bare\n      \
+               FROM pg_catalog.pg_class c\n      \
+               WHERE c.oid IN ({oids} UNION ALL SELECT t.relid\n          \
+                   FROM ({oids}) s(oid), pg_catalog.pg_partition_tree(s.oid) t)\n        \
+                 AND c.relreplident <> 'f' AND NOT EXISTS (\n          \
+                   SELECT FROM pg_catalog.pg_index i\n          \
+                   WHERE i.indrelid = c.oid AND i.indisvalid AND i.indimmediate\n            \
+                     AND (c.relreplident = 'i' AND i.indisreplident\n              \
+                       OR c.relreplident = 'd' AND i.indisprimary));\n"
+    )
+}
+
+/// What to do, and in which order, before these tables can be published.
+fn identities(config: &PostgresConfig, tables: &[TableName], is_first: bool) -> String {
+    let publication = ident(&config.publication);
+    let mut text = "Not published yet, because they have no replica identity: from then on the application's\n\
+         own UPDATE and DELETE would fail. First, for each table, one of these: a primary key\n\
+         (best), a unique index without nulls, or the whole old row in the log:"
+        .to_owned();
+    for keyless in tables {
+        let relation = table(keyless);
+        text.push_str(&format!(
+            "\nALTER TABLE {relation} ADD PRIMARY KEY (name_of_the_column);\n\
+             ALTER TABLE {relation} REPLICA IDENTITY USING INDEX name_of_the_index;\n\
+             ALTER TABLE {relation} REPLICA IDENTITY FULL;"
+        ));
+    }
+    text.push_str(
+        "\nOnly then publish them, by what this script reads when it is printed again, or by:",
+    );
+    let relations: Vec<String> = tables.iter().map(table).collect();
+    let relations = relations.join(", ");
+    text.push_str(&match is_first {
+        true => {
+            format!("\nCREATE PUBLICATION {publication} FOR TABLE {relations}\n  WITH ({OPTIONS});")
+        }
+        false => format!("\nALTER PUBLICATION {publication} ADD TABLE {relations};"),
+    });
+    commented(&text)
+}
+
+/// Every line as a comment, also those that begin within a name.
+fn commented(text: &str) -> String {
+    text.split(['\n', '\r'])
+        .map(|line| format!("-- {line}\n"))
+        .collect()
+}
+
+/// An anonymous block, in dollar quotes that do not occur in it.
+fn block(body: &str) -> String {
+    let mut quote = "$$".to_owned();
+    while body.contains(&quote) {
+        quote.insert(1, 'x');
+    }
+    format!("DO {quote} {body} {quote};\n")
 }
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
     use rollcall_contract::RelatedTable;
 
     use super::*;
+
+    /// The lines that are not comments.
+    fn live(script: &str) -> impl Iterator<Item = &str> {
+        script.lines().filter(|l| !l.trim_start().starts_with("--"))
+    }
 
     #[test]
     fn names_are_quoted_wherever_they_stand() {
         let mut config =
             PostgresConfig::new("localhost", "h\"r", "o'x", TableName::new("s", "People"));
         config.publication = "p q".to_owned();
-        let script = setup(&config, std::slice::from_ref(&config.table));
+        let script = setup(&config, &Unpublished::default());
         for part in [
             "GRANT SELECT ON \"s\".\"People\" TO \"o'x\";",
             "rolname = E'o''x'",
             "GRANT CONNECT ON DATABASE \"h\"\"r\"",
-            "CREATE PUBLICATION \"p q\" FOR TABLE \"s\".\"People\"",
-            "REPLICA IDENTITY FULL",
+            "CREATE PUBLICATION \"p q\"\n",
+            "E'\"s\".\"People\"'\n  ]::regclass[]",
         ] {
             assert!(script.contains(part), "{part} is not in:\n{script}");
         }
-        assert!(!setup(&config, &[]).contains("REPLICA IDENTITY"));
+        assert!(!script.contains("REPLICA IDENTITY FULL"));
+    }
+
+    #[test]
+    fn no_name_ends_a_comment_or_a_quote() {
+        let mut config = PostgresConfig::new(
+            "localhost",
+            "hr",
+            "$$",
+            TableName::new("s", "a\nDROP TABLE b"),
+        );
+        config.publication = "$x$".to_owned();
+        let script = setup(
+            &config,
+            &Unpublished {
+                need_identity: vec![config.table.clone()],
+                ..Unpublished::default()
+            },
+        );
+        assert!(script.contains("DO $x$ BEGIN"), "{script}");
+        let live: Vec<&str> = live(&script).collect();
+        let dropped = live.iter().filter(|l| l.starts_with("DROP")).count();
+        assert_eq!(dropped, 1, "only within the name in the GRANT:\n{script}");
+        assert!(block("BEGIN $$ $x$ END").starts_with("DO $xx$ "));
+    }
+
+    #[test]
+    fn a_table_without_an_identity_is_not_published() {
+        let mut config = PostgresConfig::new("localhost", "hr", "r", TableName::new("s", "a"));
+        config.related.push(RelatedTable {
+            name: "log".to_owned(),
+            table: TableName::new("s", "log"),
+            key: None,
+        });
+        let keyless = |names: &[&str]| Unpublished {
+            need_identity: names.iter().map(|n| TableName::new("s", *n)).collect(),
+            ..Unpublished::default()
+        };
+        let script = setup(&config, &keyless(&["log"]));
+        let published: Vec<&str> = live(&script).filter(|l| l.contains("E'\"s\".")).collect();
+        assert_eq!(published, ["    E'\"s\".\"a\"'"], "{script}");
+        let after = script.find("\"log\" REPLICA IDENTITY FULL").unwrap();
+        let add = "-- ALTER PUBLICATION \"rollcall\" ADD TABLE \"s\".\"log\";";
+        assert!(script[after..].contains(add), "{script}");
+
+        let script = setup(&config, &keyless(&["a", "log"]));
+        assert!(
+            !live(&script).any(|l| l.contains("PUBLICATION")),
+            "{script}"
+        );
+        let create = "-- CREATE PUBLICATION \"rollcall\" FOR TABLE \"s\".\"a\", \"s\".\"log\"\n";
+        assert!(script.contains(create), "{script}");
     }
 
     #[test]
@@ -110,12 +285,11 @@ mod tests {
                 key: None,
             });
         }
-        let script = setup(&config, &[]);
+        let script = setup(&config, &Unpublished::default());
         for part in [
             "GRANT USAGE ON SCHEMA \"s\" TO \"r\";\nGRANT USAGE ON SCHEMA \"t\" TO \"r\";",
             "GRANT SELECT ON \"s\".\"a\" TO \"r\";\nGRANT SELECT ON \"s\".\"b\" TO \"r\";",
-            "FOR TABLE \"s\".\"a\", \"s\".\"b\", \"t\".\"c\"\n",
-            "-- ALTER PUBLICATION \"rollcall\" ADD TABLE \"t\".\"c\";",
+            "E'\"s\".\"a\"',\n    E'\"s\".\"b\"',\n    E'\"t\".\"c\"'\n",
         ] {
             assert!(script.contains(part), "{part} is not in:\n{script}");
         }

@@ -14,9 +14,7 @@ mod table;
 
 use std::time::Duration;
 
-use rollcall_contract::{
-    ConnectorError, Definite, Finding, Report, Severity, TableName, Transient,
-};
+use rollcall_contract::{ConnectorError, Definite, Finding, Report, Severity, Transient};
 use tokio_postgres::Client;
 
 pub(crate) use table::{obstacle_of_key, obstacle_of_kind};
@@ -24,9 +22,10 @@ pub(crate) use table::{obstacle_of_key, obstacle_of_kind};
 use crate::config::PostgresConfig;
 use crate::followed::{self, Identities, Publication};
 use crate::schema::{self, Table};
+use crate::script::{self, Unpublished};
+use crate::slot;
 use crate::type_map::TypeMap;
 use crate::wire::{self, ReplicationClient};
-use crate::{script, slot};
 
 /// Transactions that are open for longer hold back the log noticeably.
 const LONG_TRANSACTION: Duration = Duration::from_secs(300);
@@ -71,13 +70,18 @@ impl Preflight {
         self.add(Severity::Error, code, found, fix);
     }
 
-    /// The tables whose replica identity has to be set up.
-    fn need_identity(&self) -> Vec<TableName> {
-        let tables = self.tables.iter().flatten();
-        tables
-            .filter(|t| t.identity_columns.is_empty())
-            .map(|t| t.schema.table.clone())
-            .collect()
+    /// The tables that the operator's script must not publish.
+    fn unpublished(&self) -> Unpublished {
+        let mut unpublished = Unpublished::default();
+        for table in self.tables.iter().flatten() {
+            let name = || table.schema.table.clone();
+            if obstacle_of_kind(table.kind, table.logged).is_some() {
+                unpublished.not_in_log.push(name());
+            } else if table.identity_columns.is_empty() {
+                unpublished.need_identity.push(name());
+            }
+        }
+        unpublished
     }
 
     /// The followed tables, when nothing stands against following them.
@@ -117,7 +121,7 @@ impl Preflight {
 /// The whole report, with the operator's script.
 pub(crate) async fn report(config: &PostgresConfig, types: &TypeMap) -> Report {
     let mut findings = Vec::new();
-    let mut need_identity = Vec::new();
+    let mut unpublished = Unpublished::default();
     match wire::connect_queries(config).await {
         Err(e) => findings.push(finding_of(&e.error)),
         Ok(client) => {
@@ -130,7 +134,7 @@ pub(crate) async fn report(config: &PostgresConfig, types: &TypeMap) -> Report {
             match preflight(&client, config, types).await {
                 Err(e) => findings.push(finding_of(&e)),
                 Ok(found) => {
-                    need_identity = found.need_identity();
+                    unpublished = found.unpublished();
                     findings.extend(
                         found
                             .looks
@@ -155,7 +159,7 @@ pub(crate) async fn report(config: &PostgresConfig, types: &TypeMap) -> Report {
     }
     Report {
         findings,
-        script: script::setup(config, &need_identity),
+        script: script::setup(config, &unpublished),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use rollcall_contract::{
-    ConnectorError, RelationKind, Report, Severity, Source, TableName, TableNo,
+    ConnectorError, RelatedTable, RelationKind, Report, Severity, Source, TableName, TableNo,
 };
 use rollcall_postgres::PostgresSource;
 use rollcall_testbed::{PgVersion, Postgres};
@@ -84,6 +84,51 @@ async fn a_table_that_cannot_be_followed_is_refused_before_the_application_is_hu
     assert_eq!(slots, "0", "nothing was made");
     bed.sql("ALTER TABLE people REPLICA IDENTITY DEFAULT");
     assert!(bed.source().check().await.is_usable());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_script_never_publishes_a_table_without_a_replica_identity() {
+    for version in [PgVersion::Debian, PgVersion::V18] {
+        let server = Arc::new(Postgres::builder().version(version).start().unwrap());
+        server.psql("postgres", "CREATE DATABASE keyless").unwrap();
+        let bed = Bed {
+            server,
+            db: "keyless".to_owned(),
+        };
+        bed.sql(
+            "CREATE TABLE people (id int, name text); INSERT INTO people VALUES (1);
+             CREATE TABLE unit (id int PRIMARY KEY DEFERRABLE); INSERT INTO unit VALUES (1);
+             CREATE TABLE site (id int) PARTITION BY LIST (id);
+             CREATE TABLE site_1 PARTITION OF site FOR VALUES IN (1);
+             ALTER TABLE site REPLICA IDENTITY FULL; INSERT INTO site VALUES (1);",
+        );
+        let mut config = bed.config();
+        config.related = ["unit", "site"]
+            .map(|name| RelatedTable {
+                name: name.to_owned(),
+                table: TableName::new("public", name),
+                key: None,
+            })
+            .to_vec();
+        let source = PostgresSource::new(config);
+        let written = || {
+            bed.sql("UPDATE people SET name = 'x'; UPDATE unit SET id = 1; UPDATE site SET id = 1;")
+        };
+        // The first is printed before the role can log in, so it has to look by itself.
+        for _ in 0..2 {
+            bed.sql(&source.check().await.script);
+            written();
+        }
+        let published = "SELECT count(*) FROM pg_publication_tables";
+        assert_eq!(bed.sql(published), "0");
+        bed.sql(
+            "ALTER TABLE people ADD PRIMARY KEY (id); ALTER TABLE site_1 REPLICA IDENTITY FULL;
+             ALTER TABLE unit REPLICA IDENTITY FULL;",
+        );
+        bed.sql(&source.check().await.script);
+        written();
+        assert_eq!(bed.sql(published), "3");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
