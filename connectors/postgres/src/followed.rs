@@ -45,6 +45,10 @@ pub(crate) struct TableIdentity {
     /// another row. None: stored before this was looked at.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) attachments_digest: Option<u64>,
+    /// Which columns its log names an old row by: the kind of its replica identity, and the
+    /// attributes of the index behind it. None: stored before this was looked at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) old_rows: Option<String>,
 }
 
 impl TableIdentity {
@@ -150,7 +154,10 @@ async fn look_at<C: GenericClient>(
     // Columns that only some versions have are read by name out of the row as JSON.
     let Some(relation) = client
         .query_typed_opt(
-            "SELECT c.oid, c.relkind = 'p', t.j->>'tablename' IS NOT NULL, t.j->>'rowfilter' \
+            "SELECT c.oid, c.relkind = 'p', t.j->>'tablename' IS NOT NULL, t.j->>'rowfilter', \
+                    pg_catalog.concat(c.relreplident, ' ', (SELECT i.indkey::text \
+                      FROM pg_catalog.pg_index i WHERE i.indrelid = c.oid AND CASE c.relreplident \
+                        WHEN 'd' THEN i.indisprimary WHEN 'i' THEN i.indisreplident END)) \
              FROM pg_catalog.pg_class c \
              JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
              LEFT JOIN LATERAL (SELECT pg_catalog.to_jsonb(pt) AS j \
@@ -171,6 +178,7 @@ async fn look_at<C: GenericClient>(
     let (oid, is_partitioned): (u32, bool) = (relation.get(0), relation.get(1));
     let mut identity = TableIdentity {
         table: oid,
+        old_rows: Some(relation.get(4)),
         ..TableIdentity::default()
     };
     if is_partitioned {
@@ -326,6 +334,18 @@ fn compare_table(
             ),
         );
     }
+    let old_rows = was.old_rows.as_ref().zip(is.old_rows.as_ref());
+    if is.table != 0 && was.table == is.table && old_rows.is_some_and(|(a, b)| a != b) {
+        add(
+            this(),
+            GapReason::NotInLog,
+            format!(
+                "The primary key or the replica identity of {table} is another one than before, so \
+                 the log may have named deleted and renamed rows by other columns; all of it is \
+                 read again."
+            ),
+        );
+    }
     if is.table != 0 && was.table == is.table && !was.has_same_partitions(is) {
         add(
             this(),
@@ -352,6 +372,17 @@ impl Identities {
         Some(&related.identity)
     }
 
+    /// Whether the log has as much of every change as it had.
+    pub(crate) fn logs_like(&self, before: &Identities) -> bool {
+        let tables = |of: &Identities| {
+            let related = of.related.iter().map(|r| r.identity.old_rows.clone());
+            std::iter::once(of.main.old_rows.clone())
+                .chain(related)
+                .collect::<Vec<_>>()
+        };
+        self.options == before.options && tables(self) == tables(before)
+    }
+
     /// The related tables that are followed now, and were not before.
     pub(crate) fn added_since(&self, before: &Identities) -> Vec<TableName> {
         let names = self.related.iter().map(|related| &related.relation);
@@ -374,6 +405,7 @@ mod tests {
             partitions: 2,
             partitions_digest: digest([10, 11].into_iter().flat_map(u32::to_be_bytes)),
             attachments_digest: Some(digest(b"702 703 ".iter().copied())),
+            old_rows: Some("d 1".to_owned()),
         }
     }
 
@@ -453,6 +485,14 @@ mod tests {
                 [PartitionsChanged],
                 "one detached, another attached"
             );
+            assert_eq!(
+                changed(|f| f.attachments_digest = Some(1)),
+                [PartitionsChanged],
+                "detached and attached again"
+            );
+            assert_eq!(changed(|f| f.attachments_digest = None), []);
+            assert_eq!(changed(|f| f.old_rows = Some("i 3".into())), [NotInLog]);
+            assert_eq!(changed(|f| f.old_rows = None), []);
         }
         let changed = |change: fn(&mut Identities)| {
             let mut now = base();

@@ -7,8 +7,9 @@
 //! those that the opening read and stored, so nothing lies between the two; and when it
 //! cannot look, it keeps what it saw last and compares with that as soon as it can.
 //!
-//! A publication that does something else than before may do too little, and what it leaves out is
-//! never sent: behind its gap the stream ends, so that the opening looks at it and refuses it.
+//! A publication that does something else than before may do too little, and so may the replica
+//! identity of a table; what they leave out is never sent. Behind the gap the stream ends, so that
+//! the opening looks at both and refuses them.
 //!
 //! The gaps travel in a bounded channel beside the stream. Both halves of
 //! [`WatchedStream::next`] are cancel safe, so waiting for either loses nothing.
@@ -113,7 +114,7 @@ impl Watch {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            let options = self.identities.options.clone();
+            let before = self.identities.clone();
             match self.look().await {
                 Ok(found) => {
                     for gap in found {
@@ -122,11 +123,12 @@ impl Watch {
                             return;
                         }
                     }
-                    if self.identities.options != options {
+                    if !self.identities.logs_like(&before) {
                         let altered = ConnectorError::transient(
                             "publication_altered",
                             format!(
-                                "The publication \"{}\" was altered; it is looked at anew.",
+                                "The publication \"{}\", or what its tables log, was altered; it \
+                                 is looked at anew.",
                                 self.config.publication
                             ),
                         );

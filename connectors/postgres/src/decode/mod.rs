@@ -508,6 +508,21 @@ impl Decoder {
             self.items
                 .push_back(StreamItem::SchemaChanged(no, Arc::clone(&layout.schema)));
         }
+        if !layout.names_records() {
+            let from = self.cursor().text().to_owned();
+            let detail = format!(
+                "The replica identity of {} did not carry its key for a time, so the log does not \
+                 say which records were deleted or renamed.",
+                relation.table
+            );
+            self.gap(
+                vec![relation.table.clone()],
+                GapReason::NotInLog,
+                Some(from),
+                Some(here.to_string()),
+                detail,
+            );
+        }
         let place = self.layouts.partition_point(|other| other.no < no);
         self.layouts.insert(place, layout);
         Ok(())

@@ -212,6 +212,14 @@ pub(crate) struct ColumnLayout {
     pub(crate) in_identity: bool,
 }
 
+impl Layout {
+    /// Whether an old row that is only a key tells which record it was.
+    pub(crate) fn names_records(&self) -> bool {
+        let mut key = self.schema.key.iter();
+        key.all(|&at| self.columns.get(at).is_some_and(|c| c.in_identity))
+    }
+}
+
 /// The OIDs of a Truncate message.
 pub(crate) fn truncated(body: &[u8]) -> Result<Vec<u32>, ConnectorError> {
     let mut f = Fields::new("Truncate", body);

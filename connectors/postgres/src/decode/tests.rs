@@ -305,6 +305,24 @@ fn a_table_without_its_key_columns_is_an_error() {
 }
 
 #[test]
+fn old_rows_that_do_not_name_their_record_are_a_gap() {
+    let columns: Vec<_> = PEOPLE
+        .iter()
+        .map(|(name, oid, _)| (*name, *oid, *name == "name"))
+        .collect();
+    let frames = [
+        begin(0x200, 705),
+        relation(OID, "people", &columns),
+        insert("1"),
+        commit(0x200, 0x230),
+    ];
+    let (out, end, _) = decode_pieces(options(at(0x100)), &[&frames.concat()]);
+    end.unwrap();
+    assert_eq!(out[0], "gap not_in_log public.people");
+    assert!(out[1].starts_with("Insert"), "{out:?}");
+}
+
+#[test]
 fn a_table_that_was_made_anew_is_a_gap() {
     let out = decode(&[
         begin(0x200, 1),

@@ -325,6 +325,35 @@ async fn a_publication_that_is_weakened_is_a_gap_and_refused_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_replica_identity_without_the_key_is_a_gap_whenever_it_is_noticed() {
+    let bed = Bed::new("identity_weak");
+    let mut reader = bed.begin(1).await;
+    bed.sql(
+        "ALTER TABLE people ALTER name SET NOT NULL;
+         CREATE UNIQUE INDEX by_name ON people (name);
+         ALTER TABLE people REPLICA IDENTITY USING INDEX by_name",
+    );
+    let gap = reader.until_gap().await;
+    assert_eq!(gap.reason, GapReason::NotInLog);
+    assert_eq!(reader.until_end().await, "publication_altered");
+    bed.sql("DELETE FROM people WHERE id = 1");
+    let stored = reader.close().await;
+    // Where no key is configured, records are named by the identity from here on.
+    let reader = Reader::open(&bed.source(), Some(stored.clone())).await;
+    assert_eq!(reader.reasons(), [GapReason::NotInLog]);
+    drop(reader);
+    // What was deleted meanwhile is behind a gap when it is mended.
+    bed.sql("ALTER TABLE people REPLICA IDENTITY DEFAULT; INSERT INTO people VALUES (2, 'b')");
+    let mut reader = Reader::open(&bed.source(), Some(stored.clone())).await;
+    assert_eq!(reader.until_gap().await.reason, GapReason::NotInLog);
+    reader.until_key("2").await;
+    bed.sql("ALTER TABLE people REPLICA IDENTITY FULL");
+    let stored = reader.close().await;
+    let reader = Reader::open(&bed.source(), Some(stored)).await;
+    assert_eq!(reader.reasons(), [GapReason::NotInLog]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_publication_made_anew_is_a_gap_and_the_log_flows_again() {
     let bed = Bed::new("publication_again");
     let stored = bed.begin(1).await.close().await;
