@@ -9,6 +9,35 @@ use crate::{query, slot};
 
 /// A smaller `max_slot_wal_keep_size` is used up within an ordinary maintenance window.
 const SMALL_KEEP_SIZE_MIB: i64 = 1024;
+/// What a role may have beyond its grants, in the order in which it is asked for.
+const ATTRIBUTES: [&str; 4] = ["SUPERUSER", "BYPASSRLS", "CREATEDB", "CREATEROLE"];
+
+/// Predefined roles that let their members do more than this source needs (PostgreSQL
+/// documentation, "Predefined Roles", 13 to 18). Those that only show statistics and settings
+/// are not among them.
+const PREDEFINED: &[(&str, &str)] = &[
+    (
+        "pg_execute_server_program",
+        "runs programs on the server as its system user",
+    ),
+    ("pg_write_server_files", "writes any file of the server"),
+    ("pg_read_server_files", "reads any file of the server"),
+    ("pg_read_all_data", "reads every table"),
+    ("pg_write_all_data", "writes every table"),
+    ("pg_create_subscription", "makes subscriptions"),
+    ("pg_maintain", "locks and rebuilds every table"),
+    ("pg_checkpoint", "forces checkpoints"),
+    ("pg_signal_backend", "ends the sessions of others"),
+    (
+        "pg_signal_autovacuum_worker",
+        "ends the server's own upkeep",
+    ),
+    (
+        "pg_use_reserved_connections",
+        "takes the connections that are kept for administrators",
+    ),
+];
+
 const SHORT_SENDER_TIMEOUT_MS: i64 = 10_000;
 const SHORT_IDLE_TIMEOUT_S: i64 = 24 * 3600;
 
@@ -230,27 +259,47 @@ pub(super) async fn role(
         )
         .await
         .map_err(|e| query::failed(&e, "reading the role's attributes"))?;
-    let excess: Vec<&str> = ["SUPERUSER", "BYPASSRLS", "CREATEDB", "CREATEROLE"]
+    let role = query::ident(&config.user);
+    let attributes: Vec<&str> = ATTRIBUTES
         .into_iter()
         .enumerate()
         .filter(|(i, _)| row.get::<_, bool>(*i))
         .map(|(_, name)| name)
         .collect();
-    if excess.is_empty() {
+    let memberships = memberships(client).await?;
+    if attributes.is_empty() && memberships.is_empty() {
         found.ok(
             "role",
             format!("The role \"{}\" has no more than it needs.", config.user),
         );
-    } else {
+    }
+    if !attributes.is_empty() {
+        let taken: Vec<String> = attributes.iter().map(|a| format!("NO{a}")).collect();
         found.add(
             Severity::Warning,
             "excess_privileges",
             format!(
                 "The role \"{}\" has {}, which this source does not need.",
                 config.user,
-                excess.join(", ")
+                attributes.join(", ")
             ),
-            "ALTER ROLE … NOSUPERUSER NOBYPASSRLS NOCREATEDB NOCREATEROLE;",
+            &format!("ALTER ROLE {role} {};", taken.join(" ")),
+        );
+    }
+    for membership in &memberships {
+        let way = match membership.through == membership.role {
+            true => String::new(),
+            false => format!(" through \"{}\"", membership.through),
+        };
+        found.add(
+            Severity::Warning,
+            "excess_membership",
+            format!(
+                "The role \"{}\" is{way} a member of \"{}\", which {}; this source does not \
+                 need that.",
+                config.user, membership.role, membership.may
+            ),
+            &format!("REVOKE {} FROM {role};", query::ident(&membership.through)),
         );
     }
     let mut looked_at: Vec<&str> = Vec::new();
@@ -262,6 +311,74 @@ pub(super) async fn role(
         }
     }
     Ok(())
+}
+
+/// A role whose rights this one can have, and the role that was granted to it on the way.
+struct Membership {
+    role: String,
+    through: String,
+    /// What comes with it. Completes "which …".
+    may: String,
+}
+
+/// The roles of which this one is a member, at any depth, that bring more than it needs.
+///
+/// Attributes come only by `SET ROLE`, rights also by inheritance. A member may always say
+/// `SET ROLE` before 16; from then on each grant has its options, and who may administer it can
+/// give them to himself. A superuser has everything by his own attribute, so his memberships
+/// are not looked at.
+async fn memberships(client: &Client) -> Result<Vec<Membership>, ConnectorError> {
+    // Columns that only some versions have are read by name out of the row as JSON.
+    let rows = client
+        .query(
+            "WITH RECURSIVE grants AS ( \
+                 SELECT a.member, a.roleid, \
+                        a.admin_option OR COALESCE((j->>'set_option')::bool, true) AS sets, \
+                        COALESCE((j->>'inherit_option')::bool, true) AS inherits \
+                 FROM pg_catalog.pg_auth_members a, pg_catalog.to_jsonb(a) j), \
+             reached(role, through, sets, has) AS ( \
+                 SELECT g.roleid, g.roleid, g.sets, g.sets OR g.inherits \
+                 FROM grants g JOIN pg_catalog.pg_roles me ON me.oid = g.member \
+                 WHERE me.rolname = current_user AND NOT me.rolsuper \
+                 UNION \
+                 SELECT g.roleid, r.through, r.sets AND g.sets, \
+                        r.sets AND g.sets OR r.has AND g.inherits \
+                 FROM reached r JOIN grants g ON g.member = r.role) \
+             SELECT r.rolname::text, t.rolname::text, \
+                    pg_catalog.bool_or(sets) AND r.rolsuper, \
+                    pg_catalog.bool_or(sets) AND r.rolbypassrls, \
+                    pg_catalog.bool_or(sets) AND r.rolcreatedb, \
+                    pg_catalog.bool_or(sets) AND r.rolcreaterole \
+             FROM reached JOIN pg_catalog.pg_roles r ON r.oid = reached.role \
+             JOIN pg_catalog.pg_roles t ON t.oid = reached.through WHERE has \
+             GROUP BY 1, 2, r.rolsuper, r.rolbypassrls, r.rolcreatedb, r.rolcreaterole \
+             ORDER BY 1, 2",
+            &[],
+        )
+        .await
+        .map_err(|e| query::failed(&e, "reading the role's memberships"))?;
+    Ok(rows
+        .iter()
+        .filter_map(|row| {
+            let role: String = row.get(0);
+            let attributes: Vec<&str> = ATTRIBUTES
+                .into_iter()
+                .enumerate()
+                .filter(|(i, _)| row.get::<_, bool>(i + 2))
+                .map(|(_, name)| name)
+                .collect();
+            let may = match PREDEFINED.iter().find(|(name, _)| *name == role) {
+                Some((_, may)) => (*may).to_owned(),
+                None if attributes.is_empty() => return None,
+                None => format!("has {}", attributes.join(", ")),
+            };
+            Some(Membership {
+                role,
+                through: row.get(1),
+                may,
+            })
+        })
+        .collect())
 }
 
 /// Whether the role may use the schema of a followed table.

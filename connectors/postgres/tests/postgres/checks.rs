@@ -267,6 +267,82 @@ async fn excess_privileges_are_named() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_a_role_is_a_member_of_counts_as_its_own() {
+    for version in [PgVersion::Debian, PgVersion::V18] {
+        let bed = Bed::on(shared(version), "memberships", PEOPLE);
+        bed.sql(
+            "CREATE ROLE modest LOGIN REPLICATION NOINHERIT; GRANT SELECT ON people TO modest;
+             CREATE ROLE \"an admin\" SUPERUSER; CREATE ROLE team; CREATE ROLE readers;
+             CREATE ROLE makers CREATEDB CREATEROLE;
+             GRANT \"an admin\" TO team; GRANT team TO modest; GRANT readers TO modest;
+             GRANT makers TO modest; GRANT pg_monitor TO modest;
+             GRANT pg_execute_server_program, pg_read_server_files TO modest;",
+        );
+        let mut config = bed.config();
+        config.user = "modest".to_owned();
+        let source = PostgresSource::new(config);
+        let report = source.check().await;
+        assert!(!codes(&report, Severity::Ok).contains(&"role"));
+        let found: Vec<(&str, &str)> = report
+            .findings
+            .iter()
+            .filter(|f| f.code == "excess_membership")
+            .map(|f| (f.found.as_str(), f.fix.as_str()))
+            .collect();
+        let sentence =
+            |what: &str| format!("The role \"modest\" is {what}; this source does not need that.");
+        let expected = [
+            (
+                sentence("through \"team\" a member of \"an admin\", which has SUPERUSER"),
+                "REVOKE \"team\" FROM \"modest\";",
+            ),
+            (
+                sentence("a member of \"makers\", which has CREATEDB, CREATEROLE"),
+                "REVOKE \"makers\" FROM \"modest\";",
+            ),
+            (
+                sentence(
+                    "a member of \"pg_execute_server_program\", which runs programs on the server \
+                     as its system user",
+                ),
+                "REVOKE \"pg_execute_server_program\" FROM \"modest\";",
+            ),
+            (
+                sentence(
+                    "a member of \"pg_read_server_files\", which reads any file of the server",
+                ),
+                "REVOKE \"pg_read_server_files\" FROM \"modest\";",
+            ),
+        ];
+        let expected: Vec<(&str, &str)> = expected.iter().map(|(s, f)| (s.as_str(), *f)).collect();
+        assert_eq!(found, expected);
+        for (_, fix) in found {
+            bed.sql(fix);
+        }
+        let report = source.check().await;
+        assert!(codes(&report, Severity::Ok).contains(&"role"), "{report:?}");
+    }
+    // From 16 on a grant can withhold SET ROLE, and with it the attributes.
+    let bed = Bed::on(shared(PgVersion::V18), "withheld", PEOPLE);
+    bed.sql(
+        "CREATE ROLE withheld LOGIN REPLICATION; GRANT SELECT ON people TO withheld;
+         CREATE ROLE maker CREATEDB; GRANT pg_read_all_data TO maker;
+         GRANT maker TO withheld WITH SET FALSE, INHERIT TRUE;",
+    );
+    let mut config = bed.config();
+    config.user = "withheld".to_owned();
+    let report = PostgresSource::new(config).check().await;
+    let found: Vec<&str> = report
+        .findings
+        .iter()
+        .filter(|f| f.code == "excess_membership")
+        .map(|f| f.found.as_str())
+        .collect();
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert!(found[0].contains("through \"maker\" a member of \"pg_read_all_data\""));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn row_security_is_refused() {
     let bed = Bed::new("row_security");
     bed.sql("ALTER TABLE people ENABLE ROW LEVEL SECURITY");
