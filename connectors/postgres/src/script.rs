@@ -1,8 +1,8 @@
 //! The statements that set a source up, for the operator to read and run.
 //!
 //! They are printed and never run: the daemon's role has no right to any of them, and
-//! shall not have. Each statement can be run again without harm or fails with a sentence
-//! that says why.
+//! shall not have. It can be run on a server where nothing is there or a part, and any number
+//! of times; also when sources share a role or a publication.
 //!
 //! No table is published that has no replica identity, because the application's own `UPDATE`
 //! would fail from then on. What is known when the script is printed is left out of it; and
@@ -42,14 +42,7 @@ pub(crate) fn setup(config: &PostgresConfig, unpublished: &Unpublished) -> Strin
         "Run as a superuser, or as an administrator of a managed service, in database {database}.\n\
          The role. On Amazon RDS: GRANT rds_replication TO {role}; instead of REPLICATION."
     ));
-    out.push_str(&block(&format!(
-        "BEGIN\n  \
-           IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = {user}) THEN\n    \
-             CREATE ROLE {role} LOGIN REPLICATION;\n  \
-           END IF;\n\
-         END",
-        user = literal(&config.user),
-    )));
+    out.push_str(&role_block(&config.user));
     out.push_str(&commented(&format!(
         "If the role exists with more than it needs (only a superuser may say this):\n\
          ALTER ROLE {role} LOGIN REPLICATION NOSUPERUSER NOBYPASSRLS NOCREATEDB NOCREATEROLE;\n\
@@ -87,13 +80,43 @@ pub(crate) fn setup(config: &PostgresConfig, unpublished: &Unpublished) -> Strin
     out
 }
 
-/// What makes the publication, and adds the tables that it lacks, except for those that have
-/// no replica identity when it is run.
+/// What makes the role, or gives it what it lacks. A superuser lacks nothing, and on Amazon RDS
+/// the membership takes the place of the attribute, which nobody may give there.
+fn role_block(user: &str) -> String {
+    let (role, name) = (ident(user), literal(user));
+    block(&format!(
+        "BEGIN\n  \
+           IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = {name}) THEN\n    \
+             CREATE ROLE {role} LOGIN REPLICATION;\n  \
+           END IF;\n  \
+           IF EXISTS (SELECT FROM pg_catalog.pg_roles\n            \
+             WHERE rolname = {name} AND NOT rolcanlogin) THEN\n    \
+             ALTER ROLE {role} LOGIN;\n  \
+           END IF;\n  \
+           IF EXISTS (SELECT FROM pg_catalog.pg_roles\n            \
+             WHERE rolname = {name} AND NOT rolreplication AND NOT rolsuper)\n    \
+             AND NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = 'rds_replication'\n            \
+               AND pg_catalog.pg_has_role({name}, oid, 'MEMBER')) THEN\n    \
+             ALTER ROLE {role} REPLICATION;\n  \
+           END IF;\n\
+         END"
+    ))
+}
+
+/// What makes the publication, and adds what it lacks: operations and tables, except for what
+/// would make a table's own `UPDATE` fail that has no replica identity when it is run. What is
+/// as it should be is not altered, as a publication that was altered is a gap.
 fn publish(publication: &str, relations: &[String]) -> String {
     let name = literal(publication);
     let quoted = ident(publication);
     let relations: Vec<String> = relations.iter().map(|r| literal(r)).collect();
     let bare = without_identity("SELECT followed::oid");
+    let bare_listed = without_identity(&format!(
+        "SELECT c.oid FROM pg_catalog.pg_publication_tables t \
+           JOIN pg_catalog.pg_namespace n ON n.nspname = t.schemaname \
+           JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = t.tablename \
+           WHERE t.pubname = {name}"
+    ));
     let body = format!(
         "DECLARE\n  \
            followed regclass;\n  \
@@ -103,9 +126,24 @@ fn publish(publication: &str, relations: &[String]) -> String {
              CREATE PUBLICATION {quoted}\n      \
                WITH ({OPTIONS});\n  \
            END IF;\n  \
+           IF EXISTS (SELECT FROM pg_catalog.pg_publication WHERE pubname = {name}\n      \
+             AND NOT (pubinsert AND pubupdate AND pubdelete AND pubtruncate)) THEN\n\
+         {bare_listed}    \
+             IF bare IS NULL THEN\n      \
+               ALTER PUBLICATION {quoted} SET (publish = 'insert, update, delete, truncate');\n    \
+             ELSE\n      \
+               RAISE WARNING 'The publication does not send all four operations, and cannot: UPDATE and DELETE of % would fail. Use another publication.', bare;\n    \
+             END IF;\n  \
+           END IF;\n  \
            FOREACH followed IN ARRAY ARRAY[\n    \
              {relations}\n  \
            ]::regclass[] LOOP\n    \
+             -- Else changes come under the names of the partitions.\n    \
+             IF EXISTS (SELECT FROM pg_catalog.pg_class WHERE oid = followed AND relkind = 'p')\n      \
+               AND EXISTS (SELECT FROM pg_catalog.pg_publication\n              \
+                 WHERE pubname = {name} AND NOT pubviaroot) THEN\n      \
+               ALTER PUBLICATION {quoted} SET (publish_via_partition_root = true);\n    \
+             END IF;\n    \
              -- Nothing to add: FOR ALL TABLES, listed already, or not a table with a log.\n    \
              CONTINUE WHEN\n      \
                EXISTS (SELECT FROM pg_catalog.pg_publication\n              \

@@ -139,7 +139,7 @@ impl Database {
         }
     }
 
-    /// What an operator runs once; `rollcall check --script` prints it.
+    /// What an operator runs once: what the script of `rollcall check --script` sets up.
     pub(crate) fn grants(&self) -> &'static str {
         match self {
             Database::Postgres(_) => POSTGRES_GRANTS,

@@ -132,6 +132,71 @@ async fn the_script_never_publishes_a_table_without_a_replica_identity() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_script_mends_what_is_there_in_part_and_can_be_run_again() {
+    for version in [PgVersion::Debian, PgVersion::V18] {
+        let bed = Bed::on(shared(version), "partly", PEOPLE);
+        bed.sql(
+            "CREATE TABLE unit (id int PRIMARY KEY); CREATE TABLE other (id int PRIMARY KEY);
+             CREATE TABLE \"o'dd %I\" (id int PRIMARY KEY) PARTITION BY LIST (id);
+             CREATE TABLE odd_1 PARTITION OF \"o'dd %I\" FOR VALUES IN (1);
+             CREATE TABLE keyless (id int); INSERT INTO keyless VALUES (1);
+             CREATE VIEW staff AS SELECT * FROM people;
+             CREATE ROLE partly NOLOGIN; DROP PUBLICATION rollcall;
+             CREATE PUBLICATION rollcall FOR TABLE other WITH (publish = 'insert');",
+        );
+        let of = |table: &str| {
+            let mut config = bed.config();
+            config.user = "partly".to_owned();
+            config.table = TableName::new("public", table);
+            PostgresSource::new(config)
+        };
+        // They share the publication.
+        let sources = [of("people"), of("unit"), of("o'dd %I")];
+        let mut marks = Vec::new();
+        for _ in 0..3 {
+            for source in &sources {
+                bed.sql(&source.check().await.script);
+            }
+            marks
+                .push(bed.sql("SELECT p.xmin, r.xmin FROM pg_publication p, pg_publication_rel r"));
+        }
+        assert_eq!(marks[0], marks[2], "what is right is not altered");
+        for source in &sources {
+            let report = source.check().await;
+            assert!(report.is_followable(), "{report:?}");
+        }
+        let view = of("staff");
+        for _ in 0..2 {
+            let script = view.check().await.script;
+            assert!(!script.contains("CREATE PUBLICATION"), "{script}");
+            bed.sql(&script);
+        }
+        // Printed when the role cannot log in, it looks by itself.
+        bed.sql("ALTER ROLE partly NOLOGIN");
+        bed.sql(&view.check().await.script);
+        let published = bed.sql("SELECT count(*) FROM pg_publication_tables");
+        assert_eq!(published, "4");
+
+        // All tables: nothing to add, and no operation that would hurt another one.
+        bed.sql(
+            "DROP PUBLICATION rollcall;
+             CREATE PUBLICATION rollcall FOR ALL TABLES WITH (publish = 'insert, truncate');",
+        );
+        bed.sql(&sources[0].check().await.script);
+        bed.sql("UPDATE keyless SET id = 2; DROP TABLE keyless;");
+        bed.sql(&sources[0].check().await.script);
+        let report = sources[0].check().await;
+        assert!(report.is_followable(), "{report:?}");
+        bed.sql(
+            "DROP PUBLICATION rollcall;
+             CREATE PUBLICATION rollcall FOR TABLES IN SCHEMA public;",
+        );
+        bed.sql(&sources[0].check().await.script);
+        assert!(sources[0].check().await.is_followable());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_key_that_a_delete_does_not_carry_is_refused() {
     let bed = Bed::on(
         shared(PgVersion::Debian),
