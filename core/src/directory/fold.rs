@@ -355,6 +355,11 @@ fn arrange(rules: &Rules, document: &mut Document<'_>) {
             continue;
         };
         let mine = *mine;
+        if rules.is_timed(attribute) && own.pin.is_none() {
+            let written_us = evidence[usize::from(mine.evidence)].commit_us;
+            let sources = &mut group[1 + listed..][..in_time - listed];
+            surely_newer_first(rules, evidence, written_us, sources);
+        }
         let rival = group[1..].first().filter(|_| in_time > 0);
         own.standing = standing(rules, evidence, own, &mine, rival, listed > 0);
         let behind = match own.standing {
@@ -387,6 +392,32 @@ fn newest_first(rules: &Rules, evidence: &[Evidence<'_>], sources: &mut [Contrib
         changed(c).is_none_or(|m| m.end_us().saturating_add_unsigned(skew) > newest)
     };
     if let Some(at) = sources.iter().position(may_be_newest) {
+        sources[..=at].rotate_right(1);
+    }
+}
+
+/// Where the newer value wins, and a source's value is surely newer than an own one that was written
+/// then: it comes first, or the first one of them that is not surely older than another. One that is
+/// too near to both, or does not say when, would hide it.
+fn surely_newer_first(
+    rules: &Rules,
+    evidence: &[Evidence<'_>],
+    written_us: i64,
+    sources: &mut [Contribution<'_>],
+) {
+    let changed = |c: &Contribution<'_>| evidence[usize::from(c.evidence)].changed;
+    let newest = sources.iter().filter_map(|c| Some(changed(c)?.at_us)).max();
+    let Some((newest, first)) = newest.zip(sources.first()) else {
+        return;
+    };
+    let skew = rules.skew_us(first.attribute);
+    let is_newer = |c: &Contribution<'_>| {
+        changed(c).is_some_and(|m| {
+            m.at_us > written_us.saturating_add_unsigned(skew)
+                && m.end_us().saturating_add_unsigned(skew) > newest
+        })
+    };
+    if let Some(at) = sources.iter().position(is_newer) {
         sources[..=at].rotate_right(1);
     }
 }

@@ -184,6 +184,31 @@ fn most_recent_never_lets_an_older_value_win_under_clock_skew() {
 }
 
 #[test]
+fn most_recent_lets_no_source_hide_another_that_is_surely_newer_than_what_was_written() {
+    let skew = FieldRules::SKEW_US as i64;
+    let written = 100 * SECOND;
+    // The first one has no time, or is within the skew of both.
+    let near = format!("10=Clerk;16=a@x;@{}/1", written + skew / 2);
+    for first in ["10=Clerk;16=a@x;@", &near] {
+        for order in 0..3 {
+            let mut w = world(Mode::MostRecent);
+            w.put_at(A, "10=Old;16=a@x;@1/1", 1);
+            w.put_at(B, "10=Old;16=a@x;@1/1", 1);
+            let second = format!("10=Boss;16=a@x;@{}/1", written + skew + skew / 3);
+            for step in 0..3 {
+                match (step + order) % 3 {
+                    0 => w.set_at("Chief", written),
+                    1 => drop(w.put_at(A, first, written)),
+                    _ => drop(w.put_at(B, &second, written)),
+                }
+            }
+            assert_eq!((w.title().as_str(), w.rule()), ("Boss", Rule::MostRecent));
+            w.check();
+        }
+    }
+}
+
+#[test]
 fn without_evidence_of_a_change_the_source_wins_and_the_provenance_says_so() {
     let mut w = world(Mode::MostRecent);
     w.put_at(A, "10=Clerk;16=a@x;@", 10);
