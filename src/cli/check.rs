@@ -1,6 +1,6 @@
 //! `rollcall check`: one line for each finding with its fix, and the operator's script.
 
-use rollcall_contract::{ConnectorError, Finding, Report, Severity, Source};
+use rollcall_contract::{ConnectorError, Finding, Report, Severity, Source, TableSchema};
 use rollcall_core::attribute::Attributes;
 use rollcall_core::mapping::related::Join;
 use rollcall_core::mapping::{Mapper, Place};
@@ -179,7 +179,9 @@ async fn check_source(config: &Config, source: &SourceConfig) -> Report {
                 .push(Finding::new(Severity::Ok, "mapping", found, ""));
         }
         Err(errors) => {
+            let generated = generated_columns(&*connector, schema).await;
             for error in errors {
+                let error = error.of_generated(&generated);
                 let (name, rule) = (&source.name, &error.rule);
                 let key = match error.place {
                     Place::Scope | Place::Redact(_) => format!("source.{name}.{rule}"),
@@ -200,6 +202,13 @@ async fn check_source(config: &Config, source: &SourceConfig) -> Report {
         }
     }
     report
+}
+
+/// The columns that the log does not carry; none where the server does not tell.
+async fn generated_columns(connector: &dyn Source, schema: &TableSchema) -> Vec<String> {
+    let tables = connector.discover().await.unwrap_or_default();
+    let table = tables.into_iter().find(|t| t.schema.table == schema.table);
+    table.map(|t| t.generated).unwrap_or_default()
 }
 
 /// What stands against the log alone is an error only when the table may not be polled.

@@ -196,6 +196,8 @@ pub enum RelationKind {
 pub struct DiscoveredTable {
     /// Its columns and key; the key is empty when there is none.
     pub schema: TableSchema,
+    /// Generated columns that the log does not carry; they are not in `schema`.
+    pub generated: Vec<String>,
     /// What it is.
     pub kind: RelationKind,
     /// The server's estimate of its rows; none when it has never been analysed.

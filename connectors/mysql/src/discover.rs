@@ -16,6 +16,7 @@ fn described(table: Table) -> DiscoveredTable {
     let obstacle = check::obstacle(&table).map(|obstacle| obstacle.sentence);
     DiscoveredTable {
         obstacle,
+        generated: Vec::new(),
         kind: table.kind,
         estimated_rows: table.estimated_rows,
         schema: std::sync::Arc::unwrap_or_clone(table.schema),

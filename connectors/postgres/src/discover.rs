@@ -57,7 +57,8 @@ pub(crate) async fn tables(
         .query(
             &format!(
                 "SELECT attrelid, attnum, attname::text, \
-                        pg_catalog.format_type(atttypid, atttypmod), atttypid, attnotnull \
+                        pg_catalog.format_type(atttypid, atttypmod), atttypid, attnotnull, \
+                        attgenerated <> '' \
                  FROM pg_catalog.pg_attribute \
                  WHERE attrelid IN ({VISIBLE}) AND attnum > 0 AND NOT attisdropped \
                  ORDER BY attrelid, attnum"
@@ -82,7 +83,14 @@ pub(crate) async fn tables(
         .map_err(|e| query::failed(&e, DOING))?;
 
     let mut by_table: HashMap<u32, Vec<(i16, Column)>> = HashMap::new();
+    // The log carries them only where a publication says so (18), which the script's does not.
+    let mut generated: HashMap<u32, Vec<(i16, String)>> = HashMap::new();
     for row in &columns {
+        if row.get(6) {
+            let column = (row.get(1), row.get(2));
+            generated.entry(row.get(0)).or_default().push(column);
+            continue;
+        }
         let class: Class = types.class(row.get(4));
         by_table.entry(row.get(0)).or_default().push((
             row.get(1),
@@ -104,8 +112,12 @@ pub(crate) async fn tables(
         .map(|row| {
             let oid: u32 = row.get(0);
             let columns = by_table.remove(&oid).unwrap_or_default();
+            let generated = generated.remove(&oid).unwrap_or_default();
+            let is_generated = |n: &i16| generated.iter().any(|(number, _)| number == n);
+            let lost_key = key_of.get(&oid).is_some_and(|k| k.iter().any(is_generated));
             let key: Vec<usize> = key_of
                 .get(&oid)
+                .filter(|_| !lost_key)
                 .map(|numbers| {
                     numbers
                         .iter()
@@ -114,7 +126,12 @@ pub(crate) async fn tables(
                 })
                 .unwrap_or_default();
             let kind = schema::kind(row.get(3));
-            let obstacle = obstacle(kind, row.get(4), row.get(5), key.is_empty());
+            let obstacle = match lost_key {
+                true => {
+                    Some("Its key has a generated column, which the log does not carry.".to_owned())
+                }
+                false => obstacle(kind, row.get(4), row.get(5), key.is_empty()),
+            };
             let estimated_rows = row.get::<_, Option<f64>>(6);
             DiscoveredTable {
                 schema: TableSchema {
@@ -122,6 +139,7 @@ pub(crate) async fn tables(
                     columns: columns.into_iter().map(|(_, column)| column).collect(),
                     key,
                 },
+                generated: generated.into_iter().map(|(_, name)| name).collect(),
                 kind,
                 estimated_rows: estimated_rows.map(|rows| rows as u64),
                 obstacle,

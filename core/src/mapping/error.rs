@@ -36,6 +36,24 @@ pub struct MappingError {
     pub suggestion: Option<String>,
 }
 
+impl MappingError {
+    /// The same, where what is unknown is a generated column of the table: it is there, but no
+    /// row that is read carries it.
+    pub fn of_generated(mut self, generated: &[String]) -> MappingError {
+        let is_it = |column: &&String| {
+            ["column", "variable"]
+                .iter()
+                .any(|kind| self.found == format!("an unknown {kind} `{column}`"))
+        };
+        if let Some(column) = generated.iter().find(is_it) {
+            self.found = format!("the generated column `{column}`, which is not in the log");
+            self.expected = "a column that is stored, or an expression over such columns".into();
+            self.suggestion = None;
+        }
+        self
+    }
+}
+
 impl fmt::Display for MappingError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
@@ -72,4 +90,29 @@ pub(crate) fn did_you_mean<'a>(
     candidates: impl IntoIterator<Item = &'a str>,
 ) -> Option<String> {
     nearest(wanted, candidates).map(|c| format!("did you mean `{c}`?"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_generated_column_is_not_called_unknown() {
+        for kind in ["column", "variable"] {
+            let error = |column: &str| MappingError {
+                place: Place::Scope,
+                rule: "email".to_owned(),
+                found: format!("an unknown {kind} `{column}`"),
+                expected: "a column of hr.people".to_owned(),
+                suggestion: Some("login".to_owned()),
+            };
+            let generated = ["email".to_owned()];
+            assert_eq!(
+                error("email").of_generated(&generated).to_string(),
+                "email: found the generated column `email`, which is not in the log, expected a \
+                 column that is stored, or an expression over such columns"
+            );
+            assert_eq!(error("mail").of_generated(&generated), error("mail"));
+        }
+    }
 }

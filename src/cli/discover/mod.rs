@@ -60,14 +60,18 @@ pub(super) fn run(cli: &Cli, args: &Args) -> Result<Exit, Failure> {
         let table = tables
             .first()
             .ok_or_else(|| Failure::new(Exit::NotFound, "no table"))?;
-        let text = draft::draft(table, &place);
-        write_new(file, &text)?;
-        match cli.json {
-            true => output::json(&serde_json::json!({ "file": file }))?,
-            false => output::line(format_args!(
-                "wrote {}; look at it, then run `rollcall check`",
-                file.display()
-            ))?,
+        let draft = draft::draft(table, &place);
+        write_new(file, &draft.text)?;
+        if cli.json {
+            output::json(&serde_json::json!({ "file": file, "fill_in": draft.fill_in }))?;
+            return Ok(Exit::Ok);
+        }
+        output::line(format_args!(
+            "wrote {}; look at it, then run `rollcall check`",
+            file.display()
+        ))?;
+        if let Some(sentence) = &draft.fill_in {
+            output::line(sentence)?;
         }
         return Ok(Exit::Ok);
     }
@@ -106,6 +110,9 @@ pub(super) fn run(cli: &Cli, args: &Args) -> Result<Exit, Failure> {
                 "  {:<28} {}{null}{key}",
                 column.name, column.type_name
             ))?;
+        }
+        for column in &table.generated {
+            output::line(format_args!("  {column:<28} generated: not in the log"))?;
         }
     }
     Ok(Exit::Ok)

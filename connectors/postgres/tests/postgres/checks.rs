@@ -280,6 +280,28 @@ async fn discover_tells_columns_keys_and_estimates() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn discover_keeps_generated_columns_apart() {
+    let bed = Bed::on(
+        shared(PgVersion::Debian),
+        "generated",
+        "CREATE TABLE people (id int PRIMARY KEY, login text,
+           email text GENERATED ALWAYS AS (login || '@x') STORED);
+         CREATE TABLE derived (a int, b int GENERATED ALWAYS AS (a + 1) STORED PRIMARY KEY);",
+    );
+    let found = bed.source().discover().await.unwrap();
+    let seen: Vec<(usize, &[usize], &[String])> = found
+        .iter()
+        .map(|t| (t.schema.columns.len(), &t.schema.key[..], &t.generated[..]))
+        .collect();
+    let (b, email) = (["b".to_owned()], ["email".to_owned()]);
+    assert_eq!(seen, [(1, &[][..], &b[..]), (2, &[0][..], &email[..])]);
+    let obstacle = found[0].obstacle.as_ref().unwrap();
+    assert!(obstacle.contains("generated column"), "{obstacle}");
+    let schema = bed.source().schema(TableNo::MAIN).await.unwrap();
+    assert_eq!(found[1].schema, *schema, "what is drafted is what is read");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_missing_grant_is_named() {
     let bed = Bed::new("grants");
     bed.sql("REVOKE SELECT ON people FROM rollcall");
