@@ -64,7 +64,7 @@ pub struct LimitView {
     pub recent: u64,
     /// Whether changes of the source wait for approval: whatever counts joins them.
     pub is_open: bool,
-    /// Whether a plan of the source was discarded, and nobody has agreed to a like one since:
+    /// Whether a plan of people who are gone was discarded, and nobody has agreed to a like one since:
     /// whatever counts waits.
     #[serde(default)]
     pub is_given_up: bool,

@@ -12,8 +12,8 @@
 //!   scan goes on and comes to the same count: what was applied already is in the window.
 //! - **When the mapping changed**, whatever others would see of anybody counts until a scan has
 //!   ended, and of those who wait then until they no longer do.
-//! - **When a plan was given up** whatever counts of the next scan waits as well, however little it
-//!   is: somebody has said no to it, and the source still says it.
+//! - **When a plan of people who are gone was given up** whatever counts of the next scan waits as
+//!   well, however little it is: somebody has said that they are not, and the source still says so.
 //! - **While a plan is open** whatever counts joins it. Everything else of the source, and
 //!   all other sources, go on.
 //!
@@ -537,7 +537,11 @@ impl Engine {
     ) -> Result<PlanAnswer, StoreError> {
         let (source, now) = (plan.source, now_us());
         self.give_up_mapping(source, pending)?;
-        pending.commit.plans.push((source, PlanStep::GivenUp));
+        let kinds = self.readers.plan_kinds(source)?;
+        let takes_people = kinds.iter().any(|(kind, _)| kind.gone().is_some());
+        if takes_people {
+            pending.commit.plans.push((source, PlanStep::GivenUp));
+        }
         let run = self.stream_run(source, now)?;
         loop {
             let rows = self.writer.staged_after(source, false, &[], AT_ONCE)?;
@@ -556,7 +560,8 @@ impl Engine {
             self.commit(pending)?;
         }
         if let Some(track) = self.sources.get_mut(&source) {
-            (track.plan_open, track.given_up) = (false, true);
+            track.plan_open = false;
+            track.given_up |= takes_people;
             tracing::info!(
                 source = track.name,
                 records = plan.records,

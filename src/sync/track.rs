@@ -95,7 +95,7 @@ pub struct SourceTrack {
     pub limit: Option<LimitTrack>,
     /// Whether a plan waits for approval.
     pub plan_open: bool,
-    /// Whether a plan was discarded, and nobody has agreed to a like one since.
+    /// Whether a plan of people who are gone was discarded, and nobody has agreed to a like one since.
     pub given_up: bool,
     /// Its related tables; none when it has none, or their columns are not known yet.
     pub related: Option<RelatedTrack>,

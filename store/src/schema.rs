@@ -418,7 +418,7 @@ CREATE INDEX fanout_next ON fanout(source, of_scan, id, commit_us, joined);
 ";
 
 const V6: &str = "
--- given_up: a plan of it was discarded, and nobody has agreed to a like one since.
+-- given_up: a plan of people who are gone was discarded, and nobody has agreed to a like one since.
 ALTER TABLE source ADD COLUMN given_up INTEGER NOT NULL DEFAULT 0;
 ";
 

@@ -29,7 +29,7 @@ pub struct SourceRow {
     pub mapping: Option<String>,
     /// Since when it is in this state, microseconds since the Unix epoch.
     pub state_us: i64,
-    /// Whether a plan of it was discarded, and nobody has agreed to a like one since.
+    /// Whether a plan of people who are gone was discarded, and nobody has agreed to a like one since.
     pub given_up: bool,
 }
 
