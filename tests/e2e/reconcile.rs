@@ -164,7 +164,7 @@ fn a_sync_of_one_user_brings_just_that_record(kind: &SourceKind) {
     // What no table of such a key can have is refused, and the source does not notice.
     for wrong in ["7,7", "seven"] {
         let (code, said) = sync(&["--key", wrong]);
-        assert_eq!(code, Some(1), "{wrong}: {said}");
+        assert_eq!(code, Some(2), "{wrong}: {said}");
     }
     assert_eq!(sync(&["--user", "nobody@example.com"]).0, Some(9));
     assert_eq!(daemon.status()["sources"][0]["state"], "streaming");
@@ -227,7 +227,7 @@ fn a_sync_of_a_record_whose_key_has_several_columns_brings_just_that_record(kind
         assert!(code == Some(0) && said.contains(wanted), "{key}: {said}");
     }
     let (code, said) = sync("7");
-    assert!(code == Some(1) && said.contains("has 2 columns"), "{said}");
+    assert!(code == Some(2) && said.contains("has 2 columns"), "{said}");
     daemon.until_delivered();
     let people = world.events(0).fold();
     assert!(!people.contains_key("8") && people["50"]["title"] == "Hidden");
