@@ -715,8 +715,8 @@ fn track(
         .plans()
         .is_ok_and(|plans| plans.iter().any(|p| p.source == id));
     let given_up = readers
-        .sources()
-        .is_ok_and(|sources| sources.iter().any(|s| s.id == id && s.given_up));
+        .source(&source.name)
+        .is_ok_and(|stored| stored.is_some_and(|s| s.given_up));
     let mut open = gaps.iter().filter(|g| g.closed_us.is_none());
     let remapping = if open.any(|g| g.gap.reason == GapReason::MappingChanged) {
         Remapping::Everybody

@@ -283,38 +283,32 @@ pub(super) fn expression(item: &Item<'_>) -> Option<String> {
 }
 
 fn is_known(attribute: &str, item: &Item<'_>, context: &Context<'_>) -> Option<()> {
-    let Some(name) = attribute.strip_prefix("custom.") else {
-        let core = Attributes::new([]);
-        if core.by_name(attribute).is_some() {
-            return Some(());
+    let (found, expected, fix) = match attribute.strip_prefix("custom.") {
+        Some(name) => {
+            if context.attributes.iter().any(|known| known == name) {
+                return Some(());
+            }
+            let fix = match suggest(name, context.attributes.iter().map(String::as_str)) {
+                Some(near) => format!("write custom.{near}, or declare [attributes.{name}]"),
+                None => format!("add [attributes.{name}] with its type"),
+            };
+            let found = "a custom attribute that is not declared";
+            (found, "one that [attributes] declares", fix)
         }
-        let fix = match suggest(attribute, core.iter().map(|a| a.name.as_str())) {
-            Some(near) => format!("write {near}"),
-            None => format!("declare [attributes.{attribute}] and write custom.{attribute}"),
-        };
-        item.document().reject(
-            item.key_place(),
-            item.path(),
-            "an unknown attribute",
-            "an attribute of users",
-            fix,
-        );
-        return None;
+        None => {
+            let core = Attributes::new([]);
+            if core.by_name(attribute).is_some() {
+                return Some(());
+            }
+            let fix = match suggest(attribute, core.iter().map(|a| a.name.as_str())) {
+                Some(near) => format!("write {near}"),
+                None => format!("declare [attributes.{attribute}] and write custom.{attribute}"),
+            };
+            ("an unknown attribute", "an attribute of users", fix)
+        }
     };
-    if context.attributes.iter().any(|known| known == name) {
-        return Some(());
-    }
-    let fix = match suggest(name, context.attributes.iter().map(String::as_str)) {
-        Some(near) => format!("write custom.{near}, or declare [attributes.{name}]"),
-        None => format!("add [attributes.{name}] with its type"),
-    };
-    item.document().reject(
-        item.key_place(),
-        item.path(),
-        "a custom attribute that is not declared",
-        "one that [attributes] declares",
-        fix,
-    );
+    let (document, place) = (item.document(), item.key_place());
+    document.reject(place, item.path(), found, expected, fix);
     None
 }
 

@@ -504,17 +504,13 @@ impl Engine {
         })
     }
 
-    /// If a plan waits because of the mapping and is given up, nobody has agreed to that
+    /// A plan that waits because of the mapping is given up, so nobody has agreed to that
     /// mapping: the next scan counts what it changes once more, also behind a restart.
     fn give_up_mapping(
         &mut self,
         source: SourceId,
         pending: &mut Pending,
     ) -> Result<(), StoreError> {
-        let kinds = self.readers.plan_kinds(source)?;
-        if kinds.iter().all(|(kind, _)| *kind != Counted::Mapping) {
-            return Ok(());
-        }
         if let Some(track) = self.sources.get_mut(&source) {
             track.remapping = Remapping::Everybody;
         }
@@ -536,8 +532,10 @@ impl Engine {
         pending: &mut Pending,
     ) -> Result<PlanAnswer, StoreError> {
         let (source, now) = (plan.source, now_us());
-        self.give_up_mapping(source, pending)?;
         let kinds = self.readers.plan_kinds(source)?;
+        if kinds.iter().any(|(kind, _)| *kind == Counted::Mapping) {
+            self.give_up_mapping(source, pending)?;
+        }
         let takes_people = kinds.iter().any(|(kind, _)| kind.gone().is_some());
         if takes_people {
             pending.commit.plans.push((source, PlanStep::GivenUp));

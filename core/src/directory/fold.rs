@@ -345,7 +345,7 @@ fn arrange(rules: &Rules, document: &mut Document<'_>) {
         let sources = &mut sources[..in_time];
         let listed = sources.partition_point(is_listed);
         if rules.is_timed(attribute) {
-            newest_first(rules, evidence, &mut sources[listed..]);
+            newest_first(rules, evidence, None, &mut sources[listed..]);
         }
         if !has_own {
             continue;
@@ -358,7 +358,7 @@ fn arrange(rules: &Rules, document: &mut Document<'_>) {
         if rules.is_timed(attribute) && own.pin.is_none() {
             let written_us = evidence[usize::from(mine.evidence)].commit_us;
             let sources = &mut group[1 + listed..][..in_time - listed];
-            surely_newer_first(rules, evidence, written_us, sources);
+            newest_first(rules, evidence, Some(written_us), sources);
         }
         let rival = group[1..].first().filter(|_| in_time > 0);
         own.standing = standing(rules, evidence, own, &mine, rival, listed > 0);
@@ -378,8 +378,15 @@ fn arrange(rules: &Rules, document: &mut Document<'_>) {
 }
 
 /// Where the newer value wins: of sources without authority the first one, in the order of
-/// the configuration, that is not surely older than another.
-fn newest_first(rules: &Rules, evidence: &[Evidence<'_>], sources: &mut [Contribution<'_>]) {
+/// the configuration, that is not surely older than another. Beside an own value that was
+/// `written` then, only those that are surely newer than that: one that is too near to both, or does
+/// not say when, would hide them.
+fn newest_first(
+    rules: &Rules,
+    evidence: &[Evidence<'_>],
+    written: Option<i64>,
+    sources: &mut [Contribution<'_>],
+) {
     let changed = |c: &Contribution<'_>| evidence[usize::from(c.evidence)].changed;
     let Some(newest) = sources.iter().filter_map(|c| Some(changed(c)?.at_us)).max() else {
         return;
@@ -388,36 +395,14 @@ fn newest_first(rules: &Rules, evidence: &[Evidence<'_>], sources: &mut [Contrib
         return;
     };
     let skew = rules.skew_us(attribute);
-    let may_be_newest = |c: &Contribution<'_>| {
-        changed(c).is_none_or(|m| m.end_us().saturating_add_unsigned(skew) > newest)
+    let comes_first = |c: &Contribution<'_>| {
+        let Some(moment) = changed(c) else {
+            return written.is_none();
+        };
+        moment.end_us().saturating_add_unsigned(skew) > newest
+            && written.is_none_or(|at| moment.at_us > at.saturating_add_unsigned(skew))
     };
-    if let Some(at) = sources.iter().position(may_be_newest) {
-        sources[..=at].rotate_right(1);
-    }
-}
-
-/// Where the newer value wins, and a source's value is surely newer than an own one that was written
-/// then: it comes first, or the first one of them that is not surely older than another. One that is
-/// too near to both, or does not say when, would hide it.
-fn surely_newer_first(
-    rules: &Rules,
-    evidence: &[Evidence<'_>],
-    written_us: i64,
-    sources: &mut [Contribution<'_>],
-) {
-    let changed = |c: &Contribution<'_>| evidence[usize::from(c.evidence)].changed;
-    let newest = sources.iter().filter_map(|c| Some(changed(c)?.at_us)).max();
-    let Some((newest, first)) = newest.zip(sources.first()) else {
-        return;
-    };
-    let skew = rules.skew_us(first.attribute);
-    let is_newer = |c: &Contribution<'_>| {
-        changed(c).is_some_and(|m| {
-            m.at_us > written_us.saturating_add_unsigned(skew)
-                && m.end_us().saturating_add_unsigned(skew) > newest
-        })
-    };
-    if let Some(at) = sources.iter().position(is_newer) {
+    if let Some(at) = sources.iter().position(comes_first) {
         sources[..=at].rotate_right(1);
     }
 }

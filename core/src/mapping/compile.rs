@@ -9,7 +9,7 @@ use rollcall_contract::{Class, Column, TableSchema};
 use super::canonical::Target;
 use super::drift::Pauses;
 use super::dry_run;
-use super::error::{MappingError, Place, did_you_mean};
+use super::error::{MappingError, Place, did_you_mean, unknown};
 use super::expression::{Expression, Flaw};
 use super::mapper::{Mapper, Rule, Source};
 use super::spec::{ConstValue, MappingSpec, OnNull, RuleKind, RuleSpec};
@@ -164,7 +164,7 @@ impl Compiler<'_> {
         self.error(
             place,
             rule,
-            format!("an unknown column `{column}`"),
+            unknown("column", column),
             format!("a column of {}", self.schema.table),
             suggestion,
         );

@@ -43,7 +43,7 @@ impl MappingError {
         let is_it = |column: &&String| {
             ["column", "variable"]
                 .iter()
-                .any(|kind| self.found == format!("an unknown {kind} `{column}`"))
+                .any(|kind| self.found == unknown(kind, column))
         };
         if let Some(column) = generated.iter().find(is_it) {
             self.found = format!("the generated column `{column}`, which is not in the log");
@@ -52,6 +52,11 @@ impl MappingError {
         }
         self
     }
+}
+
+/// What is found where a name stands that the table does not have.
+pub(super) fn unknown(kind: &str, name: &str) -> String {
+    format!("an unknown {kind} `{name}`")
 }
 
 impl fmt::Display for MappingError {
@@ -102,7 +107,7 @@ mod tests {
             let error = |column: &str| MappingError {
                 place: Place::Scope,
                 rule: "email".to_owned(),
-                found: format!("an unknown {kind} `{column}`"),
+                found: unknown(kind, column),
                 expected: "a column of hr.people".to_owned(),
                 suggestion: Some("login".to_owned()),
             };

@@ -23,7 +23,7 @@ use rollcall_contract::{Cell, Class, TableName, TableSchema};
 use smallvec::SmallVec;
 use unicode_normalization::UnicodeNormalization;
 
-use super::error::did_you_mean;
+use super::error::{did_you_mean, unknown};
 use super::function;
 use super::operand::{NoOperand, Operand};
 use super::predicate::Predicate;
@@ -502,7 +502,7 @@ impl Names<'_> {
             }
         } else {
             Flaw {
-                found: format!("an unknown variable `{name}`"),
+                found: unknown("variable", name),
                 expected: format!("a column of {}", self.schema.table),
                 suggestion: did_you_mean(name, self.schema.columns.iter().map(|c| c.name.as_str())),
             }

@@ -35,7 +35,7 @@ use rollcall_contract::{
 };
 use smallvec::SmallVec;
 
-use super::error::{MappingError, Place, did_you_mean};
+use super::error::{MappingError, Place, did_you_mean, unknown};
 use super::expression::{self, dotted_names};
 use super::shadow;
 use super::spec::{MappingSpec, RuleKind};
@@ -415,7 +415,7 @@ impl Join {
                 flaws.push(MappingError {
                     place: Place::Related(number),
                     rule: spec.name.clone(),
-                    found: format!("an unknown column `{column}`"),
+                    found: unknown("column", column),
                     expected: format!("a column of {}", table.table),
                     suggestion: did_you_mean(column, names),
                 });

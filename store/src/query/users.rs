@@ -80,22 +80,26 @@ impl Readers {
     ) -> Result<Vec<UserRowView>, StoreError> {
         let wanted = filter.text.as_deref().map(search_form);
         self.with(|c| {
-            // The documents of those who are not meant stay unread.
-            let mut statement = c.prepare_cached(
-                "SELECT id, user_name, display_name FROM user \
-                 WHERE id > ?1 AND (?2 IS NULL OR active = ?2) ORDER BY id",
-            )?;
+            // In a search the documents of those who are not meant stay unread.
+            let columns = match wanted {
+                Some(_) => "id, user_name, display_name",
+                None => COLUMNS,
+            };
+            let mut statement = c.prepare_cached(&format!(
+                "SELECT {columns} FROM user \
+                 WHERE id > ?1 AND (?2 IS NULL OR active = ?2) ORDER BY id"
+            ))?;
             let mut rows = statement.query((after.map_or(i64::MIN, |r| r.0), filter.active))?;
             let mut users = Vec::new();
             while users.len() < limit
                 && let Some(row) = rows.next()?
             {
-                if let Some(wanted) = &wanted
-                    && !has_name(row, wanted)?
-                {
-                    continue;
-                }
-                let Some(user) = user(c, UserRow(row.get(0)?))? else {
+                let found = match &wanted {
+                    None => Some(view(row)?),
+                    Some(wanted) if has_name(row, wanted)? => user(c, UserRow(row.get(0)?))?,
+                    Some(_) => None,
+                };
+                let Some(user) = found else {
                     continue;
                 };
                 if shape::is_tombstone(&user.document) {

@@ -9,6 +9,7 @@ use crate::{query, slot};
 
 /// A smaller `max_slot_wal_keep_size` is used up within an ordinary maintenance window.
 const SMALL_KEEP_SIZE_MIB: i64 = 1024;
+
 /// What a role may have beyond its grants, in the order in which it is asked for.
 const ATTRIBUTES: [&str; 4] = ["SUPERUSER", "BYPASSRLS", "CREATEDB", "CREATEROLE"];
 

@@ -393,6 +393,13 @@ impl Decoder {
         }));
     }
 
+    /// A gap of one table, from where the log is taken in to a message.
+    fn gap_here(&mut self, table: &TableName, reason: GapReason, here: Lsn, detail: String) {
+        let from = self.cursor().text().to_owned();
+        let to = here.to_string();
+        self.gap(vec![table.clone()], reason, Some(from), Some(to), detail);
+    }
+
     /// Puts the open batch before the items that follow.
     fn flush(&mut self) {
         if !self.builder.is_empty() {
@@ -485,19 +492,12 @@ impl Decoder {
         };
         let known_oid = self.followed[at].table_oid;
         if known_oid.is_some_and(|oid| oid != relation.oid) {
-            let from = self.cursor().text().to_owned();
             let detail = format!(
                 "The table {} was dropped and created again; rows that the new one had before \
                  it was published are unknown.",
                 relation.table
             );
-            self.gap(
-                vec![relation.table.clone()],
-                GapReason::TableRecreated,
-                Some(from),
-                Some(here.to_string()),
-                detail,
-            );
+            self.gap_here(&relation.table, GapReason::TableRecreated, here, detail);
         }
         let no = TableNo::at(at);
         self.forget_layout(no);
@@ -509,19 +509,12 @@ impl Decoder {
                 .push_back(StreamItem::SchemaChanged(no, Arc::clone(&layout.schema)));
         }
         if !layout.names_records() {
-            let from = self.cursor().text().to_owned();
             let detail = format!(
                 "The replica identity of {} did not carry its key for a time, so the log does not \
                  say which records were deleted or renamed.",
                 relation.table
             );
-            self.gap(
-                vec![relation.table.clone()],
-                GapReason::NotInLog,
-                Some(from),
-                Some(here.to_string()),
-                detail,
-            );
+            self.gap_here(&relation.table, GapReason::NotInLog, here, detail);
         }
         let place = self.layouts.partition_point(|other| other.no < no);
         self.layouts.insert(place, layout);
@@ -535,7 +528,6 @@ impl Decoder {
         let Some(at) = self.followed.iter().position(was) else {
             return;
         };
-        let from = self.cursor().text().to_owned();
         let table = self.followed[at].schema.table.clone();
         let detail = format!(
             "The table {table} was renamed to {}; changes under the new name are not those of \
@@ -544,13 +536,7 @@ impl Decoder {
         );
         self.followed[at].table_oid = None;
         self.forget_layout(TableNo::at(at));
-        self.gap(
-            vec![table],
-            GapReason::PublicationChanged,
-            Some(from),
-            Some(here.to_string()),
-            detail,
-        );
+        self.gap_here(&table, GapReason::PublicationChanged, here, detail);
     }
 
     /// Rows of what a table was until now are those of another one.
